@@ -1,0 +1,58 @@
+"""mien: facial expression recognition.
+
+Photos in, expressions out, offline and without torch:
+
+    >>> import mien
+    >>> mien.label_set("fer2013")[3]
+    'happy'
+
+The names below are loaded when first used, so `import mien` costs nothing and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME: dict[str, str] = {
+    "Face": "mien.structures",
+    "MienError": "mien.errors",
+    "Prediction": "mien.structures",
+    "PreprocessSpec": "mien.preprocess",
+    "Recognizer": "mien.runtime.predictor",
+    "create_detector": "mien.faces",
+    "create_model": "mien.models",
+    "label_set": "mien.labels",
+    "load_checkpoint": "mien.checkpoint",
+    "load_recipe": "mien.recipe",
+    "read_image": "mien.image",
+}
+"""Public names and the module each lives in."""
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from mien.checkpoint import load_checkpoint
+    from mien.errors import MienError
+    from mien.faces import create_detector
+    from mien.image import read_image
+    from mien.labels import label_set
+    from mien.models import create_model
+    from mien.preprocess import PreprocessSpec
+    from mien.recipe import load_recipe
+    from mien.runtime.predictor import Recognizer
+    from mien.structures import Face, Prediction
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mien' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,75 @@
+"""The errors a user can cause, and nothing else.
+
+Each says what was wrong, where, and what to do. The command line prints one as a single line and exits with 2.
+
+    MienError
+    ├── InputError          a picture or video that cannot be read: missing, not an image, truncated, too large
+    ├── DataError           a corpus or manifest that cannot be read; names the file and the row
+    ├── LabelError          a class outside the label set, or two label sets that do not match
+    ├── RecipeError         a recipe with an unknown key or a value out of range
+    ├── CheckpointError     weights that are damaged, of another version or of another architecture
+    ├── UnknownNameError    a name no registry has; lists the nearest ones
+    ├── MissingExtraError   an optional dependency is not installed; names the pip command
+    └── OutputError         a result that cannot be written: read-only folder, full disk
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class MienError(Exception):
+    """Base of every error a user can cause; `str(error)` is one line."""
+
+
+class InputError(MienError):
+    """A picture or video cannot be read."""
+
+
+class DataError(MienError):
+    """A corpus, manifest or cache cannot be read."""
+
+
+class LabelError(MienError):
+    """A class is outside its label set, or two label sets do not match."""
+
+
+class RecipeError(MienError):
+    """A recipe is not valid."""
+
+
+class CheckpointError(MienError):
+    """A weights file is damaged, of another version or of another architecture."""
+
+
+class UnknownNameError(MienError):
+    """A name is in no registry."""
+
+
+class MissingExtraError(MienError):
+    """An optional dependency is not installed."""
+
+
+class OutputError(MienError):
+    """A result cannot be written."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Return an imported optional module, or say which extra brings it.
+
+    Args:
+        module: Dotted module name, such as `"torch"`.
+        extra: The extra of this package that installs it, such as `"train"`.
+
+    Raises:
+        MissingExtraError: The module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == module.split(".")[0]:
+            raise MissingExtraError(
+                f"this needs {module.split('.')[0]}, which is not installed; run: pip install 'mien[{extra}]'"
+            ) from None
+        raise

@@ -1,0 +1,88 @@
+"""What travels with weights, in the checkpoint and in the ONNX file alike: `ModelInfo`.
+
+Label order and preprocessing are facts of a model, not of the code that calls it, so they are stored with it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mien.errors import CheckpointError
+from mien.preprocess import PreprocessSpec
+
+FORMAT = 1
+"""Version of the stored form; a reader refuses any other."""
+
+METADATA_KEY = "mien"
+"""Key under which safetensors and ONNX files hold the JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Identity and provenance of a set of weights.
+
+    Attributes:
+        arch: Registered name of the architecture.
+        arguments: Arguments the architecture was built with, beside `num_classes`.
+        classes: The classes, by output index.
+        label_set: Name of the label set the classes come from.
+        preprocess: What a face crop goes through before the network.
+        precision: `"fp32"` or `"int8"`.
+        recipe: The recipe that trained it, as plain JSON types; empty if unknown.
+        data_fingerprint: Fingerprint of the corpus it was trained on; empty if unknown.
+        commit: Commit of the code that trained it; empty if unknown.
+        mien_version: Version that wrote the file.
+        results: Measured figures, such as `{"fer2013/private_test": {"accuracy": 0.71}}`.
+    """
+
+    arch: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    label_set: str
+    preprocess: PreprocessSpec
+    precision: str = "fp32"
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    commit: str = ""
+    mien_version: str = ""
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | None, source: str) -> ModelInfo:
+        """Return what `to_json` wrote.
+
+        Args:
+            text: The stored form; None where a file has none.
+            source: The file, for the error message.
+
+        Raises:
+            CheckpointError: No or damaged metadata, or another format version.
+        """
+        if text is None:
+            raise CheckpointError(f"{source}: holds no mien metadata; write it with `mien train` or `mien export`")
+        try:
+            values = json.loads(text)
+            version = values.pop("format")
+        except (ValueError, AttributeError, KeyError):
+            raise CheckpointError(f"{source}: its mien metadata is damaged; train or export it again") from None
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{source}: was written in format {version}, this version of mien reads format {FORMAT}; "
+                + ("upgrade with pip install -U mien" if isinstance(version, int) and version > FORMAT else "export it again")
+            )
+        try:
+            values["classes"] = tuple(values["classes"])
+            values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{source}: its mien metadata lacks or misnames a field ({error})") from None
+
+    def with_(self, **changes: Any) -> ModelInfo:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)

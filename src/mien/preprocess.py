@@ -1,0 +1,100 @@
+"""What happens to a face crop before a network sees it: the facts (`PreprocessSpec`) and the one implementation.
+
+Evaluation, the runtime, the server and the export all call `preprocess`; training augments separately but ends in the same
+range. The spec travels inside the checkpoint and the ONNX file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien.errors import CheckpointError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """How a face crop becomes a network's input.
+
+    Attributes:
+        size: Height and width of the input, px.
+        channels: 1 (grey, ITU-R 601 luma) or 3 (RGB; a grey crop is repeated).
+        mean: Mean subtracted from each channel, on the scale [0, 1].
+        std: Deviation each channel is divided by, on the scale [0, 1].
+        crop_scale: Side of the square crop cut around a detected face, as a multiple of the longer side of its box.
+        crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_scale: float = 1.0
+    crop_shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3) or len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise CheckpointError(
+                f"preprocessing needs 1 or 3 channels with as many means and deviations, got {self.channels} channels, "
+                f"{len(self.mean)} means, {len(self.std)} deviations"
+            )
+        if min(self.size) < 1 or min(self.std) <= 0 or self.crop_scale <= 0:
+            raise CheckpointError(f"preprocessing needs a positive size, deviation and crop scale, got {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PreprocessSpec:
+        """Return the spec that `to_dict` wrote.
+
+        Raises:
+            CheckpointError: A field is missing or unknown.
+        """
+        try:
+            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            return cls(**fields)
+        except TypeError as error:
+            raise CheckpointError(f"cannot read the preprocessing of this model ({error}); was it written by mien?") from None
+
+
+def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Return face crops as a network's input, float32 (N, C, h, w).
+
+    Each crop is converted to the spec's channels, resized with Pillow's antialiased bilinear filter, scaled to [0, 1] and
+    normalised. Crops may differ in size.
+
+    Args:
+        crops: Face crops, uint8, grey (H, W) or RGB (H, W, 3), range 0-255.
+        spec: The network's preprocessing.
+
+    Raises:
+        InputError: A crop is not uint8, is empty or has another shape.
+
+    >>> spec = PreprocessSpec(size=(40, 40), channels=1, mean=(0.5,), std=(0.25,))
+    >>> preprocess([np.full((48, 48), 255, np.uint8)], spec).shape
+    (1, 1, 40, 40)
+    """
+    height, width = spec.size
+    batch = np.empty((len(crops), height, width, spec.channels), np.uint8)
+    for i, crop in enumerate(crops):
+        if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
+            raise InputError(
+                f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
+                "convert floats with (crop * 255).astype('uint8') and BGR with crop[..., ::-1]"
+            )
+        picture = Image.fromarray(crop)
+        picture = picture.convert("L" if spec.channels == 1 else "RGB")
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        batch[i] = np.asarray(picture).reshape(height, width, spec.channels)
+    scale = (1.0 / (255.0 * np.asarray(spec.std))).astype(np.float32)
+    offset = (np.asarray(spec.mean) / np.asarray(spec.std)).astype(np.float32)
+    values = batch.astype(np.float32) * scale - offset  # (N, h, w, C)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))

@@ -1,0 +1,76 @@
+"""Named factories: register, create, names.
+
+A registry refuses a duplicate name when it is registered and lists the nearest names when one is unknown.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from mien.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return `"; did you mean 'x'? Known: ..."` for an unknown name.
+
+    >>> nearest("sa_csp", ["sa_csp_ca", "vgg16"])
+    "; did you mean 'sa_csp_ca'? Known: sa_csp_ca, vgg16"
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{hint} Known: {', '.join(known)}"
+
+
+class Registry(Generic[T]):
+    """Factories by name, in the order they were registered.
+
+    Args:
+        kind: What the registry holds, in the singular, for error messages (`"model"`).
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._factories: dict[str, Callable[..., T]] = {}
+
+    def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Return a decorator that registers a factory under `name`.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+
+        def add(factory: Callable[..., T]) -> Callable[..., T]:
+            if name in self._factories:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self._factories[name] = factory
+            return factory
+
+        return add
+
+    def get(self, name: str) -> Callable[..., T]:
+        """Return the factory registered under `name`.
+
+        Raises:
+            UnknownNameError: No such name; lists the nearest.
+        """
+        if name not in self._factories:
+            raise UnknownNameError(f"unknown {self.kind} {name!r}{nearest(name, self.names())}")
+        return self._factories[name]
+
+    def create(self, name: str, **arguments: object) -> T:
+        """Return what the factory of `name` builds from `arguments`."""
+        return self.get(name)(**arguments)
+
+    def names(self) -> list[str]:
+        """Return the registered names."""
+        return list(self._factories)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._factories
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._factories)
