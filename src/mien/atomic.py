@@ -1,0 +1,65 @@
+"""Files that are written whole or not at all: write beside the target, then rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mien.errors import OutputError
+
+_ADVICE: dict[int | None, str] = {
+    errno.ENOSPC: "free some space or write to another disk",
+    errno.EDQUOT: "free some space or write to another disk",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+    errno.ENOTDIR: "part of the path is a file; choose another folder",
+    errno.EEXIST: "part of the path is a file; choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """Return the error that says why `path` cannot be written and what to do."""
+    advice = _ADVICE.get(error.errno, "check the path and the disk")
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, of the same suffix, for the caller to write one file at.
+
+    When the block ends well the file takes its final name, replacing an older one; when it fails, the temporary file is
+    removed and an older one stays as it was. Missing folders are created. A device or pipe, such as `/dev/stdout`, is written
+    directly.
+
+    Args:
+        path: The file's final name.
+
+    Raises:
+        OutputError: The block or the renaming met an `OSError`: a read-only folder, a full disk, a path under a file.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file in it")
+        if target.exists() and not target.is_file():
+            yield target
+        else:
+            yield from _replacing(target.resolve())  # the file a link points at, not the link
+    except OSError as error:
+        raise output_error(path, error) from None
+
+
+def _replacing(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield beside
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

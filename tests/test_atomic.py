@@ -1,0 +1,80 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mien.atomic import atomic_path
+from mien.errors import OutputError
+
+
+def test_writes_under_the_final_name_and_leaves_nothing_else(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "deep" / "a.csv") as beside:
+        assert beside.suffix == ".csv"
+        assert beside.parent == tmp_path / "deep"
+        beside.write_text("whole")
+        assert not (tmp_path / "deep" / "a.csv").exists()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.csv"]
+    assert (tmp_path / "deep" / "a.csv").read_text() == "whole"
+
+
+@pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_older_file(tmp_path: Path, failure: BaseException) -> None:
+    target = tmp_path / "a.csv"
+    target.write_text("older")
+
+    def fail() -> None:
+        with atomic_path(target) as beside:
+            beside.write_text("half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert target.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("where", ["write", "rename"])
+def test_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace" if where == "rename" else "write_text", full)
+    with (
+        pytest.raises(OutputError, match=r"a\.csv: cannot be written \(No space left on device\); free some space"),
+        atomic_path(tmp_path / "a.csv") as beside,
+    ):
+        beside.write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="part of the path is a file"), atomic_path(tmp_path / "file" / "a.csv"):
+        pass
+
+
+def test_a_folder_is_no_target(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
+        pass
+
+
+def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "a.csv"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_device_is_written_directly_and_stays_a_device() -> None:
+    with pytest.raises(OutputError, match="No space left"), atomic_path("/dev/full") as beside:
+        beside.write_text("x")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_link_keeps_pointing_at_its_file(tmp_path: Path) -> None:
+    (tmp_path / "real.csv").write_text("older")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    with atomic_path(tmp_path / "link.csv") as beside:
+        beside.write_text("newer")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == "newer"
