@@ -1,0 +1,1 @@
+"""From a picture to expressions without torch: backends, the recognizer, tables and annotated pictures."""

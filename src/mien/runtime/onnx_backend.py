@@ -1,0 +1,111 @@
+"""Exported networks on ONNX Runtime: the default backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mien.errors import CheckpointError, InputError
+from mien.model_info import METADATA_KEY, ModelInfo
+
+PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
+"""Execution providers in the order they are tried; one the installed onnxruntime lacks is passed over."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_providers() -> list[str]:
+    """Return the preferred execution providers the installed onnxruntime offers: CUDA before CPU."""
+    offered = ort.get_available_providers()
+    return [name for name in PREFERRED if name in offered]
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Return session options that are kind to neighbours.
+
+    Waiting threads sleep rather than spin: spinning gains little alone and costs twice the time beside another busy process.
+
+    Args:
+        threads: Threads of one network's run; None takes every core this process may use.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only
+    return options
+
+
+class OnnxBackend:
+    """An exported network, ready to run.
+
+    Args:
+        path: The `.onnx` file that `mien export` wrote.
+        threads: Threads of one run; None takes every core this process may use.
+        providers: Execution providers of onnxruntime, most wanted first; None takes CUDA where offered, else CPU.
+
+    Attributes:
+        path: The file.
+        info: The network's classes, preprocessing and provenance.
+        providers: The execution providers in use.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not written by mien, or of another format version.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+        self.path = Path(path)
+        self._session = _open(self.path, session_options(threads), list(providers or default_providers()))
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
+        self.providers: list[str] = self._session.get_providers()
+        _check_contract(self._session, self.info, str(path))
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of preprocessed crops.
+
+        Args:
+            batch: What `mien.preprocess.preprocess` returns for this network's spec, float32 (N, C, h, w); N may be 0.
+
+        Returns:
+            Logits, float32 (N, K), in the order of `info.classes`.
+
+        Raises:
+            InputError: The batch is not float32 or not of this network's shape.
+        """
+        spec = self.info.preprocess
+        shape = (spec.channels, *spec.size)
+        if batch.dtype != np.float32 or batch.ndim != 4 or batch.shape[1:] != shape:
+            raise InputError(
+                f"the network takes float32 of shape (N, {', '.join(map(str, shape))}), got {batch.dtype} {batch.shape}"
+            )
+        if not len(batch):
+            return np.empty((0, len(self.info.classes)), np.float32)
+        return self._session.run(["logits"], {"image": batch})[0]
+
+
+def _open(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such model file")
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own errors share no base class
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path}: is damaged or no ONNX file ({reason}); export or download it again") from None
+
+
+def _check_contract(session: ort.InferenceSession, info: ModelInfo, source: str) -> None:
+    inputs = [(node.name, list(node.shape[1:])) for node in session.get_inputs()]
+    outputs = [(node.name, list(node.shape[1:])) for node in session.get_outputs()]
+    spec = info.preprocess
+    if inputs != [("image", [spec.channels, *spec.size])] or outputs != [("logits", [len(info.classes)])]:
+        raise CheckpointError(f"{source}: its inputs {inputs} and outputs {outputs} do not match its metadata; export it again")

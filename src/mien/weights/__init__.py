@@ -1,0 +1,99 @@
+"""The models inside the wheel, each an `.onnx` file with a card (`.json`) that states its sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mien.errors import CheckpointError, UnknownNameError
+from mien.registry import nearest
+
+FOLDER = Path(__file__).parent
+"""Where the bundled models lie."""
+
+DEFAULT = "sa_csp_ca-fer2013"
+"""The model that recognition uses unless told otherwise."""
+
+
+def bundled() -> dict[str, Path]:
+    """Return the `.onnx` file of each bundled model, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
+
+
+def default_weights() -> Path:
+    """Return the checked file of the default model.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    if DEFAULT not in bundled():
+        raise CheckpointError(
+            f"the bundled model {DEFAULT} is missing from this install; run: pip install --force-reinstall mien"
+        )
+    return resolve(DEFAULT)
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the `.onnx` file of a bundled model's name (its sha256 checked) or of a path.
+
+    Raises:
+        CheckpointError: The file is missing, is damaged or is a training checkpoint.
+        UnknownNameError: Neither a bundled name nor a file; lists the nearest names.
+    """
+    name, path = os.fspath(name_or_path), Path(name_or_path)
+    models = bundled()
+    if name in models:
+        verify(models[name])
+        return models[name]
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: is a training checkpoint; turn it into an .onnx file with: mien export {path}")
+    if path.suffix == ".onnx" or path.is_file():
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such model file")
+        return path
+    raise UnknownNameError(f"unknown model {name!r}{nearest(name, list(models))}; or give the path of an .onnx file")
+
+
+def card_path(model: Path) -> Path:
+    """Return where the card of an `.onnx` file lies, whether it exists or not."""
+    return model.with_suffix(".json")
+
+
+def read_card(model: Path) -> dict[str, Any]:
+    """Return the card beside an `.onnx` file; empty where there is none.
+
+    Raises:
+        CheckpointError: The card is damaged.
+    """
+    path = card_path(model)
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: this model card is damaged; install or export the model again")
+    return card
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(model: Path) -> None:
+    """Check an `.onnx` file against the sha256 on its card.
+
+    Raises:
+        CheckpointError: The card is missing or the file is not the one the card describes.
+    """
+    expected = read_card(model).get("sha256")
+    if expected is None:
+        raise CheckpointError(f"{model}: has no card with its sha256; run: pip install --force-reinstall mien")
+    if sha256(model) != expected:
+        raise CheckpointError(f"{model}: is damaged (its sha256 is not its card's); run: pip install --force-reinstall mien")

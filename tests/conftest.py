@@ -1,0 +1,50 @@
+"""Fixtures that more than one file needs; keep it small."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mien.labels import label_set
+from mien.model_info import METADATA_KEY, ModelInfo
+from mien.preprocess import PreprocessSpec
+
+
+@pytest.fixture
+def tiny_info() -> ModelInfo:
+    """What a small network over FER2013's classes says about itself."""
+    spec = PreprocessSpec(size=(40, 40), channels=1, mean=(0.5,), std=(0.25,), crop_scale=1.1)
+    results = {"fer2013/private_test": {"accuracy": 0.5}}
+    return ModelInfo("tiny", {"width": 4}, label_set("fer2013"), "fer2013", spec, results=results)
+
+
+@pytest.fixture
+def tiny_onnx(tmp_path: Path, tiny_info: ModelInfo) -> Path:
+    """A small random network as `mien export` would write it."""
+    return write_onnx(tmp_path / "tiny.onnx", {METADATA_KEY: tiny_info.to_json()})
+
+
+def write_onnx(path: Path, metadata: dict[str, str], classes: int = 7) -> Path:
+    """Write a network: convolution, pooling, linear layer; random but always the same."""
+    random = np.random.default_rng(0)
+    weights = {"filter": random.normal(size=(4, 1, 3, 3)), "linear": random.normal(size=(4, classes)) * 4}
+    nodes = [
+        helper.make_node("Conv", ["image", "filter"], ["maps"]),
+        helper.make_node("Relu", ["maps"], ["rectified"]),
+        helper.make_node("GlobalAveragePool", ["rectified"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "linear"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 40, 40])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
