@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from mien.errors import CheckpointError
+from mien.model_info import ModelInfo
+
+
+def changed(info: ModelInfo, **changes: object) -> str:
+    values = {**json.loads(info.to_json()), **changes}
+    return json.dumps({key: value for key, value in values.items() if value is not None})
+
+
+def test_survives_json(tiny_info: ModelInfo) -> None:
+    assert ModelInfo.from_json(tiny_info.to_json(), "a.onnx") == tiny_info
+
+
+def test_a_copy_with_changes(tiny_info: ModelInfo) -> None:
+    int8 = tiny_info.with_(precision="int8")
+    assert int8.precision == "int8"
+    assert int8.with_(precision="fp32") == tiny_info
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "{}"])
+def test_damaged_metadata(text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.onnx: its mien metadata is damaged"):
+        ModelInfo.from_json(text, "a.onnx")
+
+
+def test_no_metadata() -> None:
+    with pytest.raises(CheckpointError, match=r"a\.onnx: holds no mien metadata"):
+        ModelInfo.from_json(None, "a.onnx")
+
+
+@pytest.mark.parametrize(("version", "advice"), [(99, "upgrade"), (0, "export it again")])
+def test_another_version_says_what_to_do(tiny_info: ModelInfo, version: int, advice: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"format {version}.*{advice}"):
+        ModelInfo.from_json(changed(tiny_info, format=version), "a.onnx")
+
+
+@pytest.mark.parametrize("change", [{"classes": None}, {"colour": "BGR"}, {"preprocess": None}])
+def test_a_missing_or_unknown_field(tiny_info: ModelInfo, change: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="lacks or misnames a field"):
+        ModelInfo.from_json(changed(tiny_info, **change), "a.onnx")

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mien.errors import CheckpointError, InputError
+from mien.preprocess import PreprocessSpec, preprocess
+
+GREY = PreprocessSpec(size=(40, 40), channels=1, mean=(0.5,), std=(0.25,))
+RGB = PreprocessSpec(size=(32, 24), channels=3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@given(st.integers(0, 255))
+def test_values_are_scaled_and_normalised(value: int) -> None:
+    batch = preprocess([np.full((50, 50), value, np.uint8)], GREY)
+    np.testing.assert_allclose(batch, (value / 255 - 0.5) / 0.25, atol=1e-5)
+
+
+def test_rgb_keeps_the_order_of_its_channels() -> None:
+    red = np.zeros((32, 24, 3), np.uint8)
+    red[..., 0] = 255
+    channels = preprocess([red], RGB)[0, :, 0, 0]
+    np.testing.assert_allclose(channels, [0.9 / 0.5, -0.2 / 0.25, -0.3], atol=1e-6)
+
+
+def test_colour_becomes_grey_by_luma() -> None:
+    green = np.zeros((40, 40, 3), np.uint8)
+    green[..., 1] = 255
+    assert preprocess([green], GREY)[0, 0, 0, 0] == pytest.approx((150 / 255 - 0.5) / 0.25, abs=1e-5)
+
+
+def test_a_grey_crop_is_repeated_for_a_colour_network() -> None:
+    grey = noise(40, 40)
+    np.testing.assert_array_equal(preprocess([grey], RGB), preprocess([np.stack([grey] * 3, axis=2)], RGB))
+
+
+def test_the_right_size_is_not_resampled() -> None:
+    crop = noise(40, 40)
+    np.testing.assert_allclose(preprocess([crop], GREY)[0, 0], (crop / 255 - 0.5) / 0.25, atol=1e-5)
+
+
+def test_mixed_sizes_equal_single_ones() -> None:
+    crops = [noise(48, 48), noise(200, 120, 3), noise(1, 1), noise(40, 40, 3)]
+    batch = preprocess(crops, RGB)
+    assert batch.shape == (4, 3, 32, 24)
+    assert batch.dtype == np.float32
+    assert batch.flags.c_contiguous
+    np.testing.assert_array_equal(batch, np.concatenate([preprocess([crop], RGB) for crop in crops]))
+
+
+def test_no_crops_make_an_empty_batch() -> None:
+    assert preprocess([], GREY).shape == (0, 1, 40, 40)
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [np.zeros((40, 40)), np.zeros((40, 40, 4), np.uint8), np.zeros((0, 40), np.uint8), np.zeros(40, np.uint8)],
+)
+def test_a_bad_crop_is_named(crop: np.ndarray) -> None:
+    with pytest.raises(InputError, match="crop 1 must be uint8"):
+        preprocess([noise(40, 40), crop], GREY)
+
+
+def test_a_spec_survives_plain_types() -> None:
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in RGB.to_dict().items()}
+    assert PreprocessSpec.from_dict(plain) == RGB
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"channels": 2}, {"mean": (0.5, 0.5)}, {"std": (0.0,)}, {"size": (0, 40)}, {"crop_scale": 0.0}, {"colour": "BGR"}],
+)
+def test_a_bad_spec_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError):
+        PreprocessSpec.from_dict({**GREY.to_dict(), **change})
