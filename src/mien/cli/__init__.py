@@ -1,0 +1,63 @@
+"""The command line: one function a command, heavy imports inside the functions.
+
+Exit status: 0 done, 2 an error the user can mend (one line on stderr), 3 some of several inputs could not be read,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from mien import __version__
+from mien.cli.doctor import doctor
+from mien.cli.models import info, models
+from mien.cli.predict import predict
+from mien.errors import MienError
+
+app = typer.Typer(
+    help="Facial expression recognition: photos in, expressions out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mien {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(predict)
+app.command()(models)
+app.command()(info)
+app.command()(doctor)
+# The training commands (cli/training.py) are added here.
+
+
+def main() -> None:
+    """Run the command line: the entry point of the `mien` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name or a bar the terminal cannot show
+    try:
+        app()
+    except MienError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

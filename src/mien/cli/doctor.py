@@ -1,0 +1,133 @@
+"""`mien doctor`: is this install whole?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import typer
+
+DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn")
+"""The packages a plain install brings; their versions are shown."""
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    subject: str
+    ok: bool | None  # None: neither good nor bad
+    text: str
+
+
+def doctor() -> None:
+    """Check the install: versions, extras, GPU, bundled models, detector. Exit status 1 if something is broken."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    sheet = Table(box=None, show_header=False, pad_edge=False)
+    findings = list(report())
+    for finding in findings:
+        mark, style = {True: ("ok", "green"), False: ("broken", "bold red"), None: ("-", "dim")}[finding.ok]
+        sheet.add_row(Text(mark, style), Text(finding.subject, "bold"), Text(finding.text))
+    Console(highlight=False).print(sheet)
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def report() -> Iterator[Finding]:
+    """Yield what is found, one line a subject."""
+    import platform
+    import sys
+
+    from mien import __version__
+
+    yield Finding("mien", True, f"{__version__} on Python {platform.python_version()}, {platform.platform(terse=True)}")
+    yield Finding("python", True, sys.executable)
+    yield from (_version(name) for name in DISTRIBUTIONS)
+    yield _checked("providers", _providers)
+    yield Finding("GPU", None, _gpu())
+    yield _checked("models", _models)
+    yield _checked("detector", _detector)
+    yield from _extras()
+
+
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, check())
+    except Exception as error:  # whatever is broken is the finding
+        return Finding(subject, False, f"{type(error).__name__}: {error}")
+
+
+def _version(distribution: str) -> Finding:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Finding(distribution, True, version(distribution))
+    except PackageNotFoundError:
+        return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")
+
+
+def _providers() -> str:
+    from mien.runtime.onnx_backend import available_cores, default_providers
+
+    return f"{', '.join(default_providers())}; {available_cores()} cores"
+
+
+def _gpu() -> str:
+    import shutil
+    import subprocess
+
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "none seen; a CPU is enough"
+    try:
+        command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split("\n")
+    except (OSError, subprocess.SubprocessError):
+        return "none seen: nvidia-smi is installed but fails"
+    from mien.runtime.onnx_backend import default_providers
+
+    used = "CUDAExecutionProvider" in default_providers()
+    return "; ".join(filter(None, names)) + ("" if used else " (not used; run: pip install onnxruntime-gpu)")
+
+
+def _models() -> str:
+    from mien import weights
+    from mien.runtime.onnx_backend import OnnxBackend
+
+    weights.default_weights()
+    for path in weights.bundled().values():
+        weights.verify(path)
+        OnnxBackend(path, threads=1)
+    return f"{', '.join(weights.bundled())}: intact"
+
+
+def _detector() -> str:
+    import numpy as np
+
+    from mien.faces import create_detector
+
+    create_detector("mtcnn").detect(np.zeros((64, 64, 3), np.uint8))
+    return "mtcnn loads and runs"
+
+
+def _extras() -> Iterator[Finding]:
+    from importlib.metadata import metadata, requires
+
+    lines = requires("mien") or []
+    for extra in metadata("mien").get_all("Provides-Extra") or []:
+        wanted = [line for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
+        missing = [name for name in map(_requirement, wanted) if name != "mien" and not _version(name).ok]
+        text = f"lacks {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
+        yield Finding(f"extra {extra}", None if missing else True, text)
+
+
+def _requirement(line: str) -> str:
+    """Return the distribution a requirement names.
+
+    >>> _requirement('torch>=2.4; extra == "train"')
+    'torch'
+    """
+    return re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]

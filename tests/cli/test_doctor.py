@@ -1,0 +1,47 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mien import cli, weights
+from mien.cli.doctor import report
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "bundle").mkdir()
+    model = shutil.copy(tiny_onnx, tmp_path / "bundle" / f"{weights.DEFAULT}.onnx")
+    weights.card_path(model).write_text(json.dumps({"sha256": weights.sha256(model)}))
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "bundle")
+    return model
+
+
+def test_a_whole_install(bundle: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for word in ("onnxruntime", "CPUExecutionProvider", "GPU", "intact", "mtcnn loads and runs", "extra train"):
+        assert word in result.output
+
+
+def test_damaged_weights_are_found(bundle: Path) -> None:
+    bundle.write_bytes(b"junk")
+    result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "broken" in result.output
+    assert "sha256" in result.output
+
+
+def test_a_missing_extra_names_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ['no-such-thing>=1; extra == "train"'])
+    (train,) = [finding for finding in report() if finding.subject == "extra train"]
+    assert train.ok is None
+    assert train.text == "lacks no-such-thing; run: pip install 'mien[train]'"
+
+
+def test_a_gpu_program_that_fails_is_no_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/false")
+    (gpu,) = [finding for finding in report() if finding.subject == "GPU"]
+    assert gpu.ok is None
+    assert "none seen" in gpu.text

@@ -1,0 +1,55 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mien import cli, weights
+from mien.model_info import METADATA_KEY, ModelInfo
+
+
+def run(*arguments: object):  # type: ignore[no-untyped-def]
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": "140"})
+
+
+def test_info_shows_everything(tiny_onnx: Path) -> None:
+    out = run("info", tiny_onnx).output
+    for word in ("tiny", "3 happy", "crop_scale: 1.1", weights.sha256(tiny_onnx), "not stated", "fer2013/private_test"):
+        assert word in out
+
+
+def test_info_as_json(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
+    values = json.loads(run("info", tiny_onnx, "--json").output)
+    assert values["bytes"] == tiny_onnx.stat().st_size
+    assert values["classes"] == list(tiny_info.classes)
+
+
+def test_info_reads_a_checkpoint_without_torch(tmp_path: Path, tiny_info: ModelInfo) -> None:
+    header = json.dumps({"__metadata__": {METADATA_KEY: tiny_info.to_json()}}).encode()
+    (tmp_path / "best.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert json.loads(run("info", tmp_path / "best.safetensors", "--json").output)["arch"] == "tiny"
+
+
+@pytest.mark.parametrize("content", [b"", b"12345678", b"\xff" * 40, (2).to_bytes(8, "little") + b"[]"])
+def test_a_damaged_checkpoint(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["mien", "info", str(tmp_path / "bad.safetensors")])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_models_lists_the_bundled_ones(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "FOLDER", tiny_onnx.parent)
+    weights.card_path(tiny_onnx).write_text(json.dumps({"parameters": 1_900_000}))
+    out = run("models").output
+    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "Architectures to train"):
+        assert word in out
+
+
+def test_models_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'mien[train]'" in run("models").output

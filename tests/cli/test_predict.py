@@ -1,0 +1,160 @@
+import csv
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien import cli
+from mien.structures import Prediction
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    data = pytest.importorskip("skimage.data")
+    Image.fromarray(data.astronaut()).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    Image.fromarray(np.zeros((80, 90, 3), np.uint8)).save(tmp_path / "blank.png")
+    return tmp_path / "blank.png"
+
+
+@pytest.fixture
+def mien(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run `mien predict` on the small network; return exit status, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mien", "predict", *map(str, arguments), "--model", str(tiny_onnx)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def one_line_error(result: tuple[int, str, str], *words: str) -> None:
+    status, out, err = result
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words)
+
+
+def test_shows_a_table(mien, photo: Path) -> None:
+    status, out, err = mien(photo)
+    assert status == 0
+    assert "1 face" in out
+    assert "█" in out
+    assert "%" in out
+    assert err == ""
+
+
+def test_json_is_a_list_of_predictions(mien, photo: Path) -> None:
+    status, out, _ = mien(photo, "--json")
+    (prediction,) = [Prediction.from_dict(values) for values in json.loads(out)]
+    assert status == 0
+    assert prediction.source == str(photo)
+
+
+def test_writes_csv_and_a_picture(mien, photo: Path, tmp_path: Path) -> None:
+    status, _, _ = mien(photo, "--csv", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png")
+    assert status == 0
+    with (tmp_path / "t.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 1
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == (512, 512)
+
+
+def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(photo, tmp_path / "other")
+    status, _, _ = mien(photo, tmp_path / "other" / "photo.png", "--annotate", tmp_path / "drawn")
+    assert status == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["photo-2.jpg", "photo.jpg"]
+
+
+def test_no_face_is_an_empty_result(mien, blank: Path, tmp_path: Path) -> None:
+    assert mien(blank, "--json")[:2] == (0, "[]\n")
+    status, out, _ = mien(blank, "--csv", tmp_path / "t.csv")
+    assert status == 0
+    assert "no face found" in out
+    assert (tmp_path / "t.csv").read_text().startswith("source,face,left")
+
+
+def test_ready_crops_need_no_detector(mien, blank: Path) -> None:
+    status, out, _ = mien(blank, "--no-detect", "--json")
+    assert status == 0
+    assert json.loads(out)[0]["face"] is None
+    assert "whole picture" in mien(blank, "--no-detect")[1]
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"", None])
+def test_an_unreadable_picture(mien, tmp_path: Path, photo: Path, content: bytes | None) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(photo.read_bytes()[:5000] if content is None else content)
+    one_line_error(mien(bad, "--csv", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png"), "bad.png")
+    assert not (tmp_path / "t.csv").exists()
+    assert not (tmp_path / "drawn.png").exists()
+
+
+def test_a_missing_picture_a_folder_and_a_huge_one(mien, tmp_path: Path) -> None:
+    one_line_error(mien(tmp_path / "none.jpg"), "none.jpg")
+    one_line_error(mien(tmp_path), str(tmp_path))
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    one_line_error(mien(tmp_path / "huge.png"), "huge.png")
+
+
+def test_some_of_several_unreadable(mien, blank: Path, photo: Path, tmp_path: Path) -> None:
+    status, out, err = mien(photo, tmp_path / "none.jpg", blank, "--json", "--csv", tmp_path / "t.csv")
+    assert status == 3
+    assert len(json.loads(out)) == 1
+    assert err.splitlines()[0].startswith("error: ")
+    assert err.splitlines()[1] == "1 of 3 pictures could not be read"
+    assert (tmp_path / "t.csv").exists()
+
+
+def test_outputs_that_cannot_be_written(mien, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_line_error(mien(photo, "--json", "--annotate", tmp_path / "a.docx"), "picture format")
+    one_line_error(mien(photo, "--json", "--csv", photo / "t.csv"), "part of the path is a file")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    one_line_error(mien(photo, "--json", "--csv", tmp_path / "t.csv"), "No space left", "free some space")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "tiny.onnx"]
+
+
+def test_a_wrong_model(mien, photo: Path, tiny_onnx: Path) -> None:
+    tiny_onnx.write_bytes(b"junk")
+    one_line_error(mien(photo), "tiny.onnx", "damaged")
+    tiny_onnx.unlink()
+    one_line_error(mien(photo), "no such model file")
+
+
+def test_an_interrupt_ends_with_130(mien, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mien.runtime.predictor.Recognizer.predict", interrupted)
+    assert mien(photo)[0] == 130
+
+
+def test_help_and_version_need_nothing_heavy() -> None:
+    code = (
+        "import sys; from mien import cli; from typer.testing import CliRunner\n"
+        "for a in (['--help'], ['predict', '-h'], ['--version']):\n    assert CliRunner().invoke(cli.app, a).exit_code == 0\n"
+        "print({'numpy', 'PIL', 'onnxruntime', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,159 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.errors import CheckpointError, InputError, UnknownNameError
+from mien.faces.crop import crop_face
+from mien.model_info import ModelInfo
+from mien.preprocess import preprocess
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.predictor import Recognizer, softmax
+from mien.structures import Face, Prediction
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+
+
+class Fixed:
+    """A detector that finds the same faces in every picture."""
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces = list(faces)
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return self.faces
+
+
+SMALL, LARGE = Face([5, 5, 25, 30], 0.99), Face([40, 20, 120, 110], 0.9)
+
+
+@pytest.fixture
+def recognizer(tiny_onnx: Path) -> Recognizer:
+    return Recognizer(tiny_onnx, detector=Fixed(SMALL, LARGE), batch_size=2)
+
+
+def crops(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [random.integers(0, 256, (30 + 7 * i, 48, 3)[: 2 + i % 2], dtype=np.uint8) for i in range(count)]
+
+
+def test_the_largest_face_comes_first(recognizer: Recognizer) -> None:
+    predictions = recognizer.predict(PICTURE)
+    assert [p.face for p in predictions] == [LARGE, SMALL]
+    assert all(p.classes == recognizer.classes for p in predictions)
+    assert all(p.source is None for p in predictions)
+
+
+def test_max_faces_keeps_the_largest(tiny_onnx: Path) -> None:
+    assert [p.face for p in Recognizer(tiny_onnx, detector=Fixed(SMALL, LARGE), max_faces=1).predict(PICTURE)] == [LARGE]
+
+
+def test_a_face_is_cropped_and_preprocessed_as_the_model_says(recognizer: Recognizer, tiny_info: ModelInfo) -> None:
+    crop = crop_face(PICTURE, LARGE, tiny_info.preprocess.crop_scale, tiny_info.preprocess.crop_shift)
+    logits = recognizer.backend.logits(preprocess([crop], tiny_info.preprocess))
+    np.testing.assert_allclose(recognizer.predict(PICTURE)[0].probs, softmax(logits)[0], atol=1e-6)
+
+
+def test_every_kind_of_source_gives_the_same(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    expected = recognizer.predict(PICTURE)[0].probs
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(PICTURE)):
+        first = recognizer.predict(source)[0]
+        np.testing.assert_array_equal(first.probs, expected)
+        assert first.source == (str(path) if isinstance(source, (str, Path)) else None)
+
+
+def test_batched_equals_single(recognizer: Recognizer) -> None:
+    faces = crops(7)
+    batched = recognizer.predict_faces(faces)
+    single = [recognizer.predict_faces([face])[0] for face in faces]
+    assert len(batched) == 7
+    np.testing.assert_allclose([p.probs for p in batched], [p.probs for p in single], atol=1e-5)
+    assert all(p.face is None for p in batched)
+
+
+def test_no_face_is_an_empty_result(tiny_onnx: Path) -> None:
+    assert Recognizer(tiny_onnx, detector=Fixed()).predict(PICTURE) == []
+    assert Recognizer(tiny_onnx).predict(np.zeros((80, 80, 3), np.uint8)) == []
+    assert Recognizer(tiny_onnx, detector=None).predict_faces([]) == []
+
+
+def test_without_a_detector_a_picture_is_one_face(tiny_onnx: Path) -> None:
+    recognizer = Recognizer(tiny_onnx, detector=None)
+    (prediction,) = recognizer.predict(PICTURE)
+    assert prediction.face is None
+    np.testing.assert_array_equal(prediction.probs, recognizer.predict_faces([PICTURE])[0].probs)
+
+
+def test_a_bad_picture_among_many_stops_nothing(recognizer: Recognizer, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    sources = [PICTURE, tmp_path / "bad.jpg", tmp_path / "missing.jpg", PICTURE]
+    outcomes = list(recognizer.predict_many(sources))
+    assert [source is given for (source, _), given in zip(outcomes, sources, strict=True)] == [True] * 4
+    assert [type(outcome) for _, outcome in outcomes] == [list, InputError, InputError, list]
+
+
+def test_many_reads_only_what_is_asked_for(recognizer: Recognizer) -> None:
+    def endless():  # type: ignore[no-untyped-def]
+        while True:
+            yield PICTURE
+
+    assert len(next(recognizer.predict_many(endless()))[1]) == 2
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "empty", "folder", "missing"])
+def test_an_unreadable_picture_is_an_input_error(recognizer: Recognizer, tmp_path: Path, damage: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "JPEG")
+    content = {"text": b"no picture", "truncated": buffer.getvalue()[:2000], "empty": b""}
+    path = tmp_path / "a.jpg"
+    if damage in content:
+        path.write_bytes(content[damage])
+    elif damage == "folder":
+        path.mkdir()
+    with pytest.raises(InputError, match=r"a\.jpg"):
+        recognizer.predict(path)
+
+
+@pytest.mark.parametrize("array", [PICTURE.astype(np.float32), np.zeros((0, 5, 3), np.uint8), np.zeros((2, 5, 5, 3), np.uint8)])
+def test_a_bad_array_is_an_input_error(recognizer: Recognizer, array: np.ndarray) -> None:
+    with pytest.raises(InputError):
+        recognizer.predict(array)
+
+
+def test_a_loaded_backend_is_taken_as_it_is(tiny_onnx: Path) -> None:
+    backend = OnnxBackend(tiny_onnx)
+    assert Recognizer(backend, detector=None).backend is backend
+
+
+def test_wrong_arguments(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown model 'none'"):
+        Recognizer("none")
+    with pytest.raises(CheckpointError, match="no such model file"):
+        Recognizer(tmp_path / "none.onnx")
+    with pytest.raises(UnknownNameError, match="did you mean 'mtcnn'"):
+        Recognizer(tiny_onnx, detector="mtcn")
+    with pytest.raises(InputError):
+        Recognizer(tiny_onnx, batch_size=0)
+    with pytest.raises(InputError):
+        Recognizer(tiny_onnx, min_face=-1)
+
+
+def test_softmax_is_stable_and_sums_to_one() -> None:
+    probs = softmax(np.array([[1e4, -1e4, 0.0], [-800, -801, -802]], np.float32))
+    assert np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+    assert probs.dtype == np.float32
+
+
+def test_a_real_face_is_found(tiny_onnx: Path) -> None:
+    data = pytest.importorskip("skimage.data")
+    (prediction,) = Recognizer(tiny_onnx).predict(data.astronaut())
+    assert prediction.face is not None
+    left, top, right, bottom = prediction.face.box_xyxy
+    assert left < 225 < right
+    assert top < 130 < bottom
+    assert isinstance(prediction, Prediction)
