@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,16 @@ def test_a_device_is_written_directly_and_stays_a_device() -> None:
     with pytest.raises(OutputError, match="No space left"), atomic_path("/dev/full") as beside:
         beside.write_text("x")
     assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_an_open_stream_that_goes_to_a_file_is_not_replaced(tmp_path: Path) -> None:
+    code = "from mien.atomic import atomic_path\nwith atomic_path('/dev/stdout') as p: p.open('a').write('after')"
+    with (tmp_path / "log.txt").open("w") as log:
+        log.write("before ")
+        log.flush()
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log.txt").read_text() == "before after"
 
 
 def test_a_link_keeps_pointing_at_its_file(tmp_path: Path) -> None:

@@ -47,12 +47,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
-        if target.exists() and not target.is_file():
+        if _is_stream(target):
             yield target
         else:
             yield from _replacing(target.resolve())  # the file a link points at, not the link
     except OSError as error:
         raise output_error(path, error) from None
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether a path is a device, a pipe, or a name of an open stream, even of one that goes to a file."""
+    if target.parent == Path("/dev/fd") or target in (Path("/dev/stdout"), Path("/dev/stderr")):
+        return True
+    return target.exists() and not target.is_file()
 
 
 def _replacing(target: Path) -> Iterator[Path]:

@@ -135,6 +135,16 @@ def test_outputs_that_cannot_be_written(mien, photo: Path, tmp_path: Path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "tiny.onnx"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", ["--json", "--no-detect"])
+def test_a_full_disk_behind_the_output(blank: Path, tiny_onnx: Path, form: str) -> None:
+    command = [sys.executable, "-m", "mien", "predict", str(blank), "--model", str(tiny_onnx), form]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output cannot be written (No space left on device); free some space or write elsewhere\n"
+
+
 def test_a_wrong_model(mien, photo: Path, tiny_onnx: Path) -> None:
     tiny_onnx.write_bytes(b"junk")
     one_line_error(mien(photo), "tiny.onnx", "damaged")

@@ -7,8 +7,9 @@ Exit status: 0 done, 2 an error the user can mend (one line on stderr), 3 some o
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -57,7 +58,19 @@ def main() -> None:
     try:
         app()
     except MienError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _discard_output()
+        _fail(f"the output cannot be written ({error.strerror}); free some space or write elsewhere")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, or Python would complain again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -93,16 +93,17 @@ def _show(path: Path, predictions: list[Prediction]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
+    full, least = ("#", "") if console.options.ascii_only else ("█", "▏")
     console.print(Text(f"{path}: {_count(len(predictions))}", "bold"), soft_wrap=True)
     if predictions:
-        console.print(_table(predictions))
+        console.print(_table(predictions, full, least))
 
 
 def _count(faces: int) -> str:
     return f"{faces} face{'' if faces == 1 else 's'}" if faces else "no face found"
 
 
-def _table(predictions: list[Prediction]) -> Table:
+def _table(predictions: list[Prediction], full: str, least: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -113,7 +114,7 @@ def _table(predictions: list[Prediction]) -> Table:
     table.add_column("Probabilities", no_wrap=True)
     for number, prediction in enumerate(predictions, 1):
         label = f"{prediction.label} {prediction.confidence:.0%}"
-        table.add_row(str(number), _where(prediction), label, _bars(prediction))
+        table.add_row(str(number), _where(prediction), label, _bars(prediction, full, least))
     return table
 
 
@@ -124,7 +125,8 @@ def _where(prediction: Prediction) -> str:
     return f"{right - left} x {bottom - top}\nat {left}, {top}"
 
 
-def _bars(prediction: Prediction) -> Text:
+def _bars(prediction: Prediction, full: str, least: str) -> Text:
+    """Return a line a class, most probable first; `full` is a filled cell, `least` stands for less than half of one."""
     from rich.text import Text
 
     from mien.runtime.annotate import COLOURS, OTHER
@@ -135,6 +137,6 @@ def _bars(prediction: Prediction) -> Text:
     for prob, name in ranked:
         if prob >= SHOWN:
             red, green, blue = COLOURS.get(name, OTHER)
-            bar = (("█" * round(prob * BAR)) or "▏").ljust(BAR)
+            bar = (full * round(prob * BAR) or least).ljust(BAR)
             lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
     return Text("\n").join(lines)
