@@ -6,7 +6,7 @@ Label order and preprocessing are facts of a model, not of the code that calls i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mien.errors import CheckpointError
@@ -69,7 +69,7 @@ class ModelInfo:
         try:
             values = json.loads(text)
             version = values.pop("format")
-        except (ValueError, AttributeError, KeyError):
+        except (ValueError, AttributeError, KeyError, TypeError):
             raise CheckpointError(f"{source}: its mien metadata is damaged; train or export it again") from None
         if version != FORMAT:
             raise CheckpointError(
@@ -80,9 +80,5 @@ class ModelInfo:
             values["classes"] = tuple(values["classes"])
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source}: its mien metadata lacks or misnames a field ({error})") from None
-
-    def with_(self, **changes: Any) -> ModelInfo:
-        """Return a copy with some fields changed."""
-        return replace(self, **changes)

@@ -1,0 +1,57 @@
+"""Weights on disk: a safetensors file whose metadata says what they are (`mien.model_info.ModelInfo`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mien.atomic import atomic_path
+from mien.errors import CheckpointError
+from mien.model_info import METADATA_KEY, ModelInfo
+from mien.models import Model, create_model
+
+
+def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], info: ModelInfo) -> None:
+    """Write weights and what they are; the file appears whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, metadata={METADATA_KEY: info.to_json()})
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
+    """Return a network in evaluation mode with its weights, and what it is.
+
+    Args:
+        path: A safetensors file, or the folder of a run (its best epoch is taken).
+
+    Raises:
+        CheckpointError: Missing, damaged, of another format version, or of another architecture than it says.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "best.safetensors"
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file}: no such checkpoint; pass a .safetensors file or the folder of a run that has finished an epoch"
+        )
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            metadata = (tensors.metadata() or {}).get(METADATA_KEY)
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: is not a safetensors file or is damaged ({error})") from None
+    info = ModelInfo.from_json(metadata, str(file))
+    model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{file}: its weights do not fit {info.arch} ({str(error).splitlines()[-1].strip()})") from None
+    return model.eval(), info

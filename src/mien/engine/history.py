@@ -1,0 +1,66 @@
+"""What a run did, epoch by epoch: a CSV, a picture of the curves and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from mien.atomic import atomic_path
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One row of the history.
+
+    Attributes:
+        epoch: Number, from 1.
+        lr: Learning rate of its last step.
+        train_loss: Mean training loss (with smoothing and augmentation).
+        train_accuracy: Share of augmented training images classified right, in training mode.
+        val_loss: Cross-entropy on the selection split.
+        val_accuracy: Accuracy on the selection split, of the averaged weights where there are any.
+        seconds: Wall time, evaluation included.
+        images_per_second: Training images a second, evaluation excluded.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    images_per_second: float
+
+
+def write_history(folder: Path, rows: list[Epoch]) -> None:
+    """Write `history.csv` and `curves.png` into a run's folder."""
+    with atomic_path(folder / "history.csv") as beside, beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows)
+    with atomic_path(folder / "curves.png") as beside:
+        _draw_curves(beside, rows)
+
+
+def _draw_curves(path: Path, rows: list[Epoch]) -> None:
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    epochs = [row.epoch for row in rows]
+    best = max(rows, key=lambda row: row.val_accuracy)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    losses.plot(epochs, [row.train_loss for row in rows], label="train")
+    losses.plot(epochs, [row.val_loss for row in rows], label="val")
+    losses.set(xlabel="epoch", ylabel="cross-entropy")
+    accuracies.plot(epochs, [100 * row.train_accuracy for row in rows], label="train (augmented)")
+    accuracies.plot(epochs, [100 * row.val_accuracy for row in rows], label="val")
+    accuracies.plot(
+        [best.epoch], [100 * best.val_accuracy], "o", label=f"best {100 * best.val_accuracy:.2f} (epoch {best.epoch})"
+    )
+    accuracies.set(xlabel="epoch", ylabel="accuracy, %")
+    for axes in (losses, accuracies):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120, format="png")

@@ -1,0 +1,1 @@
+"""Attention and fusion layers, one a file, each usable alone."""

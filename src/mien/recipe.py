@@ -1,0 +1,260 @@
+"""Recipes: everything a training run is, validated, from one YAML.
+
+A recipe is complete (no inheritance) and strict: an unknown key is an error that names the nearest known one. The bundled
+ones lie in `mien/recipes/<paper>/*.yaml` and are named `<paper>/<file>`.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mien.errors import RecipeError
+from mien.preprocess import PreprocessSpec
+from mien.registry import nearest
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(_Strict):
+    """Which network.
+
+    Attributes:
+        name: Registered name.
+        arguments: Its own arguments, ablations among them.
+    """
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class DataPart(_Strict):
+    """Which corpus and which of its splits.
+
+    Attributes:
+        corpus: Registered name.
+        train: Split the weights are fitted on.
+        select: Split the best epoch is chosen on; never a test split.
+    """
+
+    corpus: str
+    train: str
+    select: str
+
+
+class PreprocessPart(_Strict):
+    """See `mien.preprocess.PreprocessSpec`."""
+
+    size: tuple[int, int]
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_scale: float = Field(1.0, gt=0)
+    crop_shift: float = 0.0
+
+    def spec(self) -> PreprocessSpec:
+        """Return the spec that travels with the weights."""
+        return PreprocessSpec(**self.model_dump())
+
+
+class AugmentPart(_Strict):
+    """Random changes of a training image, each drawn anew for every image.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        degrees: Rotation, uniform in plus or minus this many degrees.
+        translate: Shift, uniform in plus or minus this fraction of the side, on each axis.
+        scale: Range of the zoom.
+        shear: Shear, uniform in plus or minus this many degrees.
+        brightness: Brightness factor, uniform within 1 plus or minus this.
+        contrast: Contrast factor, uniform within 1 plus or minus this.
+        erase: Probability that one rectangle is erased.
+        erase_area: Range of the rectangle's area, as a fraction of the image.
+        mixup: Alpha of mixup's Beta distribution; 0 is off.
+    """
+
+    flip: float = Field(0.5, ge=0, le=1)
+    degrees: float = Field(0.0, ge=0, le=180)
+    translate: float = Field(0.0, ge=0, le=0.5)
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = Field(0.0, ge=0, le=45)
+    brightness: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    erase: float = Field(0.0, ge=0, le=1)
+    erase_area: tuple[float, float] = (0.02, 0.2)
+    mixup: float = Field(0.0, ge=0)
+
+
+class OptimPart(_Strict):
+    """Optimiser and schedule.
+
+    Attributes:
+        name: An optimiser timm knows: sgd (Nesterov momentum), adam, adamw, nadam, rmsprop, radam, ...
+        lr: Peak learning rate.
+        momentum: Momentum, or beta 1 of the Adam family.
+        weight_decay: Decay of weights; biases and norms do not decay.
+        schedule: `cosine` to zero, or `constant`.
+        warmup_epochs: Epochs over which the rate rises linearly from a hundredth of the peak.
+        clip_norm: Largest norm of the whole gradient; 0 is off.
+    """
+
+    name: str
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+
+
+class TrainPart(_Strict):
+    """Length and manner of a run.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Images a step, over all devices.
+        label_smoothing: Share of the target spread over all classes.
+        ema_decay: Decay of the exponential moving average of the weights, a step; 0 is off. With it the average is what is
+            selected and kept.
+        compile: Compile the training step with torch.compile.
+    """
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    compile: bool = False
+
+
+class PaperPart(_Strict):
+    """The published row a recipe stands for.
+
+    Attributes:
+        title: The paper.
+        table: Its table and row.
+        reported: Figures the paper reports, in per cent.
+    """
+
+    title: str
+    table: str
+    reported: dict[str, float] = {}
+
+
+class Recipe(_Strict):
+    """One training run; the file's top level.
+
+    Attributes:
+        name: `<paper>/<file>`.
+        summary: One line for `mien recipes`.
+        paper: The published row, if it stands for one.
+        deviations: Where it departs from the paper or the paper is silent.
+        seed: Seed of weights, order and augmentation.
+    """
+
+    name: str
+    summary: str
+    paper: PaperPart | None = None
+    deviations: list[str] = []
+    seed: int = Field(0, ge=0)
+    model: ModelPart
+    data: DataPart
+    preprocess: PreprocessPart
+    augment: AugmentPart
+    optim: OptimPart
+    train: TrainPart
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML, keys in their documented order."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the bundled recipes."""
+    root = _root()
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.glob("*/*.yaml"))
+
+
+def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> Recipe:
+    """Return a validated recipe.
+
+    Args:
+        name_or_path: A bundled name such as `"sa_csp_ca/fer2013"`, or a YAML file.
+        overrides: Values by dotted key, such as `{"train.epochs": 2}`.
+
+    Raises:
+        RecipeError: No such recipe, not YAML, an unknown key or a value out of range.
+
+    >>> load_recipe("sa_csp_ca/fer2013", {"seed": 3}).seed
+    3
+    """
+    path = _find(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: is not a recipe; a recipe is a YAML mapping with the keys {', '.join(Recipe.model_fields)}")
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    return parse_recipe(values, str(name_or_path))
+
+
+def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Return a recipe from plain values.
+
+    Raises:
+        RecipeError: An unknown key (names the nearest) or a value out of range.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {'; '.join(_explain(part) for part in error.errors())}") from None
+
+
+def _root() -> Path:
+    return Path(str(resources.files("mien") / "recipes"))
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise RecipeError(f"{path}: no such recipe file")
+        return path
+    bundled = _root() / f"{name_or_path}.yaml"
+    if not bundled.is_file():
+        raise RecipeError(f"unknown recipe {str(name_or_path)!r}{nearest(str(name_or_path), recipe_names())}")
+    return bundled
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"cannot set {key}: {parent} is not a section of the recipe")
+    values[last] = value
+
+
+def _explain(part: Any) -> str:
+    """Return one of pydantic's complaints as a sentence; for an unknown key, with the nearest known one."""
+    *section, key = [str(step) for step in part["loc"]]
+    where = ".".join([*section, key])
+    if part["type"] != "extra_forbidden":
+        return f"{where}: {part['msg'].lower()} (got {part['input']!r})" if part["type"] != "missing" else f"{where} is missing"
+    model: Any = Recipe
+    for step in section:
+        model = model.model_fields[step].annotation
+        model = PaperPart if step == "paper" else model
+    return f"unknown key {where}{nearest(key, list(model.model_fields))}"
