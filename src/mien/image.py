@@ -1,0 +1,177 @@
+"""Reading a picture: a path, bytes, a Pillow image or an array comes in, RGB uint8 (H, W, 3) comes out, or an `InputError`.
+
+Turned as its EXIF says, transparency laid on white, 16-bit grey scaled to 8 bits, the first frame of an animation.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mien.errors import InputError
+
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest picture that is decoded; its size is read before any of its pixels."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF")
+"""Formats that are read. Not all that Pillow knows: some of those run other programs or read other files."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF orientation."""
+
+_FILTERS = threading.Lock()
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
+
+
+def read_image(source: ImageSource) -> NDArray[np.uint8]:
+    """Return a picture as RGB, uint8 (H, W, 3), range 0-255.
+
+    >>> read_image(np.zeros((2, 4), np.uint8)).shape
+    (2, 4, 3)
+
+    Args:
+        source: A file's path, a file's bytes, a Pillow image, or an array, uint8, RGB (H, W, 3) or grey (H, W).
+            An RGB array comes back as it is, not copied.
+
+    Raises:
+        InputError: It is missing, no picture, damaged, too large or of the wrong type; one line says which and what to do.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _decode(source, "this picture")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_stream(io.BytesIO(source), "this picture (bytes)")
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(source)
+    raise InputError(f"cannot read a picture from {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array")
+
+
+def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
+        raise InputError(
+            f"a picture must be a uint8 array of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}; "
+            "convert floats with (image * 255).astype('uint8') and drop an alpha channel with image[..., :3]"
+        )
+    return np.ascontiguousarray(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
+
+
+def _from_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    name = str(path)
+    try:
+        if Path(path).is_dir():
+            raise InputError(f"{name}: is a folder; give a picture in it")
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"{name}: is not a regular file; give a picture")
+        with Path(path).open("rb") as stream:
+            return _from_stream(stream, name)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file; check the path") from None
+    except PermissionError:
+        raise InputError(f"{name}: no permission to read it; check its owner and mode") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{name!r}: cannot be read ({_line(error)}); check the path") from None
+
+
+def _from_stream(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+    """Return the picture in an open file."""
+    if not stream.read(1):
+        raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+    stream.seek(0)
+    try:
+        with _quiet():
+            picture = Image.open(stream, formats=_formats())
+    except Image.DecompressionBombError:
+        raise InputError(f"{name}: is larger than {MAX_PIXELS // 10**6} megapixels; make it smaller") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: is not a picture mien reads ({', '.join(FORMATS)}); convert it to JPEG or PNG") from None
+    except Exception as error:  # Pillow's readers raise anything on damaged files
+        raise InputError(f"{name}: is damaged ({_line(error)}); copy or download it again") from None
+    with picture:
+        return _decode(picture, name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings in; one thread at a time, because the filters belong to the whole process."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _formats() -> list[str]:
+    """Return the formats this Pillow reads, of ours."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Return a Pillow image's pixels, upright, RGB."""
+    size = f"{picture.width}x{picture.height}"
+    if picture.width * picture.height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: has {size} pixels, more than the {MAX_PIXELS // 10**6} megapixels mien reads; make it smaller"
+        )
+    if not picture.width * picture.height:
+        raise InputError(f"{name}: has no pixels ({size})")
+    try:
+        picture.load()  # before its orientation, because TIFF turns itself while it loads
+        turn = TURNS.get(_orientation(picture))
+        return np.array(_rgb(picture if turn is None else picture.transpose(turn)))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except Exception as error:  # as above
+        raise InputError(f"{name}: is damaged or cut short ({_line(error)}); copy or download it again") from None
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if damaged or absent."""
+    try:
+        with _quiet():
+            return int(picture.getexif().get(0x0112, 1))
+    except Exception:  # a picture with damaged metadata is still a picture
+        return 1
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture of any mode as RGB, laid on white where it is transparent."""
+    if picture.mode.startswith("I"):
+        picture = _eight_bits(picture)
+    if picture.mode == "F":
+        raise InputError("holds floating-point values; scale it to 8 bits and save it again")
+    if picture.has_transparency_data:
+        top = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", top.size, "white"), top).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Return a 16-bit grey picture scaled to 8 bits."""
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise InputError("holds values outside 16 bits; scale it to 8 bits and save it again")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _line(error: BaseException) -> str:
+    """Return an error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

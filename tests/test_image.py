@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+import mien.image
+from mien.errors import InputError
+from mien.image import MAX_PIXELS, read_image
+
+
+def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def portrait() -> Image.Image:
+    return Image.fromarray(skimage.data.astronaut()[60:180, 160:290])
+
+
+SMALL = portrait().resize((40, 36))
+REAL = {
+    "png": encode(SMALL),
+    "jpeg": encode(SMALL, "JPEG"),
+    "gif": encode(SMALL, "GIF"),
+    "webp": encode(SMALL, "WEBP"),
+    "tiff": encode(SMALL, "TIFF", compression="tiff_lzw"),
+    "bmp": encode(SMALL, "BMP"),
+    "ppm": encode(SMALL, "PPM"),
+}
+
+
+def test_all_sources_agree(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(REAL["png"])
+    expected = np.asarray(SMALL)
+    for source in (path, str(path), REAL["png"], bytearray(REAL["png"]), memoryview(REAL["png"]), SMALL, expected):
+        image = read_image(source)
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_every_format(kind: str) -> None:
+    image = read_image(REAL[kind])
+    assert image.shape == (36, 40, 3)
+    assert np.abs(image.astype(int) - np.asarray(SMALL)).mean() < 12
+
+
+def test_grey_is_repeated() -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for source in (grey, Image.fromarray(grey), encode(Image.fromarray(grey))):
+        np.testing.assert_array_equal(read_image(source), np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_exif_rotation_is_applied(orientation: int, kind: str) -> None:
+    upright = np.zeros((4, 6, 3), np.uint8)
+    upright[0, 0] = (255, 0, 0)
+    upright[0, -1] = (0, 255, 0)
+    turned = upright.transpose(1, 0, 2)
+    stored = [  # how a camera held that way stores the same scene, EXIF 2.3, table 8
+        upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1],
+        turned, turned[::-1], turned[::-1, ::-1], turned[:, ::-1],
+    ][orientation - 1]  # fmt: skip
+    picture = Image.fromarray(np.ascontiguousarray(stored))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(read_image(encode(picture, kind, exif=exif)), upright)
+
+
+def test_damaged_exif_does_not_matter() -> None:
+    data = encode(SMALL, "JPEG", exif=b"Exif\x00\x00rubbish that is no TIFF header")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(data).shape == (36, 40, 3)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    picture = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    picture.putpixel((1, 0), (0, 0, 0, 0))
+    expected = [[[255, 0, 0], [255, 255, 255]]]
+    assert read_image(encode(picture)).tolist() == expected
+    assert read_image(picture).tolist() == expected
+    grey = Image.new("LA", (1, 1), (0, 128))
+    assert read_image(grey).tolist() == [[[127, 127, 127]]]
+
+
+def test_palette_with_transparency() -> None:
+    picture = Image.new("P", (2, 1), 0)
+    picture.putpalette([10, 20, 30, 200, 0, 0])
+    picture.putpixel((1, 0), 1)
+    assert read_image(encode(picture)).tolist() == [[[10, 20, 30], [200, 0, 0]]]
+    assert read_image(encode(picture, transparency=0)).tolist() == [[[255, 255, 255], [200, 0, 0]]]
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert read_image(encode(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_other_modes() -> None:
+    assert read_image(Image.new("1", (2, 2), 1)).tolist() == [[[255] * 3] * 2] * 2
+    assert read_image(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))[4, 4].tolist() == pytest.approx(
+        [255, 0, 0], abs=4
+    )
+    assert read_image(Image.new("HSV", (1, 1), (0, 255, 255))).tolist() == [[[255, 0, 0]]]
+    with pytest.raises(InputError, match="floating-point values"):
+        read_image(Image.new("F", (2, 2)))
+    with pytest.raises(InputError, match="outside 16 bits"):
+        read_image(Image.new("I", (2, 2), 70_000))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_an_animation(kind: str) -> None:
+    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(first, kind, save_all=True, append_images=[second], **options)
+    assert read_image(data)[4, 4].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 2, 3)),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((1, 2, 2, 3), np.uint8),
+    ],
+)
+def test_wrong_arrays_are_refused(array: NDArray[np.uint8]) -> None:
+    with pytest.raises(InputError, match=r"uint8 array of shape \(H, W\) or \(H, W, 3\)"):
+        read_image(array)
+
+
+def test_wrong_types_are_refused() -> None:
+    for source in (None, 3, [1, 2]):
+        with pytest.raises(InputError, match="give a path, bytes"):
+            read_image(source)  # type: ignore[arg-type]
+
+
+def test_errors_say_the_file_and_what_to_do(tmp_path: Path) -> None:
+    def error(path: Path, data: bytes | None = None) -> str:
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            read_image(path)
+        text = str(caught.value)
+        assert path.name in text
+        assert "\n" not in text
+        return text
+
+    assert "no such file" in error(tmp_path / "missing.png")
+    assert "is a folder" in error(tmp_path)
+    assert "empty" in error(tmp_path / "empty.jpg", b"")
+    assert "not a picture" in error(tmp_path / "notes.jpg", b"these are notes")
+    assert "cut short" in error(tmp_path / "half.jpg", REAL["jpeg"][:-200])
+    assert "cut short" in error(tmp_path / "half.png", REAL["png"][:-800])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in the file system")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_image(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", "x" * 5000])
+def test_impossible_paths(path: str) -> None:
+    with pytest.raises(InputError, match=r"^\S.*(cannot be read|no such file)"):
+        read_image(path)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(REAL["png"])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # a mode would not stop root
+    with pytest.raises(InputError, match="no permission"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("side", [10_001, 14_000, 60_000])
+def test_too_large_is_refused_before_decoding(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ihdr = side.to_bytes(4, "big") * 2
+    data = bytearray(encode(Image.new("1", (8, 8))))
+    data[16:24] = ihdr
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    monkeypatch.setattr(mien.image, "_rgb", lambda picture: pytest.fail("decoded"))
+    assert side * side > MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="megapixels"):
+            read_image(bytes(data))
+
+
+def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.image, "MAX_PIXELS", 36 * 40)
+    assert read_image(REAL["png"]).shape == (36, 40, 3)
+    monkeypatch.setattr(mien.image, "MAX_PIXELS", 36 * 40 - 1)
+    with pytest.raises(InputError, match="40x36 pixels"):
+        read_image(REAL["png"])
+
+
+def test_the_source_is_not_changed_and_not_shared() -> None:
+    picture = SMALL.copy()
+    image = read_image(picture)
+    image[:] = 0
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(SMALL))
+
+
+def readable_or_refused(data: bytes) -> None:
+    try:
+        image = read_image(data)
+    except InputError as error:
+        lines = str(error).splitlines()
+    else:
+        lines = ["picture"]
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+    assert len(lines) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_never_leak_another_error(data: bytes) -> None:
+    readable_or_refused(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"II*\x00", b"BM", b"P6\n", b"RIFF....WEBP"]),
+    st.binary(max_size=200),
+)
+def test_random_bytes_behind_a_signature(signature: bytes, data: bytes) -> None:
+    readable_or_refused(signature + data)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.sampled_from(sorted(REAL)),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12),
+    st.integers(0, 10_000),
+)
+def test_mutated_pictures_never_leak_another_error(kind: str, changes: list[tuple[int, int]], length: int) -> None:
+    data = bytearray(REAL[kind])
+    for position, value in changes:
+        data[position % len(data)] = value
+    readable_or_refused(bytes(data[: max(1, length)]))
