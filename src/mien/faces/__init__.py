@@ -1,0 +1,59 @@
+"""Finding faces: one interface (`Detector`), a registry of detectors, and the crop a network sees.
+
+Importing this package loads no detector; `create_detector` does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.registry import Registry
+from mien.structures import Face
+
+
+class Detector(Protocol):
+    """Anything that finds faces in a picture."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of an RGB picture, uint8 (H, W, 3), the most certain first; none is an empty list."""
+        ...
+
+
+DETECTORS: Registry[Detector] = Registry("detector")
+"""The detectors by name. To add one: a file in this folder and a factory here that imports it when called."""
+
+
+@DETECTORS.register("mtcnn")
+def _mtcnn(**arguments: object) -> Detector:
+    from mien.faces.mtcnn import MTCNN
+
+    return MTCNN(**arguments)  # type: ignore[arg-type]
+
+
+def create_detector(name: str = "mtcnn", **arguments: object) -> Detector:
+    """Return a detector.
+
+    >>> create_detector("mtcnn", min_face=60).detect(np.zeros((120, 160, 3), np.uint8))
+    []
+
+    Args:
+        name: A name of `detector_names()`.
+        **arguments: Arguments of that detector's class.
+
+    Raises:
+        UnknownNameError: No such detector; lists the nearest.
+        CheckpointError: Its weights are missing or damaged.
+    """
+    return DETECTORS.create(name, **arguments)
+
+
+def detector_names() -> list[str]:
+    """Return the names `create_detector` knows.
+
+    >>> detector_names()
+    ['mtcnn']
+    """
+    return DETECTORS.names()

@@ -1,0 +1,200 @@
+"""MTCNN: a cascade of three small networks that finds faces and five landmarks in each.
+
+Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016. P-Net proposes boxes
+at every scale of the picture, R-Net refines them, O-Net refines them again and adds the landmarks. The weights are those of
+the `mtcnn` 1.0 wheel; the networks run on ONNX Runtime from graphs that `scripts/build_mtcnn_graphs.py` wrote. Ours differs
+from that wheel's code in three points: each scale is resized from the one before, suppression is greedy, and the last
+threshold is 0.90.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien.errors import InputError
+from mien.faces.mtcnn_weights import load_weights
+from mien.structures import Face
+
+Array = NDArray[np.float32]
+
+CELL, STRIDE = 12, 2
+"""Side of P-Net's window and the step between two windows, px."""
+
+FACTOR = 0.709
+"""Ratio of one scale of the picture to the one before, about half the area."""
+
+THRESHOLDS = (0.6, 0.7)
+"""Scores a box needs to pass P-Net and R-Net; O-Net's is the argument `threshold`."""
+
+SMALLEST = 20
+"""Side of the smallest face looked for in a picture that was shrunk, px of the shrunk picture."""
+
+
+class MTCNN:
+    """The detector.
+
+    Args:
+        min_face: Side of the smallest face to find, px of the picture; the time goes with its inverse square.
+        threshold: Score a face needs, 0 to 1. At 0.7 it finds a few more faces and several times as many false ones.
+        max_size: Longer side a picture is shrunk to before anything else, px; it bounds time and memory.
+        threads: Threads the networks run on.
+
+    Raises:
+        CheckpointError: The weights are missing or damaged.
+    """
+
+    def __init__(self, min_face: float = 40, threshold: float = 0.9, max_size: int = 1280, threads: int = 2) -> None:
+        if not (min_face >= CELL and 0 <= threshold < 1 and max_size >= CELL and threads >= 1):
+            raise InputError(
+                f"the detector needs min_face and max_size of at least {CELL} px, a threshold from 0 to below 1 and at least "
+                f"one thread, got {min_face}, {max_size}, {threshold}, {threads}"
+            )
+        self.min_face = min_face
+        self.threshold = threshold
+        self.max_size = max_size
+        self._pnet, self._rnet, self._onet = (_session(name, threads) for name in ("pnet", "rnet", "onet"))
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of an RGB picture, the most certain first.
+
+        Boxes and landmarks are in px of `image`, where the first pixel covers 0 to 1; boxes may reach outside it.
+
+        Args:
+            image: RGB, uint8 (H, W, 3), range 0-255.
+
+        Raises:
+            InputError: The array has another shape or type.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"the detector needs RGB uint8 of shape (H, W, 3), got {image.dtype} {image.shape}")
+        if min(image.shape[:2]) < CELL:
+            return []
+        picture = Image.fromarray(image)
+        shrink = min(1.0, self.max_size / max(picture.size))
+        if shrink < 1:
+            size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
+            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        smallest = max(self.min_face * shrink, min(self.min_face, SMALLEST))
+        boxes, scores, landmarks = self._cascade(picture, smallest)
+        back = np.array([image.shape[1] / picture.width, image.shape[0] / picture.height], np.float32)
+        return [
+            Face(box * np.tile(back, 2), float(score), points * back)
+            for box, score, points in zip(boxes, scores, landmarks, strict=True)
+        ]
+
+    def _cascade(self, picture: Image.Image, smallest: float) -> tuple[Array, Array, Array]:
+        """Return boxes (N, 4), scores (N,) and landmarks (N, 5, 2) in px of `picture`, best first."""
+        proposals = self._propose(picture, smallest)
+        pixels = _normalise(np.asarray(picture))
+        boxes, scores, _ = _refine(self._rnet, pixels, proposals, THRESHOLDS[1])
+        keep = suppress(boxes, scores, 0.7)
+        boxes, scores, landmarks = _refine(self._onet, pixels, _square(boxes[keep]), self.threshold)
+        keep = suppress(boxes, scores, 0.7, of_smaller=True)
+        return boxes[keep], scores[keep], landmarks[keep]
+
+    def _propose(self, picture: Image.Image, smallest: float) -> Array:
+        """Return P-Net's square boxes over all scales, (N, 4) in px of `picture`."""
+        boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
+        scale, level = CELL / smallest, picture
+        while min(picture.size) * scale >= CELL:
+            size = (round(picture.width * scale), round(picture.height * scale))
+            level = level.resize(size, Image.Resampling.BILINEAR)
+            found, certain = _windows(*self._pnet.run(None, {"picture": _normalise(np.asarray(level))}))
+            found *= np.tile(np.array(picture.size, np.float32) / size, 2)
+            keep = suppress(found, certain, 0.5)
+            boxes, scores = np.concatenate([boxes, found[keep]]), np.concatenate([scores, certain[keep]])
+            scale *= FACTOR
+        return _square(boxes[suppress(boxes, scores, 0.7)])
+
+
+def _session(network: str, threads: int) -> onnxruntime.InferenceSession:
+    """Return a network ready to run, its weights supplied from memory."""
+    weights = load_weights(network)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # every scale has another shape
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning makes two threads slower than one
+    options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in weights.values()])
+    graph = Path(__file__).with_name(f"mtcnn_{network}.onnx").read_bytes()
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _normalise(pixels: NDArray[np.uint8]) -> Array:
+    """Return a picture (H, W, 3) as the networks take it, (1, 3, H, W) in about [-1, 1]."""
+    values = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+    np.subtract(pixels.transpose(2, 0, 1)[None], np.float32(127.5), out=values)
+    values *= np.float32(1 / 128)
+    return values
+
+
+def _score(logits: Array) -> Array:
+    """Return the probability of a face from the logits (N, 2) of no face and face."""
+    return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -80, 80)))
+
+
+def _windows(box: Array, logits: Array) -> tuple[Array, Array]:
+    """Return the windows that pass P-Net, (N, 4) in px of its input, and their scores.
+
+    Args:
+        box: Corrections, (1, 4, rows, columns), in units of the window.
+        logits: Of no face and face, (1, 2, rows, columns).
+    """
+    rows, columns = np.nonzero(logits[0, 1] - logits[0, 0] > np.log(THRESHOLDS[0] / (1 - THRESHOLDS[0])))
+    corner = np.stack([columns, rows, columns, rows], axis=1) * STRIDE + np.array([0, 0, CELL, CELL])  # (N, 4)
+    windows = corner + CELL * box[0, :, rows, columns]
+    return windows.astype(np.float32), _score(logits[0, :, rows, columns])
+
+
+def _refine(network: onnxruntime.InferenceSession, pixels: Array, boxes: Array, threshold: float) -> tuple[Array, Array, Array]:
+    """Return the boxes that pass R-Net or O-Net, corrected, their scores and their landmarks.
+
+    Args:
+        network: R-Net or O-Net.
+        pixels: The picture, (1, 3, H, W), normalised.
+        boxes: Square boxes, (N, 4) in px.
+        threshold: Score to pass.
+    """
+    if not len(boxes):
+        return boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)
+    offsets, *landmarks, logits = network.run(None, {"picture": pixels, "boxes": boxes})
+    scores = _score(logits)
+    size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)  # (N, 4)
+    refined = boxes + offsets * size
+    passed = (scores > threshold) & (refined[:, 2:] - refined[:, :2] >= 1).all(axis=1)
+    points = landmarks[0].reshape(-1, 2, 5).transpose(0, 2, 1) if landmarks else np.zeros((len(boxes), 5, 2), np.float32)
+    points = boxes[:, None, :2] + points * size[:, None, :2]  # (N, 5, 2)
+    return refined[passed], scores[passed], points[passed]
+
+
+def _square(boxes: Array) -> Array:
+    """Return boxes grown to squares around their centres."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0, keepdims=True) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def suppress(boxes: Array, scores: Array, threshold: float, of_smaller: bool = False) -> NDArray[np.intp]:
+    """Return the indices of the boxes that no better kept box overlaps by more than `threshold`, best first.
+
+    Args:
+        boxes: Left, top, right, bottom, (N, 4).
+        scores: (N,).
+        threshold: Greatest overlap allowed, intersection over union.
+        of_smaller: Take the intersection over the smaller area instead, so that a box inside another goes.
+    """
+    order = np.argsort(-scores, kind="stable")
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        corner = np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner, 0).prod(axis=1)
+        whole = np.minimum(area[best], area[order]) if of_smaller else area[best] + area[order] - shared
+        order = order[shared <= threshold * whole]
+    return np.array(kept, np.intp)
