@@ -58,7 +58,7 @@ class PreprocessSpec:
             CheckpointError: A field is missing or unknown.
         """
         try:
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
             return cls(**fields)
         except TypeError as error:
             raise CheckpointError(f"cannot read the preprocessing of this model ({error}); was it written by mien?") from None

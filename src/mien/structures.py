@@ -99,5 +99,5 @@ class Prediction:
     def from_dict(cls, values: dict[str, Any]) -> Prediction:
         """Return the prediction that `to_dict` wrote."""
         face = values.get("face")
-        probs = values["probs"]
-        return cls(tuple(probs), list(probs.values()), None if face is None else Face.from_dict(face), values.get("source"))
+        probs = np.array(list(values["probs"].values()), np.float32)
+        return cls(tuple(values["probs"]), probs, None if face is None else Face.from_dict(face), values.get("source"))

@@ -1,0 +1,66 @@
+# The only verbs to remember: demo, test, check, bench, tables, docs.
+# Everything is installed into .venv; the stamps in it let a second call start at once.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+BIN = .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench tables docs clean
+
+help:
+	@echo "make demo    install mien and recognise the expressions in a photo"
+	@echo "make test    install what tests need and run them all"
+	@echo "make check   format, lint, types, imports, generated pages; under a minute"
+	@echo "make bench   measure speed; writes benchmarks/runs/"
+	@echo "make tables  write the tables, the tree and the picture of README.md and docs/ anew"
+	@echo "make docs    build the documentation into site/"
+	@echo "Another Python: make demo PYTHON=python3.12"
+
+demo: .venv/base.stamp
+	@$(BIN)/mien predict docs/assets/astronaut.jpg --annotate demo.png
+	@echo "The annotated picture: $(CURDIR)/demo.png"
+
+test: .venv/dev.stamp
+	@$(BIN)/python -m pytest
+
+check: .venv/dev.stamp
+	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@$(BIN)/python scripts/generate_docs.py --check
+	@echo "check: format, lint, types, imports and generated pages are in order"
+
+bench: .venv/dev.stamp
+	@$(BIN)/python -m benchmarks.run_all
+
+tables: .venv/dev.stamp
+	@$(BIN)/python scripts/generate_docs.py
+
+docs: .venv/docs.stamp
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation: $(CURDIR)/site/index.html"
+
+clean:
+	@rm -rf .venv site build dist demo.png
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("mien needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	@echo "Installing mien into .venv (about 200 MB) ..."
+	@$(PIP) -e .
+	@touch $@
+
+.venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	@echo "Installing mien, torch and the test tools into .venv (several GB on Linux; some minutes) ..."
+	@$(PIP) -e '.[dev]'
+	@touch .venv/base.stamp $@
+
+.venv/docs.stamp: .venv/base.stamp
+	@echo "Installing the documentation tools into .venv ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@
