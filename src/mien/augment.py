@@ -6,6 +6,8 @@ twin of `mien.preprocess.preprocess`, which evaluation uses instead.
 
 from __future__ import annotations
 
+from typing import Any
+
 import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
@@ -45,9 +47,9 @@ class Augment(nn.Module):
         return self.erase(x)
 
 
-def _changes(part: AugmentPart) -> list[nn.Module]:
+def _changes(part: AugmentPart) -> list[Any]:
     """Return the random changes the recipe asks for, in order."""
-    changes: list[nn.Module] = []
+    changes: list[Any] = []
     if part.flip:
         changes.append(K.RandomHorizontalFlip(p=part.flip))
     if part.degrees or part.translate or part.shear or part.scale != (1.0, 1.0):

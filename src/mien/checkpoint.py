@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mien.atomic import atomic_path
@@ -23,7 +23,7 @@ def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], in
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with atomic_path(path) as beside:
-        save_file(tensors, beside, metadata={METADATA_KEY: info.to_json()})
+        beside.write_bytes(save(tensors, metadata={METADATA_KEY: info.to_json()}))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:

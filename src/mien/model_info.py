@@ -34,7 +34,7 @@ class ModelInfo:
         data_fingerprint: Fingerprint of the corpus it was trained on; empty if unknown.
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version that wrote the file.
-        results: Measured figures, such as `{"fer2013/private_test": {"accuracy": 0.71}}`.
+        results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
     """
 
     arch: str

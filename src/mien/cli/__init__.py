@@ -17,6 +17,7 @@ from mien import __version__
 from mien.cli.doctor import doctor
 from mien.cli.models import info, models
 from mien.cli.predict import predict
+from mien.cli.training import evaluate, export, recipes, train
 from mien.errors import MienError
 
 app = typer.Typer(
@@ -47,7 +48,10 @@ app.command()(predict)
 app.command()(models)
 app.command()(info)
 app.command()(doctor)
-# The training commands (cli/training.py) are added here.
+app.command()(train)
+app.command()(evaluate)
+app.command()(export)
+app.command()(recipes)
 
 
 def main() -> None:

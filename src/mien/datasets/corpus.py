@@ -140,6 +140,10 @@ def _write(
             ) from None
 
 
+def _no_cache(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder}: cannot write the cache ({error.strerror}); set MIEN_CACHE to a folder with room")
+
+
 def _open(name: str, folder: Path) -> Corpus:
     meta = json.loads((folder / "meta.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r")

@@ -6,6 +6,7 @@ best on the selection split) and `last.ckpt` (everything a killed run needs to g
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,7 +59,7 @@ def train(
     *,
     fabric: Fabric | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
 ) -> TrainResult:
     """Train, or go on training, a recipe into a folder.
 
@@ -68,7 +69,7 @@ def train(
         out: The run's folder; a run of the same recipe on the same data found there goes on after its last whole epoch.
         fabric: Devices and precision; by default the GPU in bfloat16 where there is one, else the CPU in float32.
         on_epoch: Called with each finished epoch and the number of epochs of the run.
-        on_step: Called with the steps done in this epoch and the steps of an epoch.
+        on_step: Called with the number of the epoch, the steps done in it and the steps of an epoch.
 
     Raises:
         RecipeError: The recipe does not fit the corpus.
@@ -77,6 +78,7 @@ def train(
     """
     run = _Run(recipe, corpus, out, fabric or default_fabric())
     history = run.resume()
+    run.begin()
     writer = SummaryWriter(str(out), purge_step=len(history) + 1) if run.fabric.is_global_zero else None
     for number in range(len(history) + 1, recipe.train.epochs + 1):
         history.append(run.epoch(number, on_step))
@@ -126,7 +128,7 @@ class _Run:
         self.augment = fabric.to_device(Augment(recipe.augment, self.spec))
         self.mixup = _mixup(recipe, len(self.classes))
 
-    def epoch(self, number: int, on_step: Callable[[int, int], None] | None) -> Epoch:
+    def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
         start = time.perf_counter()
         loss, accuracy = self._fit(number, on_step)
@@ -135,7 +137,7 @@ class _Run:
         lr = self.optimizer.param_groups[0]["lr"]
         return Epoch(number, lr, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - start, rate)
 
-    def _fit(self, number: int, on_step: Callable[[int, int], None] | None) -> tuple[float, float]:
+    def _fit(self, number: int, on_step: Callable[[int, int, int], None] | None) -> tuple[float, float]:
         seed = self.recipe.seed * 100_003 + number
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
@@ -149,7 +151,7 @@ class _Run:
             sums += self._step(order[first : first + local])
             self.schedule.step_update((number - 1) * self.steps + step + 1)
             if on_step is not None:
-                on_step(step + 1, self.steps)
+                on_step(number, step + 1, self.steps)
         loss, accuracy = (sums / self.steps).tolist()
         return loss, accuracy
 
@@ -184,15 +186,18 @@ class _Run:
     def _kept(self) -> nn.Module:
         return self.plain if self.average is None else self.average.module
 
+    def begin(self) -> None:
+        """Write the recipe: a folder that cannot be written is found out before any work is done."""
+        if self.fabric.is_global_zero:
+            with atomic_path(self.out / "recipe.yaml") as beside:
+                beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
+
     def save(self, history: list[Epoch]) -> None:
         """Write the best weights, then the curves, then the state to resume from."""
         if not self.fabric.is_global_zero:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
         if history[-1] is _best(history):
             save_checkpoint(self.out / "best.safetensors", self._kept().state_dict(), self._info(history[-1]))
-        with atomic_path(self.out / "recipe.yaml") as beside:
-            beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
         write_history(self.out, history)
         state = {
             "recipe": self.recipe.to_dict(),
@@ -202,8 +207,10 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(row) for row in history],
         }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
         with atomic_path(self.out / "last.ckpt") as beside:
-            torch.save(state, beside)
+            beside.write_bytes(buffer.getbuffer())
 
     def resume(self) -> list[Epoch]:
         """Return the history of the run in the folder and take up its state; empty where there is none."""
@@ -223,7 +230,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         history = [Epoch(**row) for row in state["history"]]
         if self.average is not None:
-            self.average.step = len(history) * self.steps
+            self.average.step = len(history) * self.steps  # type: ignore[assignment]
         return history
 
     def _info(self, best: Epoch) -> ModelInfo:

@@ -1,8 +1,8 @@
 """Channel attention over the average and the maximum of the positions.
 
 Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of
-Table 1 (512 channels, reduction 2, no bias: 262,144 parameters); the form is CBAM's (Woo et al. 2018, eq. 2), whose reduction is
-16.
+Table 1 (512 channels, reduction 2, no bias: 262,144 parameters); the form is CBAM's (Woo et al. 2018, eq. 2), whose reduction
+is 16.
 """
 
 from __future__ import annotations

@@ -1,0 +1,223 @@
+"""`mien train`, `mien evaluate`, `mien export`, `mien recipes`: what needs the train extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.errors import InputError, RecipeError, require
+
+if TYPE_CHECKING:
+    from mien.datasets import Corpus
+    from mien.engine.history import Epoch
+    from mien.runtime.backend import Backend
+
+DataOption = Annotated[Path, typer.Option("--data", help="The corpus: fer2013.csv, or a folder of its pictures.")]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (see mien recipes) or a YAML file.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; a run found there goes on where it stopped.")],
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a value: --set train.epochs=2")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, in place of the recipe's.")] = None,
+    devices: Annotated[int, typer.Option(help="Number of GPUs (or CPU processes).")] = 1,
+    precision: Annotated[str | None, typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; by default every core.")] = None,
+) -> None:
+    """Train a recipe, or go on with a run that was stopped."""
+    torch = require("torch", "train")
+    require("lightning", "train")
+    from mien.datasets import load_corpus
+    from mien.engine import train as run
+    from mien.engine.train import default_fabric
+    from mien.recipe import load_recipe
+
+    overrides = dict(_parse_change(text) for text in change or [])
+    overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
+    chosen = load_recipe(recipe, overrides)
+    corpus = load_corpus(chosen.data.corpus, data)
+    if threads:
+        torch.set_num_threads(threads)
+    with _TrainingProgress(chosen.train.epochs) as progress:
+        fabric = default_fabric(devices, precision)
+        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step)
+    typer.echo(f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}; kept in {out}")
+    typer.echo(f"next: mien evaluate {out} --data {data} --split private_test")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors or .onnx file, or a bundled model's name.")],
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="The split; touch a test split once, at the end.")] = "public_test",
+    out: Annotated[Path | None, typer.Option("--out", help="The results file to write (.json).")] = None,
+) -> None:
+    """Measure a model on a split: a results file, its predictions, a confusion matrix."""
+    require("torchmetrics", "train")
+    from mien.datasets import load_corpus
+    from mien.evaluate import evaluate as measure
+    from mien.evaluate import write_evaluation
+
+    backend, file = _open_model(model)
+    if out is None:
+        out = file.parent / f"{split}.json" if Path(model).is_dir() else Path(f"{file.stem}-{split}.json")
+    if out.suffix != ".json":
+        raise InputError(f"{out}: the results file is JSON; name it with --out results.json")
+    corpus = load_corpus(backend.info.label_set, data)
+    evaluation = measure(backend, corpus, split, weights=file)
+    written = write_evaluation(out, evaluation)
+    _show(evaluation.results)
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
+    out: Annotated[Path, typer.Argument(help="The .onnx file to write; its card is written beside it.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="The corpus; needed for --int8.")] = None,
+) -> None:
+    """Write a trained model as ONNX, float32 and on request int8, and prove that it says the same."""
+    require("torch", "train")
+    require("onnxscript", "train")
+    from mien.runtime.export import export_onnx, write_card
+
+    if out.suffix != ".onnx":
+        raise InputError(f"{out}: name the exported file with the suffix .onnx")
+    if int8 and data is None:
+        raise InputError("--int8 is calibrated on training images; say where they are with --data")
+    done = export_onnx(run, out)
+    write_card(done)
+    typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch's")
+    if int8 and data is not None:
+        _export_int8(run, out, data)
+
+
+def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's YAML.")] = None) -> None:
+    """List the bundled recipes, or show one."""
+    require("pydantic", "train")
+    from rich.console import Console
+    from rich.table import Table
+
+    from mien.recipe import load_recipe, recipe_names
+
+    if name is not None:
+        typer.echo(load_recipe(name).to_yaml(), nl=False)
+        return
+    table = Table("recipe", "what it trains", "stands for")
+    for known in recipe_names():
+        recipe = load_recipe(known)
+        table.add_row(known, recipe.summary, recipe.paper.table if recipe.paper else "")
+    Console().print(table)
+
+
+def _parse_change(text: str) -> tuple[str, Any]:
+    """Return key and value of `--set key=value`; the value is read as YAML."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text}: write it as key=value, such as --set train.epochs=2")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value cannot be read") from None
+
+
+def _open_model(model: str) -> tuple[Backend, Path]:
+    """Return a backend for a run's folder, a checkpoint, an exported file or a bundled name, and the weights file."""
+    path = Path(model)
+    if path.is_dir() or path.suffix == ".safetensors":
+        require("torch", "train")
+        from mien.runtime.torch_backend import TorchBackend
+
+        return TorchBackend(path), path / "best.safetensors" if path.is_dir() else path
+    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.weights import resolve
+
+    return OnnxBackend(resolve(model)), resolve(model)
+
+
+def _export_int8(run: Path, fp32: Path, data: Path) -> None:
+    from mien.evaluate import predict_split
+    from mien.runtime.export import calibration_crops, export_int8, write_card
+    from mien.runtime.onnx_backend import OnnxBackend
+
+    path = fp32.with_name(f"{fp32.stem}-int8.onnx")
+    full = OnnxBackend(fp32)
+    corpus = _corpus_of(full, data)
+    done = export_int8(run, fp32, path, calibration_crops(corpus))
+    split = done.info.recipe["data"]["select"]
+    target = corpus.target[corpus.where(split)]
+    before, after = (
+        100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))
+    )
+    write_card(done, points_lost={split: round(before - after, 3)})
+    typer.echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
+
+
+def _corpus_of(backend: Backend, data: Path) -> Corpus:
+    from mien.datasets import load_corpus
+
+    return load_corpus(backend.info.label_set, data)
+
+
+def _show(results: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    model, split, parts = results["model"], results["data"], ("standard", "twin_free")
+    table = Table(title=f"{model['arch']} ({results['precision']}) on {split['corpus']} {split['split']}, single view")
+    table.add_column("figure")
+    for part in parts:
+        table.add_column(part.replace("_", "-"), justify="right")
+    table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
+    for key in ("accuracy", "macro_f1", "uar", "ece"):
+        table.add_row(key, *(f"{100 * results[p][key]:.2f} %" if results[p] else "-" for p in parts))
+    for name in results["classes"]:
+        recalls = [results[p]["recall"][name] if results[p] else None for p in parts]
+        table.add_row(f"recall {name}", *("-" if r is None else f"{100 * r:.2f} %" for r in recalls))
+    Console().print(table)
+
+
+class _TrainingProgress:
+    """Time left and figures: a bar in a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = Console()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self.task = self.bar.add_task("training", total=epochs, start=True)
+
+    def __enter__(self) -> _TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.bar.stop()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Move the bar by a step."""
+        self.bar.update(self.task, completed=epoch - 1 + step / steps)
+
+    def epoch(self, row: Epoch, epochs: int) -> None:
+        """Print a finished epoch."""
+        left = row.seconds * (epochs - row.epoch) / 60
+        self.console.print(
+            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  val loss {row.val_loss:.3f}  "
+            f"val accuracy {100 * row.val_accuracy:.2f} %  {row.images_per_second:.0f} images/s  {left:.0f} min left",
+            highlight=False,
+            soft_wrap=True,
+        )

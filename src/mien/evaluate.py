@@ -1,0 +1,171 @@
+"""From a backend and a split to figures: a results file, the predictions behind it and a confusion matrix.
+
+Every figure is given twice: on the whole split (standard) and on its images without a byte-identical twin in training.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mien
+from mien import metrics
+from mien.atomic import atomic_path
+from mien.datasets import Corpus
+from mien.errors import LabelError
+from mien.model_info import ModelInfo
+from mien.preprocess import preprocess
+from mien.provenance import current_commit, hardware
+from mien.runtime.backend import Backend
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.predictor import softmax
+from mien.weights import sha256
+
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What a network said of a split.
+
+    Attributes:
+        rows: Row numbers in the corpus, (N,).
+        target: True classes, (N,).
+        probs: Probabilities, (N, K).
+        classes: The K classes.
+        results: The figures and where they come from, as plain JSON types.
+    """
+
+    rows: NDArray[np.int64]
+    target: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    classes: tuple[str, ...]
+    results: dict[str, Any]
+
+
+def predict_split(
+    backend: Backend, corpus: Corpus, split: str, on_step: Callable[[int, int], None] | None = None
+) -> NDArray[np.float32]:
+    """Return logits (N, K) of every image of a split, single view.
+
+    Raises:
+        LabelError: The network's classes are not the corpus's, in its order.
+        DataError: The corpus has no such split.
+    """
+    if backend.info.classes != corpus.classes:
+        raise LabelError(
+            f"the model tells apart {', '.join(backend.info.classes)}; {corpus.name} has {', '.join(corpus.classes)}: "
+            "evaluate it on a corpus of its own label set"
+        )
+    rows = corpus.where(split)
+    parts = []
+    for start in range(0, len(rows), BATCH):
+        crops = list(corpus.images[rows[start : start + BATCH]])
+        parts.append(backend.logits(preprocess(crops, backend.info.preprocess)))
+        if on_step is not None:
+            on_step(min(start + BATCH, len(rows)), len(rows))
+    return np.concatenate(parts)
+
+
+def evaluate(
+    backend: Backend,
+    corpus: Corpus,
+    split: str,
+    weights: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Return the figures of a network on a split.
+
+    Args:
+        backend: The network.
+        corpus: The corpus.
+        split: One of its splits.
+        weights: The file the network came from; its digest goes into the results.
+        on_step: Called with the images done and their number.
+
+    Raises:
+        LabelError: The network's classes are not the corpus's, in its order.
+        DataError: The corpus has no such split.
+    """
+    probs = softmax(predict_split(backend, corpus, split, on_step))
+    rows, classes = corpus.where(split), corpus.classes
+    target, free = corpus.target[rows], corpus.twin_free(split)
+    results = {
+        "model": _describe(backend.info) | {"weights_sha256": sha256(weights) if weights else None},
+        "data": {"corpus": corpus.name, "split": split, "fingerprint": corpus.fingerprint, "images": len(rows)},
+        "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
+        "precision": backend.info.precision,
+        "view": "single",
+        "standard": metrics.classification_report(probs, target, classes),
+        "twin_free": metrics.classification_report(probs[free], target[free], classes) if free.any() else None,
+        "classes": list(classes),
+        "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
+        "hardware": hardware(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": current_commit(),
+        "mien_version": mien.__version__,
+    }
+    return Evaluation(rows, target, probs, classes, results)
+
+
+def _describe(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "arch": info.arch,
+        "arguments": info.arguments,
+        "recipe": info.recipe.get("name", ""),
+        "seed": info.recipe.get("seed"),
+        "commit": info.commit,
+    }
+
+
+def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
+    """Write `<path>` (JSON), `<stem>-predictions.csv` and `<stem>-confusion.png` beside it; return the three.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    predictions, picture = path.with_name(f"{path.stem}-predictions.csv"), path.with_name(f"{path.stem}-confusion.png")
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(predictions) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "target", "label", *evaluation.classes])
+        for row, target, probs in zip(evaluation.rows, evaluation.target, evaluation.probs, strict=True):
+            names = evaluation.classes[target], evaluation.classes[int(probs.argmax())]
+            writer.writerow([int(row), *names, *(f"{p:.5f}" for p in probs)])
+    with atomic_path(picture) as beside:
+        draw_confusion(beside, evaluation)
+    return [path, predictions, picture]
+
+
+def draw_confusion(path: Path, evaluation: Evaluation) -> None:
+    """Draw the confusion matrix: recall per row in per cent, the counts below."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    counts = np.array(evaluation.results["confusion"])
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    model, data, standard = (evaluation.results[key] for key in ("model", "data", "standard"))
+    figure = Figure(figsize=(6.4, 5.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.ndindex(*counts.shape):
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, f"{100 * shares[i, j]:.0f} %\n{counts[i, j]}", ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(evaluation.classes))
+    axes.set_xticks(ticks, evaluation.classes, rotation=45, ha="right")
+    axes.set_yticks(ticks, evaluation.classes)
+    axes.set(xlabel="recognised", ylabel="true")
+    axes.set_title(
+        f"{model['arch']} ({evaluation.results['precision']}) on {data['corpus']} {data['split']}: "
+        f"{100 * standard['accuracy']:.2f} % of {standard['images']:,}",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=130, format="png")

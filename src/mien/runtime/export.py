@@ -1,0 +1,196 @@
+"""From a checkpoint to ONNX, in float32 and in int8, with the model's facts inside the file and parity proven.
+
+Int8 is ONNX Runtime's static quantisation (QDQ, unsigned activations, signed weights per channel), calibrated on images of the
+training split.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from mien.atomic import atomic_path
+from mien.datasets import Corpus
+from mien.errors import MienError
+from mien.model_info import METADATA_KEY, ModelInfo
+from mien.models import Model
+from mien.preprocess import preprocess
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.torch_backend import TorchBackend
+from mien.weights import card_path, sha256
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest difference of a logit between torch and the float32 file that an export accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported file.
+
+    Attributes:
+        path: The file.
+        info: What it holds.
+        max_difference: Largest absolute difference of a logit from torch's.
+        agreement: Share of the probed images that both give the same label.
+    """
+
+    path: Path
+    info: ModelInfo
+    max_difference: float
+    agreement: float
+
+
+def export_onnx(checkpoint: str | Path, path: Path, probe: list[NDArray[np.uint8]] | None = None) -> Export:
+    """Write a checkpoint as a float32 ONNX file and its card, and prove parity.
+
+    Args:
+        checkpoint: A safetensors file or the folder of a run.
+        path: The `.onnx` file to write.
+        probe: Face crops both are compared on; by default 64 images of noise.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        MienError: The written file's logits differ from torch's by more than 1e-4.
+        OutputError: The file cannot be written.
+    """
+    backend = TorchBackend(checkpoint, device="cpu")
+    info = replace(backend.info, precision="fp32")
+    with atomic_path(path) as beside:
+        _trace(backend.model, info, beside)
+        _stamp(beside, info)
+        difference, agreement = _compare(backend, beside, probe or _noise())
+        if difference > TOLERANCE:
+            raise MienError(
+                f"{path}: not written, its logits differ from torch's by {difference:.2g}; please report this model"
+            )
+    return Export(path, info, difference, agreement)
+
+
+def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: list[NDArray[np.uint8]]) -> Export:
+    """Write an int8 version of an exported float32 file.
+
+    Args:
+        checkpoint: What `fp32` was exported from; the difference of logits is measured against it.
+        fp32: The float32 file.
+        path: The `.onnx` file to write.
+        calibration: Face crops of the training split that set the ranges of activations.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+        OutputError: The file cannot be written.
+    """
+    backend = TorchBackend(checkpoint, device="cpu")
+    info = replace(backend.info, precision="int8")
+    with atomic_path(path) as beside, tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(beside),
+            _Calibration(calibration, info),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        _stamp(beside, info)
+        difference, agreement = _compare(backend, beside, calibration[:512])
+    return Export(path, info, difference, agreement)
+
+
+def write_card(export: Export, **facts: Any) -> Path:
+    """Write the card of an exported file beside it: its digest, size, identity and measured figures.
+
+    Args:
+        export: The exported file.
+        **facts: More entries, such as `parameters` and `results`.
+    """
+    info = export.info
+    card = {
+        "sha256": sha256(export.path),
+        "bytes": export.path.stat().st_size,
+        "arch": info.arch,
+        "precision": info.precision,
+        "classes": list(info.classes),
+        "recipe": info.recipe.get("name", ""),
+        "seed": info.recipe.get("seed"),
+        "data_fingerprint": info.data_fingerprint,
+        "commit": info.commit,
+        "max_logit_difference_from_torch": export.max_difference,
+        "results": info.results,
+    } | facts
+    path = card_path(export.path)
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def calibration_crops(corpus: Corpus, count: int = 1024) -> list[NDArray[np.uint8]]:
+    """Return training images to calibrate on, drawn with a fixed seed."""
+    rows = corpus.where(corpus.splits[0])
+    chosen = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
+    return list(corpus.images[np.sort(chosen)])
+
+
+class _Calibration(CalibrationDataReader):
+    """Hands preprocessed batches to the quantiser."""
+
+    def __init__(self, crops: list[NDArray[np.uint8]], info: ModelInfo) -> None:
+        self.batches: Iterator[dict[str, NDArray[np.float32]]] = (
+            {"image": preprocess(crops[i : i + 64], info.preprocess)} for i in range(0, len(crops), 64)
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """Return the next batch, or None after the last."""
+        return next(self.batches, None)
+
+
+def _trace(model: Model, info: ModelInfo, path: Path) -> None:
+    example = torch.zeros(2, info.preprocess.channels, *info.preprocess.size)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        torch.onnx.export(
+            model,
+            (example,),
+            str(path),
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _stamp(path: Path, info: ModelInfo) -> None:
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    model.producer_name, model.producer_version = "mien", info.mien_version
+    onnx.save(model, str(path))
+
+
+def _compare(backend: TorchBackend, path: Path, crops: list[NDArray[np.uint8]]) -> tuple[float, float]:
+    """Return the largest difference of a logit and the share of equal labels between torch and an ONNX file."""
+    batch = preprocess(crops, backend.info.preprocess)
+    ours, theirs = backend.logits(batch), OnnxBackend(path, providers=["CPUExecutionProvider"]).logits(batch)
+    return float(np.abs(ours - theirs).max()), float((ours.argmax(1) == theirs.argmax(1)).mean())
+
+
+def _noise() -> list[NDArray[np.uint8]]:
+    return list(np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
