@@ -39,7 +39,7 @@ tables: .venv/dev.stamp
 	@$(BIN)/python scripts/generate_docs.py
 
 docs: .venv/docs.stamp
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
 
 clean:
@@ -51,7 +51,7 @@ clean:
 	@touch $@
 
 .venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	@echo "Installing mien into .venv (about 200 MB) ..."
+	@echo "Installing mien into .venv (about 300 MB) ..."
 	@$(PIP) -e .
 	@touch $@
 

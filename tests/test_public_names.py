@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,10 @@ import mien.runtime.annotate, mien.runtime.table
 print([name for name in ("torch", "tensorflow", "mtcnn", "pandas", "onnx") if name in sys.modules])
 """
     assert run(code) == "[]"
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(mien.__file__).read_text())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == mien._HOME

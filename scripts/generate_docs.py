@@ -1,0 +1,300 @@
+"""Write the generated parts of README.md and docs/: tables, tree and annotated photo.
+
+    python scripts/generate_docs.py            write them (make tables)
+    python scripts/generate_docs.py --check    change nothing; exit 1 and name what is out of date (make check)
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Measured figures come from `results/`, reported
+ones from the recipes, a model's facts from its file; what no file states is shown as not run yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mien import weights
+from mien.image import read_image
+from mien.labels import label_set
+from mien.model_info import ModelInfo
+from mien.recipe import load_recipe, recipe_names
+from mien.runtime.annotate import annotate
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.predictor import Recognizer
+
+ROOT = Path(__file__).parents[1]
+PHOTO = ROOT / "docs/assets/astronaut.jpg"
+ANNOTATED = ROOT / "docs/assets/astronaut-annotated.png"
+PICTURE_KEY = "mien-weights-sha256"
+NOT_RUN = "not run yet"
+MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+WIDTH = 118
+DESCRIPTIONS = {
+    "Makefile": "demo, test, check, bench, tables, docs: the only verbs to remember",
+    "pyproject.toml": "the base install is the torch-free runtime; extras train, dev, docs",
+    "constraints.txt": "the versions mien is tested with",
+    ".ci/run": "what every change must pass",
+    "src/mien/": None,
+    "tests/": "mirrors src/mien",
+    "benchmarks/": "speed and detection, measured; each writes benchmarks/runs/",
+    "results/": "what `mien evaluate` wrote; never edited by hand",
+    "docs/": "guides, API, model card",
+    "scripts/": "what writes the generated parts of the docs and the detector's graphs",
+}
+"""Lines of the tree that no docstring gives, in order; src/mien/ is followed by its modules."""
+DESCRIPTIONS_INSIDE = {
+    "__init__.py": "the public names, loaded when first used",
+    "recipes/": "one YAML a training run, complete",
+}
+
+
+def main() -> None:
+    """Write, or with --check compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if something is out of date")
+    check = parser.parse_args().check
+    stale = [] if picture_is_current() else [ANNOTATED]
+    if stale and not check:
+        write_picture()
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        old = page.read_text(encoding="utf-8")
+        new = render(old)
+        if new != old:
+            stale.append(page)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    names = ", ".join(str(page.relative_to(ROOT)) for page in stale)
+    if stale and check:
+        sys.exit(f"out of date: {names}; run: make tables")
+    print(f"written: {names}" if stale else "generated parts are up to date")
+
+
+def render(text: str) -> str:
+    """Return a page with its generated parts made anew."""
+    return MARK.sub(lambda mark: f"{mark[1]}{BLOCKS[mark[2]]()}\n{mark[3]}", text)
+
+
+def default_model() -> Path | None:
+    """Return the bundled default model, or None before there is one."""
+    return weights.bundled().get(weights.DEFAULT)
+
+
+def picture_is_current() -> bool:
+    """Whether the annotated photo is the bundled model's; without a model, whether there is none."""
+    model = default_model()
+    if model is None or not ANNOTATED.is_file():
+        return model is None and not ANNOTATED.is_file()
+    with Image.open(ANNOTATED) as picture:
+        return picture.info.get(PICTURE_KEY) == weights.sha256(model)
+
+
+def write_picture() -> None:
+    """Annotate the photo with the bundled model; without one, remove the picture."""
+    model = default_model()
+    if model is None:
+        ANNOTATED.unlink()
+        return
+    facts = PngInfo()
+    facts.add_text(PICTURE_KEY, weights.sha256(model))
+    drawn = annotate(read_image(PHOTO), Recognizer(model).predict(PHOTO))
+    Image.fromarray(drawn).save(ANNOTATED, pnginfo=facts, optimize=True)
+
+
+def picture() -> str:
+    """Return the annotated photo, or that there is none yet."""
+    if default_model() is None:
+        return f"*The annotated photo: {NOT_RUN}.*"
+    return f"![The photo with a box around the face, its expression and the probabilities]({ANNOTATED.relative_to(ROOT)})"
+
+
+def tree() -> str:
+    """Return the annotated tree: the modules' own first lines, and DESCRIPTIONS."""
+    lines: list[str] = []
+    for name, text in DESCRIPTIONS.items():
+        if not (ROOT / name).exists():
+            continue
+        lines.append(_branch(name, text, 0))
+        if name == "src/mien/":
+            lines += [_branch(part, line, 1) for part, line in _modules()]
+    return "\n".join(["```", *lines, "```"])
+
+
+def _modules() -> list[tuple[str, str]]:
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "src/mien").iterdir()):
+        name = path.name + "/" * path.is_dir()
+        source = path / "__init__.py" if path.is_dir() else path
+        if name in DESCRIPTIONS_INSIDE:
+            found[name] = DESCRIPTIONS_INSIDE[name]
+        elif source.suffix == ".py" and source.is_file() and path.name != "__main__.py":
+            found[name] = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").split("\n")[0]
+    return list(found.items())
+
+
+def _branch(name: str, text: str | None, depth: int) -> str:
+    start = "  " * depth + name
+    if text is None:
+        return start
+    room = WIDTH - 26
+    text = text.rstrip(".")
+    while len(text) > room:  # shorten at a pause, or else between words
+        pause = max(text.rfind(mark, 0, room) for mark in (": ", "; ", " ("))
+        text = text[:pause] if pause > 0 else textwrap.shorten(text, room, placeholder=" ...")
+    return f"{start:<25} {text}"
+
+
+def results() -> list[tuple[str, dict[str, Any]]]:
+    """Return every evaluation in results/, by its path."""
+    found = []
+    for path in sorted((ROOT / "results").rglob("*.json")):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "standard" in values and "model" in values:
+            found.append((path.relative_to(ROOT).as_posix(), values))
+    return found
+
+
+def default_results() -> tuple[str, dict[str, Any]] | None:
+    """Return the bundled model's evaluation on a test split: of its very file, by sha256."""
+    model = default_model()
+    if model is None:
+        return None
+    digest = weights.sha256(model)
+    same = [
+        (name, values)
+        for name, values in results()
+        if values["model"].get("weights_sha256") == digest and values["data"]["split"] == "private_test"
+    ]
+    return max(same, key=lambda item: item[1]["date"], default=None)
+
+
+def headline() -> str:
+    """Return the bundled model's figures, with the paper's in a column of its own."""
+    measured = default_results()
+    recipe = load_recipe("sa_csp_ca/fer2013")
+    reported = recipe.paper.reported["fer2013"] if recipe.paper else None
+    head = ["test images", "number", "accuracy", "macro-F1", "calibration error", "accuracy the paper reports"]
+    rows = []
+    for key, name in (("standard", "all"), ("twin_free", "without a twin in training")):
+        part = measured[1].get(key) if measured else None
+        figures = [_per_cent(part[figure]) for figure in ("accuracy", "macro_f1", "ece")] if part else [NOT_RUN] * 3
+        told = f"{reported:.2f} %" if key == "standard" and reported else ""
+        rows.append([name, f"{part['images']:,}" if part else "", *figures, told])
+    note = f"FER2013 private_test, one view an image, one run, from `{measured[0]}`." if measured else ""
+    return "\n".join([_table(head, rows), *(["", note] if note else [])])
+
+
+def recall() -> str:
+    """Return the share of each class that the bundled model recognises."""
+    measured = default_results()
+    parts = [measured[1].get(key) if measured else None for key in ("standard", "twin_free")]
+    rows = []
+    for name in label_set("fer2013"):
+        values = [part["recall"].get(name) if part else None for part in parts]
+        rows.append([name, *(NOT_RUN if value is None else _per_cent(value) for value in values)])
+    note = f"\n\nFER2013 private_test, from `{measured[0]}`." if measured else ""
+    return _table(["expression", "recognised, all test images", "recognised, without a twin in training"], rows) + note
+
+
+def confusion() -> str:
+    """Return the bundled model's confusion matrix."""
+    measured = default_results()
+    if measured is None:
+        return f"*{NOT_RUN.capitalize()}.*"
+    values = measured[1]
+    classes = values.get("classes") or list(label_set(values["data"]["corpus"]))
+    rows = [[f"**{name}**", *(f"{n:,}" for n in row)] for name, row in zip(classes, values["confusion"], strict=True)]
+    return _table(["true, down; recognised, across", *classes], rows)
+
+
+def model_facts() -> str:
+    """Return what the bundled model's file says of itself."""
+    model = default_model()
+    if model is None:
+        return "*No model is bundled yet.*"
+    info, card = OnnxBackend(model, threads=1).info, weights.read_card(model)
+    rows = [[name, value] for name, value in _facts(info, card) if value]
+    rows += [["file", f"`{model.name}`, {model.stat().st_size:,} bytes"], ["sha256", f"`{weights.sha256(model)}`"]]
+    deviations = [f"- {line}" for line in info.recipe.get("deviations", [])]
+    told = ["", "How it departs from the paper:", "", *deviations] if deviations else []
+    return "\n".join([_table(["", ""], rows), *told])
+
+
+def _facts(info: ModelInfo, card: dict[str, Any]) -> list[tuple[str, str]]:
+    spec, recipe = info.preprocess, info.recipe
+    parameters = card.get("parameters")
+    return [
+        ("network", f"`{info.arch}`" + (f", {parameters:,} parameters" if parameters else "")),
+        ("precision", info.precision),
+        ("classes, by index", ", ".join(f"{index} {name}" for index, name in enumerate(info.classes))),
+        ("input", f"{spec.size[0]} x {spec.size[1]} px, " + ("grey" if spec.channels == 1 else "RGB")),
+        ("normalisation", f"scaled to 0-1, minus {_plain(spec.mean)}, divided by {_plain(spec.std)}"),
+        ("crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"),
+        ("paper", (recipe.get("paper") or {}).get("title", "")),
+        ("recipe", f"`{recipe['name']}`, seed {recipe['seed']}" if recipe else ""),
+        ("trained on", f"{info.label_set}, fingerprint `{info.data_fingerprint[:16]}`" if info.data_fingerprint else ""),
+        ("commit", f"`{info.commit[:12]}`" if info.commit else ""),
+    ]
+
+
+def all_results() -> str:
+    """Return one row an evaluation in results/."""
+    rows = []
+    for name, values in results():
+        model, data, parts = values["model"], values["data"], [values["standard"], values.get("twin_free")]
+        backend = model.get("backend") or values.get("backend", "")
+        figures = [_per_cent(part[key]) if part else "" for key in ("accuracy", "macro_f1") for part in parts]
+        run = f"{model['arch']}, seed {model.get('seed')}, {backend} {model.get('precision') or values.get('precision', '')}"
+        rows.append([run.strip(), f"{data['corpus']} {data['split']}", *figures, f"`{name}`"])
+    head = ["model", "images", "accuracy", "accuracy, twin-free", "macro-F1", "macro-F1, twin-free", "file"]
+    return _table(head, rows) if rows else f"*{NOT_RUN.capitalize()}.*"
+
+
+def recipes() -> str:
+    """Return one row a bundled recipe."""
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        paper = recipe.paper
+        told = ", ".join(f"{value:.2f} % on {corpus}" for corpus, value in paper.reported.items()) if paper else ""
+        rows.append([f"`{name}`", recipe.summary, paper.table if paper else "", told])
+    return _table(["recipe", "what it trains", "stands for", "the paper reports"], rows)
+
+
+def _per_cent(share: float) -> str:
+    if not 0 <= share <= 1:
+        raise ValueError(f"results hold shares from 0 to 1, got {share}")
+    return f"{100 * share:.2f} %"
+
+
+def _plain(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "picture": picture,
+    "tree": tree,
+    "headline": headline,
+    "recall": recall,
+    "confusion": confusion,
+    "model-facts": model_facts,
+    "all-results": all_results,
+    "recipes": recipes,
+}
+
+if __name__ == "__main__":
+    main()

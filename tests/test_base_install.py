@@ -1,0 +1,105 @@
+"""The wheel, alone in a fresh environment: it recognises without torch and without a network."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from mien import cli, weights
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "timm", "lightning", "kornia", "tensorflow", "pandas", "matplotlib", "onnx", "yaml")
+NO_NETWORK = """
+import socket
+
+def refuse(*arguments, **named):
+    raise RuntimeError("mien tried to use the network")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def call(command: list[str | Path], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")} | environment
+    return subprocess.run([str(word) for word in command], cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment that holds the wheel and what it asks for, nothing else."""
+    folder = tmp_path_factory.mktemp("base")
+    built = call([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT], folder)
+    assert built.returncode == 0, built.stdout + built.stderr
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv/bin/python"
+    (wheel,) = folder.glob("*.whl")
+    installed = call([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel], folder)
+    if installed.returncode != 0 and any(sign in installed.stderr for sign in ("Retrying", "No matching distribution")):
+        pytest.skip(f"pip cannot reach a package registry: {installed.stderr.strip().splitlines()[-1]}")
+    assert installed.returncode == 0, installed.stderr
+    return python
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder outside the repository with the photo and a module that cuts the network off."""
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/sitecustomize.py").write_text(NO_NETWORK)
+    shutil.copy(ROOT / "docs/assets/astronaut.jpg", tmp_path)
+    return tmp_path
+
+
+def test_nothing_heavy_is_installed(python: Path, elsewhere: Path) -> None:
+    code = f"from importlib.util import find_spec; print([name for name in {HEAVY} if find_spec(name)])"
+    assert call([python, "-c", code], elsewhere).stdout == "[]\n"
+
+
+def test_it_recognises_offline(python: Path, elsewhere: Path, tiny_onnx: Path) -> None:
+    model = [] if weights.DEFAULT in weights.bundled() else ["--model", tiny_onnx]
+    command = [python, "-W", "error", "-m", "mien", "predict", "astronaut.jpg", "--json", *model]
+    done = call(command, elsewhere, PYTHONPATH=str(elsewhere / "blocked"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (found,) = json.loads(done.stdout)
+    left, top, right, bottom = found["face"]["box_xyxy"]
+    assert left < 225 < right  # the astronaut's nose, px
+    assert top < 120 < bottom
+    assert sum(found["probs"].values()) == pytest.approx(1, abs=1e-3)
+    assert found["label"] == max(found["probs"], key=found["probs"].get)
+
+
+def test_the_network_is_really_cut_off(python: Path, elsewhere: Path) -> None:
+    code = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    done = call([python, "-c", code], elsewhere, PYTHONPATH=str(elsewhere / "blocked"))
+    assert "mien tried to use the network" in done.stderr
+
+
+def test_it_runs_from_python_without_torch(python: Path, elsewhere: Path, tiny_onnx: Path) -> None:
+    model = "" if weights.DEFAULT in weights.bundled() else repr(str(tiny_onnx))
+    code = f"import sys, mien; print(len(mien.Recognizer({model}).predict('astronaut.jpg')), 'torch' in sys.modules)"
+    done = call([python, "-W", "error", "-c", code], elsewhere)
+    assert done.stdout == "1 False\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "sa_csp_ca/fer2013", "--data", "fer2013.csv", "--out", "run"],
+        ["export", "run", "model.onnx"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_training_names_what_to_install(python: Path, elsewhere: Path, command: list[str]) -> None:
+    if command[0] not in {known.callback.__name__ for known in cli.app.registered_commands if known.callback}:
+        pytest.skip(f"this version has no mien {command[0]} yet")
+    done = call([python, "-m", "mien", *command], elsewhere)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'mien[train]'" in done.stderr

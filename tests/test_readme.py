@@ -1,0 +1,90 @@
+"""What README and the guides tell people to run, run."""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mien import cli, weights
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- run: (\w+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
+QUICK = ["--epochs", "1", "--set", "train.batch_size=16", "--set", "train.compile=false"]
+"""What makes a training of the docs short; the rest of its command runs as printed."""
+
+
+def blocks(kind: str) -> list[object]:
+    found = [(page, match[3]) for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == kind]
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with what the commands name: the photo, and a FER2013 file of the real layout with few random images."""
+    shutil.copytree(ROOT / "docs/assets", tmp_path / "docs/assets")
+    random = np.random.default_rng(0)
+    rows = ["emotion,pixels,Usage"]
+    for usage, number in (("Training", 70), ("PublicTest", 14), ("PrivateTest", 14)):
+        images = random.integers(0, 256, (number, 48 * 48))
+        rows += [f"{i % 7},{' '.join(map(str, image))},{usage}" for i, image in enumerate(images)]
+    (tmp_path / "fer2013.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def run(folder: Path, command: list[str]) -> None:
+    environment = os.environ | {"MIEN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+def run_lines(folder: Path, text: str) -> None:
+    for line in text.splitlines():
+        program, *words = shlex.split(line, comments=True) or [""]
+        assert program in ("mien", ""), f"only mien's own commands are run, not: {line}"
+        if program:
+            run(folder, ["-m", "mien", *words, *(QUICK if words[0] == "train" else [])])
+            for option, name in itertools.pairwise(words):
+                assert option not in ("--annotate", "--csv", "--out") or (folder / name).exists(), f"{line}: wrote no {name}"
+
+
+def need_model() -> None:
+    if weights.DEFAULT not in weights.bundled():
+        pytest.skip(f"no model is bundled yet ({weights.DEFAULT})")
+
+
+def test_every_block_is_run_or_is_a_make_verb() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        for kind, _, text in BLOCK.findall(page.read_text()):
+            if not kind:
+                commands = [shlex.split(line, comments=True) for line in text.splitlines()]
+                assert all(program == "make" for program, _ in commands), f"{page}: mark this block with <!-- run: ... -->"
+                assert all(re.search(rf"^{verb}:", makefile, re.MULTILINE) for _, verb in commands)
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python(folder: Path, text: str) -> None:
+    need_model()
+    run(folder, ["-W", "error", "-c", text])
+
+
+@pytest.mark.parametrize("text", blocks("predict"))
+def test_recognising(folder: Path, text: str) -> None:
+    need_model()
+    run_lines(folder, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("train"))
+def test_training(folder: Path, text: str) -> None:
+    if "train" not in {command.callback.__name__ for command in cli.app.registered_commands if command.callback}:
+        pytest.skip("this version has no mien train yet")
+    run_lines(folder, text)
