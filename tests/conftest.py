@@ -26,6 +26,30 @@ def tiny_onnx(tmp_path: Path, tiny_info: ModelInfo) -> Path:
     return write_onnx(tmp_path / "tiny.onnx", {METADATA_KEY: tiny_info.to_json()})
 
 
+@pytest.fixture
+def fer2013_csv(tmp_path: Path) -> Path:
+    """A small fer2013.csv: 96 rows of training, 32 of each test split, every class in each."""
+    return write_fer2013(tmp_path / "fer2013.csv", {"Training": 96, "PublicTest": 32, "PrivateTest": 32})
+
+
+def write_fer2013(path: Path, rows: dict[str, int]) -> Path:
+    """Write random faces in the layout of Kaggle's fer2013.csv; a face's brightness tells its class."""
+    random = np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"]
+    for usage, count in rows.items():
+        for i in range(count):
+            pixels = random.integers(0, 80, 48 * 48) + 25 * (i % 7)
+            lines.append(f"{i % 7},{' '.join(map(str, pixels))},{usage}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test's decoded corpora to itself."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+
+
 def write_onnx(path: Path, metadata: dict[str, str], classes: int = 7) -> Path:
     """Write a network: convolution, pooling, linear layer; random but always the same."""
     random = np.random.default_rng(0)

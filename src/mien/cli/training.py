@@ -61,11 +61,11 @@ def evaluate(
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
 
+    if out is not None and out.suffix != ".json":
+        raise InputError(f"{out}: the results file is JSON; name it with --out results.json")
     backend, file = _open_model(model)
     if out is None:
         out = file.parent / f"{split}.json" if Path(model).is_dir() else Path(f"{file.stem}-{split}.json")
-    if out.suffix != ".json":
-        raise InputError(f"{out}: the results file is JSON; name it with --out results.json")
     corpus = load_corpus(backend.info.label_set, data)
     evaluation = measure(backend, corpus, split, weights=file)
     written = write_evaluation(out, evaluation)

@@ -149,7 +149,10 @@ class _Run:
         for step in range(self.steps):
             first = step * size + self.fabric.global_rank * local
             sums += self._step(order[first : first + local])
-            self.schedule.step_update((number - 1) * self.steps + step + 1)
+            done = (number - 1) * self.steps + step + 1
+            self.schedule.step_update(done)
+            if self.average is not None:
+                self.average.update(self.plain, step=done)
             if on_step is not None:
                 on_step(number, step + 1, self.steps)
         loss, accuracy = (sums / self.steps).tolist()
@@ -170,8 +173,6 @@ class _Run:
         if self.recipe.optim.clip_norm:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.recipe.optim.clip_norm)
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.plain)
         return torch.stack([loss.detach(), (logits.argmax(1) == target).float().mean()])
 
     @torch.no_grad()
@@ -228,10 +229,7 @@ class _Run:
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        history = [Epoch(**row) for row in state["history"]]
-        if self.average is not None:
-            self.average.step = len(history) * self.steps  # type: ignore[assignment]
-        return history
+        return [Epoch(**row) for row in state["history"]]
 
     def _info(self, best: Epoch) -> ModelInfo:
         return ModelInfo(
@@ -244,9 +242,7 @@ class _Run:
             data_fingerprint=self.fingerprint,
             commit=current_commit(),
             mien_version=mien.__version__,
-            results={
-                f"{self.recipe.data.corpus}/{self.recipe.data.select}": {"accuracy": best.val_accuracy, "epoch": best.epoch}
-            },
+            results={self.recipe.data.select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
 
 

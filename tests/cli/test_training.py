@@ -1,0 +1,82 @@
+"""The commands around training, in one process, on a small file of the real layout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mien.cli import app
+from mien.errors import MienError
+from mien.runtime.predictor import Recognizer
+
+QUICK = ["--set", "train.batch_size=16", "--set", "train.compile=false", "--epochs", "1"]
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    """Return the message of the error a command ends in."""
+    with pytest.raises(MienError) as caught:
+        CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    return str(caught.value)
+
+
+def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
+    folder, exported = tmp_path / "run", tmp_path / "model.onnx"
+    shown = run("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", folder, *QUICK, "--seed", 4)
+    assert "epoch 1/1" in shown
+    assert "min left" in shown
+    run("evaluate", folder, "--data", fer2013_csv, "--split", "private_test")
+    results = json.loads((folder / "private_test.json").read_text())
+    assert results["model"]["seed"] == 4
+    assert results["backend"] == "torch"
+    shown = run("export", folder, exported, "--int8", "--data", fer2013_csv)
+    assert "points lost" in shown
+    run("evaluate", exported, "--data", fer2013_csv, "--split", "private_test", "--out", tmp_path / "onnx.json")
+    again = json.loads((tmp_path / "onnx.json").read_text())
+    assert again["standard"]["accuracy"] == pytest.approx(results["standard"]["accuracy"], abs=0.001)
+    lost = json.loads((tmp_path / "model-int8.json").read_text())["points_lost"]
+    assert set(lost) == {"public_test"}
+    assert Recognizer(tmp_path / "model-int8.onnx", detector=None).classes[3] == "happy"
+
+
+def test_recipes_are_listed_and_shown():
+    assert "sa_csp_ca/fer2013" in run("recipes")
+    assert "corpus: fer2013" in run("recipes", "sa_csp_ca/fer2013")
+
+
+def test_mistakes_are_named(tmp_path: Path, fer2013_csv: Path):
+    train = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", tmp_path / "run")
+    assert "did you mean 'epochs'" in refused(*train, "--set", "train.epoch=1")
+    assert "write it as key=value" in refused(*train, "--set", "train.epochs")
+    assert "did you mean 'sa_csp_ca/fer2013'" in refused("train", "sa_csp_ca/fer", *train[2:])
+    assert "no such file" in refused(*train[:2], "--data", tmp_path / "none.csv", *train[4:])
+    assert "suffix .onnx" in refused("export", tmp_path, tmp_path / "model.pt")
+    assert "--data" in refused("export", tmp_path, tmp_path / "model.onnx", "--int8")
+    assert "--out results.json" in refused("evaluate", tmp_path, "--data", fer2013_csv, "--out", tmp_path / "results")
+    assert "no such checkpoint" in refused("evaluate", tmp_path, "--data", fer2013_csv)
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "mien",
+        "train",
+        "sa_csp_ca/fer2013",
+        "--data",
+        str(fer2013_csv),
+        "--out",
+        str(fer2013_csv / "run"),
+    ]
+    result = subprocess.run([*command, *QUICK], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("error: ")

@@ -1,0 +1,164 @@
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mien.checkpoint import load_checkpoint
+from mien.datasets import Corpus, load_corpus
+from mien.engine import train
+from mien.errors import CheckpointError, OutputError, RecipeError
+from mien.recipe import Recipe, load_recipe, recipe_names
+
+TINY = {"train.epochs": 3, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 1}
+
+
+@pytest.fixture
+def corpus(fer2013_csv: Path) -> Corpus:
+    return load_corpus("fer2013", fer2013_csv)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("sa_csp_ca/fer2013", TINY)
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open() as file:
+        return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+
+
+def test_a_run_learns_and_leaves_its_files(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe(
+        "sa_csp_ca/fer2013", TINY | {"train.epochs": 8, "optim.lr": 0.03, "augment.erase": 0, "train.ema_decay": 0}
+    )
+    steps: list[tuple[int, int, int]] = []
+    result = train(recipe, corpus, tmp_path / "run", on_step=lambda *at: steps.append(at))
+    assert result.epochs[-1].train_loss < result.epochs[0].train_loss - 0.1
+    assert steps[-1] == (8, 6, 6)
+    assert len(steps) == 48
+    assert len(history(tmp_path / "run")) == 8
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    with Image.open(tmp_path / "run" / "curves.png") as picture:
+        assert picture.size[0] > 600
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    _, info = load_checkpoint(tmp_path / "run")
+    assert info.classes == corpus.classes
+    assert info.preprocess == recipe.preprocess.spec()
+    assert info.recipe == recipe.to_dict()
+    assert info.data_fingerprint == corpus.fingerprint
+    assert info.results["public_test"]["accuracy"] == max(row.val_accuracy for row in result.epochs)
+
+
+def test_the_seed_decides_everything(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    for name in ("a", "b"):
+        train(recipe, corpus, tmp_path / name)
+    assert history(tmp_path / "a") == history(tmp_path / "b")
+    train(load_recipe("sa_csp_ca/fer2013", TINY | {"seed": 1}), corpus, tmp_path / "c")
+    assert history(tmp_path / "c") != history(tmp_path / "a")
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    train(recipe, corpus, tmp_path / "whole")
+
+    def stop(row: object, epochs: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, corpus, tmp_path / "stopped", on_epoch=stop)
+    train(recipe, corpus, tmp_path / "stopped")
+    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+    for key, value in load_checkpoint(tmp_path / "whole")[0].state_dict().items():
+        torch.testing.assert_close(load_checkpoint(tmp_path / "stopped")[0].state_dict()[key], value)
+    assert train(recipe, corpus, tmp_path / "stopped").epochs[-1].epoch == 3  # finished: nothing more to do
+
+
+def test_another_runs_folder_is_refused(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    train(recipe, corpus, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(load_recipe("sa_csp_ca/fer2013", TINY | {"seed": 1}), corpus, tmp_path / "run")
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train(recipe, corpus, tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(recipe, corpus, tmp_path / "file" / "run", on_step=lambda *at: pytest.fail("it trained"))
+
+
+def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus):
+    for change, message in (
+        ({"train.batch_size": 1000}, "has 96 images"),
+        ({"model.arguments": {"in_channels": 3}}, "preprocess.channels"),
+        ({"optim.name": "no_such"}, "optim.name"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            train(load_recipe("sa_csp_ca/fer2013", TINY | change), corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "nadam", "rmsprop", "radam"])
+def test_the_optimisers_of_the_papers_step(tmp_path: Path, corpus: Corpus, optimizer: str):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"optim.name": optimizer, "optim.lr": 1e-3, "train.epochs": 1})
+    assert train(recipe, corpus, tmp_path / "run").best.train_loss > 0
+
+
+def test_the_rate_warms_up_and_falls(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"train.epochs": 6, "optim.warmup_epochs": 2})
+    rates = [row.lr for row in train(recipe, corpus, tmp_path / "run").epochs]
+    assert rates[0] < rates[1]
+    assert rates[1] > rates[2] > rates[3] > rates[5]
+    assert rates[5] == pytest.approx(0, abs=1e-6)
+    constant = load_recipe("sa_csp_ca/fer2013", TINY | {"optim.schedule": "constant", "optim.warmup_epochs": 0})
+    assert {row.lr for row in train(constant, corpus, tmp_path / "flat").epochs} == {0.1}
+
+
+def test_mixup_trains(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"augment.mixup": 0.2, "train.epochs": 1})
+    assert train(recipe, corpus, tmp_path / "run").best.train_loss > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_bundled_recipe_steps(tmp_path: Path, corpus: Corpus, name: str):
+    recipe = load_recipe(name, {"train.epochs": 1, "train.batch_size": 48, "train.compile": False})
+    assert train(recipe, corpus, tmp_path / "run").best.train_loss > 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_signal_9_goes_on(tmp_path: Path, fer2013_csv: Path):
+    """The command is killed in the middle of an epoch and given again; the history is that of a run left alone."""
+    changes = [f"--set={key}={value}" for key, value in (TINY | {"train.epochs": 4}).items()]
+
+    def command(out: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "mien",
+            "train",
+            "sa_csp_ca/fer2013",
+            f"--data={fer2013_csv}",
+            f"--out={tmp_path / out}",
+            *changes,
+        ]
+
+    killed = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    assert killed.stdout is not None
+    while not re.match("epoch 2/4", killed.stdout.readline()):
+        assert killed.poll() is None
+    time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    again = subprocess.run(command("killed"), capture_output=True, text=True, check=True)
+    assert "epoch 1/4" not in again.stdout
+    subprocess.run(command("whole"), capture_output=True, check=True)
+    assert history(tmp_path / "killed") == history(tmp_path / "whole")

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from mien.layers.csp import ChannelShuffle, CSPBlock
+
+ROWS = [
+    (8, 24, 1, 1260),
+    (24, 32, 2, 5204),
+    (32, 72, 2, 12864),
+    (72, 216, 2, 85068),
+    (216, 360, 2, 430884),
+    (360, 512, 2, 1076588),
+]
+
+
+def test_shuffle_interleaves_the_groups():
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert ChannelShuffle(6, 2)(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert ChannelShuffle(6, 1)(x) is x
+
+
+def test_shuffles_of_g_and_c_over_g_groups_undo_each_other():
+    x = torch.randn(2, 24, 3, 3)
+    assert torch.equal(ChannelShuffle(24, 6)(ChannelShuffle(24, 4)(x)), x)
+
+
+def test_shuffle_refuses_channels_the_groups_do_not_divide():
+    with pytest.raises(ValueError, match="10 channels cannot be shuffled in 4 groups"):
+        ChannelShuffle(10, 4)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride", "count"), ROWS)
+@pytest.mark.parametrize("groups", [None, 1, 2, 4, 8])
+def test_parameters_are_those_of_table_1(inputs: int, outputs: int, stride: int, count: int, groups: int | None):
+    block = CSPBlock(inputs, outputs, stride, groups)
+    formula = 11 * inputs**2 / 2 + inputs * outputs / 2 + outputs**2 + 47 * inputs / 2 + 2 * outputs
+    assert sum(p.numel() for p in block.parameters()) == count == formula
+
+
+@pytest.mark.parametrize("size", [(5, 5), (3, 3), (2, 2), (7, 4)])
+def test_odd_sizes_round_up(size: tuple[int, int]):
+    x = torch.randn(2, 8, *size)
+    assert CSPBlock(8, 12, 2, 4)(x).shape == (2, 12, (size[0] + 1) // 2, (size[1] + 1) // 2)
+
+
+def test_every_parameter_and_every_channel_takes_part():
+    torch.manual_seed(0)
+    block = CSPBlock(8, 12, 2, 4)
+    x = torch.randn(4, 8, 6, 6, requires_grad=True)
+    block(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
+    assert (x.grad.abs().sum((0, 2, 3)) > 0).all()
+
+
+def test_gradients_are_exact():
+    torch.manual_seed(0)
+    block = CSPBlock(4, 4, 2, 2).double().eval()
+    x = torch.randn(1, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, (x,))

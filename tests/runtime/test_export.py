@@ -1,0 +1,92 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mien.checkpoint import save_checkpoint
+from mien.datasets import load_corpus
+from mien.errors import CheckpointError, MienError
+from mien.model_info import ModelInfo
+from mien.models import create_model, names
+from mien.preprocess import preprocess
+from mien.runtime.export import calibration_crops, export_int8, export_onnx, write_card
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.torch_backend import TorchBackend
+from mien.weights import sha256
+
+FACES = list(np.random.default_rng(1).integers(0, 256, (9, 48, 48), dtype=np.uint8))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, tiny_info: ModelInfo) -> Path:
+    return save(tmp_path, tiny_info, "sa_csp_ca")
+
+
+def save(folder: Path, info: ModelInfo, name: str) -> Path:
+    """Write a checkpoint whose batch norms have seen data, so that its logits are not all alike."""
+    torch.manual_seed(0)
+    model = create_model(name)
+    spec = replace(
+        info.preprocess,
+        channels=model.in_channels,
+        size=model.input_size,
+        mean=(0.5,) * model.in_channels,
+        std=(0.2,) * model.in_channels,
+    )
+    for _ in range(8):
+        model(torch.from_numpy(preprocess(FACES, spec)))
+    save_checkpoint(folder / "m.safetensors", model.state_dict(), replace(info, arch=name, arguments={}, preprocess=spec))
+    return folder / "m.safetensors"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, tiny_info: ModelInfo, name: str):
+    checkpoint = save(tmp_path, tiny_info, name)
+    done = export_onnx(checkpoint, tmp_path / "m.onnx", FACES)
+    ours, theirs = TorchBackend(checkpoint), OnnxBackend(tmp_path / "m.onnx")
+    assert theirs.info == replace(ours.info, precision="fp32")
+    for count in (1, 9):
+        batch = preprocess(FACES[:count], ours.info.preprocess)
+        np.testing.assert_allclose(theirs.logits(batch), ours.logits(batch), atol=1e-4)
+    assert done.max_difference < 1e-4
+    assert done.agreement == 1
+
+
+def test_int8_is_smaller_and_near(tmp_path: Path, checkpoint: Path):
+    export_onnx(checkpoint, tmp_path / "m.onnx")
+    done = export_int8(checkpoint, tmp_path / "m.onnx", tmp_path / "m-int8.onnx", FACES * 8)
+    spread = np.ptp(TorchBackend(checkpoint).logits(preprocess(FACES, done.info.preprocess)))
+    assert OnnxBackend(tmp_path / "m-int8.onnx").info.precision == "int8"
+    assert (tmp_path / "m-int8.onnx").stat().st_size < 0.4 * (tmp_path / "m.onnx").stat().st_size
+    assert 0 < done.max_difference < spread
+
+
+def test_the_card_states_the_file(tmp_path: Path, checkpoint: Path):
+    done = export_onnx(checkpoint, tmp_path / "m.onnx")
+    card = json.loads(write_card(done, parameters=7).read_text())
+    assert card["sha256"] == sha256(tmp_path / "m.onnx")
+    assert card["bytes"] == (tmp_path / "m.onnx").stat().st_size
+    assert (card["arch"], card["parameters"]) == ("sa_csp_ca", 7)
+
+
+def test_what_differs_from_torch_is_not_written(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mien.runtime.export.TOLERANCE", -1.0)
+    with pytest.raises(MienError, match="not written, its logits differ"):
+        export_onnx(checkpoint, tmp_path / "m.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "m."))) == ["m.safetensors"]
+
+
+def test_calibration_takes_training_images_only(fer2013_csv: Path):
+    corpus = load_corpus("fer2013", fer2013_csv)
+    train = {image.tobytes() for image in corpus.images[corpus.where("train")]}
+    crops = calibration_crops(corpus, 20)
+    assert len(crops) == 20
+    assert all(crop.tobytes() in train for crop in crops)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        export_onnx(tmp_path / "none", tmp_path / "m.onnx")

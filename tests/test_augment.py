@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+
+from mien.augment import Augment
+from mien.preprocess import PreprocessSpec, preprocess
+from mien.recipe import AugmentPart
+
+GREY = PreprocessSpec(size=(40, 40), channels=1, mean=(0.508,), std=(0.255,))
+RGB = PreprocessSpec(size=(64, 56), channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
+def test_without_changes_it_is_the_preprocessing_of_evaluation(spec: PreprocessSpec):
+    augmented = Augment(AugmentPart(flip=0), spec)(FACES)
+    expected = preprocess(list(FACES.numpy()), spec)
+    assert augmented.shape == expected.shape
+    # Pillow rounds to whole grey values, torch does not
+    assert np.abs(augmented.numpy() - expected).max() <= 1.01 / 255 / min(spec.std)
+
+
+def test_a_certain_flip_mirrors_every_image():
+    plain = Augment(AugmentPart(flip=0), GREY)(FACES)
+    torch.testing.assert_close(Augment(AugmentPart(flip=1), GREY)(FACES), plain.flip(-1), atol=1e-5, rtol=0)
+
+
+def test_every_image_is_changed_in_its_own_way():
+    part = AugmentPart(flip=0, degrees=10, translate=0.1, scale=(0.9, 1.1), brightness=0.2, contrast=0.2, erase=1.0)
+    torch.manual_seed(0)
+    same = FACES[:1].expand(8, -1, -1)
+    changed = Augment(part, GREY)(same)
+    assert torch.isfinite(changed).all()
+    assert all((changed[i] - changed[j]).abs().max() > 0.1 for i in range(8) for j in range(i))
+
+
+def test_the_seed_decides():
+    part = AugmentPart(degrees=10, erase=0.5)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        drawn.append(Augment(part, GREY)(FACES))
+    assert torch.equal(*drawn)
+
+
+def test_rotation_stays_within_its_range():
+    line = torch.zeros(1, 48, 48, dtype=torch.uint8)
+    line[:, 22:26, :] = 255  # a level bar
+    torch.manual_seed(0)
+    turned = Augment(AugmentPart(flip=0, degrees=10), GREY)(line.expand(64, -1, -1))
+    weight = (turned - turned.min()).squeeze(1).double()
+    rows = torch.arange(40.0, dtype=torch.float64)
+    height = (weight * rows[:, None]).sum(1) / weight.sum(1)  # (N, 40): the bar's height in each column
+    slope = (height[:, 30] - height[:, 10]) / 20
+    degrees = torch.atan(slope) * 180 / torch.pi
+    assert degrees.abs().max() <= 11
+    assert degrees.abs().max() > 6

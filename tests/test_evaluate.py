@@ -1,0 +1,82 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.datasets import Corpus, load_corpus
+from mien.errors import DataError, LabelError, OutputError
+from mien.evaluate import evaluate, write_evaluation
+from mien.model_info import ModelInfo
+from mien.runtime.onnx_backend import OnnxBackend
+
+
+class Oracle:
+    """A backend that answers from a table: brightness tells the class in the test corpus."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        brightness = batch.mean((1, 2, 3)) * 0.25 * 255 + 127.5
+        nearest = np.abs(brightness[:, None] - (39.5 + 25 * np.arange(7))).argmin(1)
+        return np.eye(7, dtype=np.float32)[nearest] * 10
+
+
+@pytest.fixture
+def corpus(fer2013_csv: Path) -> Corpus:
+    return load_corpus("fer2013", fer2013_csv)
+
+
+def test_a_perfect_backend_scores_one(corpus: Corpus, tiny_info: ModelInfo):
+    results = evaluate(Oracle(tiny_info), corpus, "private_test").results
+    assert results["standard"]["accuracy"] == results["standard"]["uar"] == 1
+    assert np.diag(results["confusion"]).sum() == results["standard"]["images"] == 32
+    assert results["data"] == {"corpus": "fer2013", "split": "private_test", "fingerprint": corpus.fingerprint, "images": 32}
+
+
+def test_twins_are_left_out_of_the_second_figure(tmp_path: Path, fer2013_csv: Path, tiny_info: ModelInfo):
+    lines = fer2013_csv.read_text().splitlines()
+    stolen = lines[1].replace("Training", "PrivateTest")  # angry, seen in training
+    wrong = "1" + lines[3][1:].replace("Training", "PrivateTest")  # a twin with another label
+    fer2013_csv.write_text("\n".join([*lines, stolen, wrong]) + "\n")
+    results = evaluate(Oracle(tiny_info), load_corpus("fer2013", fer2013_csv), "private_test").results
+    assert (results["standard"]["images"], results["twin_free"]["images"]) == (34, 32)
+    assert results["standard"]["accuracy"] == pytest.approx(33 / 34)
+    assert results["twin_free"]["accuracy"] == 1
+
+
+def test_the_files_hold_what_was_measured(tmp_path: Path, corpus: Corpus, tiny_onnx: Path):
+    evaluation = evaluate(OnnxBackend(tiny_onnx), corpus, "public_test", weights=tiny_onnx)
+    written = write_evaluation(tmp_path / "out" / "r.json", evaluation)
+    assert [p.name for p in written] == ["r.json", "r-predictions.csv", "r-confusion.png"]
+    results = json.loads(written[0].read_text())
+    assert results == evaluation.results
+    assert len(results["model"]["weights_sha256"]) == 64
+    with written[1].open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == corpus.where("public_test").tolist()
+    right = np.mean([row["target"] == row["label"] for row in rows])
+    assert right == pytest.approx(results["standard"]["accuracy"])
+    with Image.open(written[2]) as picture:
+        assert min(picture.size) > 500
+
+
+def test_another_label_set_is_refused(corpus: Corpus, tiny_info: ModelInfo):
+    backend = Oracle(replace(tiny_info, classes=tiny_info.classes[::-1]))
+    with pytest.raises(LabelError, match="evaluate it on a corpus of its own label set"):
+        evaluate(backend, corpus, "public_test")
+
+
+def test_an_unknown_split_is_refused(corpus: Corpus, tiny_info: ModelInfo):
+    with pytest.raises(DataError, match="its splits are"):
+        evaluate(Oracle(tiny_info), corpus, "val")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, corpus: Corpus, tiny_info: ModelInfo):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_evaluation(tmp_path / "file" / "r.json", evaluate(Oracle(tiny_info), corpus, "public_test"))
