@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,6 +52,13 @@ def test_mixed_sizes_equal_single_ones() -> None:
     assert batch.dtype == np.float32
     assert batch.flags.c_contiguous
     np.testing.assert_array_equal(batch, np.concatenate([preprocess([crop], RGB) for crop in crops]))
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB, replace(GREY, size=(64, 64))])
+@pytest.mark.parametrize("shape", [(48, 48), (48, 48, 3), (64, 48, 3), (40, 40), (1, 1), (64, 64, 3), (200, 200)])
+def test_many_alike_equal_single_ones(shape: tuple[int, ...], spec: PreprocessSpec) -> None:
+    crops = list(noise(5, *shape))
+    np.testing.assert_array_equal(preprocess(crops, spec), np.concatenate([preprocess([crop], spec) for crop in crops]))
 
 
 def test_no_crops_make_an_empty_batch() -> None:

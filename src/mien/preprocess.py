@@ -6,8 +6,9 @@ range. The spec travels inside the checkpoint and the ONNX file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError
+
+PILE, SMALL = 64, 64
+"""Crops resized together at most, and the longest side of those that gain by it, px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,50 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDAr
     >>> preprocess([np.full((48, 48), 255, np.uint8)], spec).shape
     (1, 1, 40, 40)
     """
-    height, width = spec.size
-    batch = np.empty((len(crops), height, width, spec.channels), np.uint8)
     for i, crop in enumerate(crops):
         if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
             raise InputError(
                 f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
                 "convert floats with (crop * 255).astype('uint8') and BGR with crop[..., ::-1]"
             )
-        picture = Image.fromarray(crop)
-        picture = picture.convert("L" if spec.channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        batch[i] = np.asarray(picture).reshape(height, width, spec.channels)
+    values = np.empty((len(crops), spec.channels, *spec.size), np.float32)
     scale = (1.0 / (255.0 * np.asarray(spec.std))).astype(np.float32)
     offset = (np.asarray(spec.mean) / np.asarray(spec.std)).astype(np.float32)
-    values = batch.astype(np.float32) * scale - offset  # (N, h, w, C)
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    first = 0
+    for pile in _piles(crops, spec):
+        resized = _resize_pile(np.stack(pile), spec) if len(pile) > 1 else _resize(pile[0], spec)[None]
+        values[first : first + len(pile)] = (resized * scale - offset).transpose(0, 3, 1, 2)
+        first += len(pile)
+    return values
+
+
+def _piles(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> Iterator[Sequence[NDArray[np.uint8]]]:
+    """Yield the crops in order, those that `_resize_pile` may take together as one list."""
+    gains = spec.channels == 1 and spec.size[0] == spec.size[1]
+    for shape, run in groupby(crops, key=lambda crop: crop.shape):
+        alike = list(run)
+        most = PILE if gains and shape[0] == shape[1] <= SMALL else 1
+        yield from (alike[i : i + most] for i in range(0, len(alike), most))
+
+
+def _resize(crop: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Return a crop in the spec's channels and size, (h, w, C)."""
+    height, width = spec.size
+    picture = Image.fromarray(crop).convert("L" if spec.channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(height, width, spec.channels)
+
+
+def _resize_pile(crops: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Return square crops, (N, s, s) or (N, s, s, 3), as grey ones of the spec's square size, (N, h, w, 1).
+
+    Pillow resizes a square along its rows, then along its columns, each by itself; so all crops, first one below another, then
+    one beside another, come out bit for bit as each would alone, in less than half the time if they are small.
+    """
+    (number, side), (height, width) = crops.shape[:2], spec.size
+    below = Image.fromarray(crops.reshape(number * side, *crops.shape[2:])).convert("L")
+    narrow = np.asarray(below.resize((width, number * side), Image.Resampling.BILINEAR))
+    beside = narrow.reshape(number, side, width).transpose(1, 0, 2).reshape(side, number * width)
+    low = np.asarray(Image.fromarray(beside).resize((number * width, height), Image.Resampling.BILINEAR))
+    return low.reshape(height, number, width, 1).transpose(1, 0, 2, 3)
