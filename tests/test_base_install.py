@@ -93,6 +93,7 @@ def test_it_runs_from_python_without_torch(python: Path, elsewhere: Path, tiny_o
     [
         ["train", "sa_csp_ca/fer2013", "--data", "fer2013.csv", "--out", "run"],
         ["export", "run", "model.onnx"],
+        ["recipes"],
     ],
     ids=lambda command: command[0],
 )

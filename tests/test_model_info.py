@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,9 +17,9 @@ def test_survives_json(tiny_info: ModelInfo) -> None:
 
 
 def test_a_copy_with_changes(tiny_info: ModelInfo) -> None:
-    int8 = tiny_info.with_(precision="int8")
+    int8 = replace(tiny_info, precision="int8")
     assert int8.precision == "int8"
-    assert int8.with_(precision="fp32") == tiny_info
+    assert replace(int8, precision="fp32") == tiny_info
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", "{}"])

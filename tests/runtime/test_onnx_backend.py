@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,4 +79,4 @@ def test_another_format_version(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
 
 def test_metadata_of_another_network(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
     with pytest.raises(CheckpointError, match="do not match its metadata"):
-        OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: tiny_info.with_(classes=("happy", "sad")).to_json()}))
+        OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: replace(tiny_info, classes=("happy", "sad")).to_json()}))

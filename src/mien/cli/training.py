@@ -98,7 +98,7 @@ def export(
 
 def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's YAML.")] = None) -> None:
     """List the bundled recipes, or show one."""
-    require("pydantic", "train")
+    require("yaml", "train")
     from rich.console import Console
     from rich.table import Table
 

@@ -1,0 +1,66 @@
+"""Put a finished run into the package: exported weights with cards, and every result measured on those very files.
+
+    python scripts/bundle_weights.py runs/a --data fer2013.csv [--name sa_csp_ca-fer2013]
+
+Writes src/mien/weights/NAME.onnx and NAME-int8.onnx with their cards, and under results/<corpus>/<network>/ the run's recipe,
+history and curves and an evaluation of both files on the selection split and on the test split. The test split is touched here
+and nowhere before: run this once, for the run that was selected on the selection split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mien import weights
+from mien.datasets import Corpus, load_corpus
+from mien.evaluate import evaluate, write_evaluation
+from mien.runtime.export import Export, calibration_crops, export_int8, export_onnx, write_card
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.runtime.torch_backend import TorchBackend
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def main() -> None:
+    """Export, measure, write the cards."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--data", type=Path, required=True, help="the corpus it was trained on")
+    parser.add_argument("--name", help="the bundled name; by default <network>-<corpus>")
+    arguments = parser.parse_args()
+    backend = TorchBackend(arguments.run)
+    info = backend.info
+    corpus = load_corpus(info.label_set, arguments.data)
+    if corpus.fingerprint != info.data_fingerprint:
+        parser.error(f"{arguments.data} is not the data this run was trained on")
+    folder = RESULTS / info.label_set / info.arch / f"seed{info.recipe['seed']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("recipe.yaml", "history.csv", "curves.png"):
+        shutil.copy(arguments.run / file, folder / file)
+    parameters = sum(p.numel() for p in backend.model.parameters())
+    target = weights.FOLDER / f"{arguments.name or f'{info.arch}-{info.label_set}'}.onnx"
+    full = export_onnx(arguments.run, target)
+    small = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), calibration_crops(corpus))
+    for export, stem in ((full, "onnx"), (small, "onnx-int8")):
+        measured = measure(export, corpus, folder, stem)
+        write_card(export, parameters=parameters, results=measured)
+
+
+def measure(export: Export, corpus: Corpus, folder: Path, stem: str) -> dict[str, Any]:
+    """Evaluate an exported file on the selection and the test split; return its accuracies by split."""
+    backend = OnnxBackend(export.path)
+    measured = {}
+    for split in corpus.splits[1:]:
+        evaluation = evaluate(backend, corpus, split, weights=export.path)
+        write_evaluation(folder / f"{split}-{stem}.json", evaluation)
+        standard, free = evaluation.results["standard"], evaluation.results["twin_free"]
+        measured[split] = {"accuracy": standard["accuracy"], "accuracy_twin_free": free["accuracy"] if free else None}
+        print(f"{export.path.name} on {split}: {100 * standard['accuracy']:.2f} %")
+    return measured
+
+
+if __name__ == "__main__":
+    main()
