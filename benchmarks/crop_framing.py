@@ -1,6 +1,6 @@
 """Which square around a detected face matches the framing of FER2013; writes benchmarks/runs/<date>-<commit>-crop_framing.json.
 
-    python benchmarks/crop_framing.py fer2013/training.png
+    python -m benchmarks.crop_framing fer2013/training.png
 
 A network trained on FER2013 expects its faces framed as that corpus frames them. Each sampled 48 x 48 face is enlarged four
 times, continued at its edges so that the detector sees a whole head, and detected. The frame's side and centre, measured in the
@@ -9,17 +9,14 @@ longer side of the detected box, are what `PreprocessSpec.crop_scale` and `crop_
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.record import argument_parser, write_run
 from mien.faces import Detector, create_detector
 
 SIDE, ROW = 48, 100
@@ -57,28 +54,18 @@ def spread(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("sheet", type=Path, help="FER2013's Training images as one contact sheet, 100 a row")
     parser.add_argument("--number", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     detector = create_detector(min_face=60, threads=1)
-    rows = [framing(face, detector) for face in faces(arguments.sheet, arguments.number, arguments.seed)]
+    number = 100 if arguments.quick else arguments.number
+    rows = [framing(face, detector) for face in faces(arguments.sheet, number, arguments.seed)]
     table = np.array([row for row in rows if row is not None])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    result = {
-        "date": date.today().isoformat(),
-        "commit": commit,
-        "seed": arguments.seed,
-        "faces": len(rows),
-        "detected": len(table),
-        "crop_scale": spread(table[:, 0]),
-        "crop_shift": spread(table[:, 2]),
-        "shift_right": spread(table[:, 1]),
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    (Path(__file__).parent / "runs" / f"{result['date']}-{commit}-crop_framing.json").write_text(text + "\n")
+    found = {name: spread(table[:, i]) for i, name in enumerate(("crop_scale", "shift_right", "crop_shift"))}
+    summary = [(f"{name}, median", f"{values['median']:.3f}", "") for name, values in found.items()]
+    write_run("crop_framing", {"faces": len(rows), "detected": len(table), **found}, summary, arguments)
 
 
 if __name__ == "__main__":

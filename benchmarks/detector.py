@@ -1,6 +1,6 @@
 """How many faces MTCNN finds, how many false ones, and how long it takes; writes benchmarks/runs/<date>-<commit>-detector.json.
 
-    python benchmarks/detector.py
+    python -m benchmarks.detector
 
 The faces are one face, NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain), so the counts say how the
 detector bears size, roll and damage, not how it does on people in general. Two sets, seven sizes each:
@@ -14,24 +14,19 @@ cannot be compared with it. Times can, as ratios, on one machine.
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
-import json
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from datetime import date
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import skimage.data
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
+from benchmarks.record import Row, argument_parser, write_run
+from benchmarks.timing import interleaved, milliseconds
 from mien.faces import Detector, create_detector
 from mien.structures import Face
 
@@ -112,7 +107,7 @@ def is_the_face(face: Face, size: int) -> bool:
     return bool(off < size / 4 and 0.6 < max(right - left, bottom - top) / size < 1.6)
 
 
-def count(detector: Detector) -> dict[str, object]:
+def count(detector: Detector) -> dict[str, Any]:
     """Return how many faces are found, by size, roll and damage, and the false boxes by picture."""
     tally: dict[str, list[int]] = {}
     extra = 0
@@ -134,49 +129,43 @@ def count(detector: Detector) -> dict[str, object]:
     }
 
 
-def milliseconds(call: Callable[[], object], repeats: int = 20) -> dict[str, float]:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1000)
-    return {"min": round(min(times), 2), "median": round(float(np.median(times)), 2)}
-
-
-def speed() -> list[dict[str, object]]:
+def speed(rounds: int) -> list[dict[str, Any]]:
     """Return the time for one picture of 640x480 with one face 106 px high."""
     picture = Image.new("RGB", (640, 480), (128, 128, 128))
     picture.paste(Image.fromarray(skimage.data.astronaut()).resize((480, 480)), (80, 0))
     image = np.asarray(picture)
-    rows = []
-    for min_face, threads in itertools.product((20, 40, 60), (1, 2)):
-        detector = create_detector(min_face=min_face, threads=threads)
-        rows.append({"min_face": min_face, "threads": threads, "ms": milliseconds(lambda d=detector: d.detect(image))})  # type: ignore[misc]
+    settings = {f"{size} {threads}": (size, threads) for size, threads in itertools.product((20, 40, 60), (1, 2))}
+    calls = {
+        key: partial(create_detector(min_face=size, threads=threads).detect, image) for key, (size, threads) in settings.items()
+    }
+    seconds = interleaved(calls, rounds)
+    return [
+        {"min_face": size, "threads": threads, "ms": milliseconds(seconds[key])} for key, (size, threads) in settings.items()
+    ]
+
+
+def summary(found: dict[str, Any], times: list[dict[str, Any]]) -> list[Row]:
+    rows: list[Row] = []
+    for setting, counts in found.items():
+        hit, number = counts["found_of"]["one hardship, all"]
+        rows.append((f"{setting}: faces found under one hardship", f"{hit} of {number}", ""))
+        false, pictures = counts["false_without_face"], counts["pictures_without_face"]
+        rows.append((f"{setting}: false boxes in pictures without a face", f"{false} in {pictures}", ""))
+    for time in times:
+        what = f"640x480, one face, min_face {time['min_face']}, threads {time['threads']}, median"
+        rows.append((what, f"{time['ms']['median']:.1f} ms", ""))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--no-write", action="store_true", help="print only")
-    write = not parser.parse_args().no_write
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    arguments = argument_parser(__doc__).parse_args()
+    settings = ((20, 0.9), (20, 0.7), (40, 0.9))[: 1 if arguments.quick else None]
     found = {
         f"min_face {min_face}, threshold {threshold}": count(create_detector(min_face=min_face, threshold=threshold))
-        for min_face, threshold in ((20, 0.9), (20, 0.7), (40, 0.9))
+        for min_face, threshold in settings
     }
-    result = {
-        "date": date.today().isoformat(),
-        "commit": commit,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "onnxruntime": onnxruntime.__version__,
-        "faces": found,
-        "ms_640x480": speed(),
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if write:
-        (Path(__file__).parent / "runs" / f"{result['date']}-{commit}-detector.json").write_text(text + "\n")
+    times = speed(rounds=3 if arguments.quick else 20)
+    write_run("detector", {"faces": found, "ms_640x480": times}, summary(found, times), arguments)
 
 
 if __name__ == "__main__":

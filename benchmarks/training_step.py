@@ -1,0 +1,212 @@
+"""Training images a second of mien's step beside the loop a research script has, on the same network and the same images.
+
+    python -m benchmarks.training_step --model sa_csp_ca
+
+- mien: `mien.engine.train` with the model's recipe: images resident as uint8, augmented in batches, the step compiled if the
+  recipe says so, weights averaged, the gradient clipped
+- plain: a Dataset of PIL images, torchvision's transforms on each, a DataLoader with two workers, eager float32, the recipe's
+  optimiser; neither averaged nor clipped
+
+They take turns: mien's run calls back after every step, and there the plain loop gets its turn. The plain loop's workers start
+and stop within its turn, and are timed only between their first and last batches, so neither loop works in the other's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.record import Row, argument_parser, write_run
+from mien.datasets import Corpus, load_corpus
+from mien.datasets.fer2013 import SPLITS
+from mien.engine import train
+from mien.engine.optim import create_optimizer
+from mien.models import create_model
+from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
+
+BASE = "sa_csp_ca/fer2013"
+"""The recipe a model without one of its own is run with."""
+
+MARGIN = 4
+"""Batches a plain turn runs before and after those it times: as many as its two workers fetch ahead."""
+
+
+def recipe_for(model: str, batch: int | None, compiled: bool) -> Recipe:
+    """Return a model's recipe for FER2013, else the base recipe with this model and its input; one epoch of it."""
+    overrides: dict[str, Any] = {"train.epochs": 1, "optim.warmup_epochs": 0}
+    if batch:
+        overrides["train.batch_size"] = batch
+    if not compiled:
+        overrides["train.compile"] = False
+    if f"{model}/fer2013" in recipe_names():
+        return load_recipe(f"{model}/fer2013", overrides)
+    network = create_model(model)
+    channels = network.in_channels
+    overrides |= {"model.name": model, "model.arguments": {}}
+    overrides |= {"preprocess.size": list(network.input_size), "preprocess.channels": channels}
+    overrides |= {"preprocess.mean": [0.508] * channels, "preprocess.std": [0.255] * channels}
+    return load_recipe(BASE, overrides)
+
+
+def corpus_of(number: int, data: Path | None) -> Corpus:
+    """Return `number` training images and a few to select on: FER2013's own, or noise of its shape."""
+    sizes = (number, 128)
+    if data is not None:
+        whole = load_corpus("fer2013", data)
+        rows = np.concatenate([np.resize(whole.where(name), size) for name, size in zip(SPLITS, sizes, strict=False)])
+        images, target, split = whole.images[rows], whole.target[rows], whole.split[rows]
+        return Corpus("fer2013", images, target, split, whole.splits, whole.fingerprint)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (sum(sizes), 48, 48), dtype=np.uint8)
+    target, split = rng.integers(0, 7, sum(sizes)), np.repeat(np.array([0, 1], np.int8), sizes)
+    return Corpus("fer2013", images, target, split, SPLITS, "noise")
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """PIL images with a transform, as research scripts have them."""
+
+    def __init__(self, images: NDArray[np.uint8], target: NDArray[np.int64], transform: Callable[[Any], Tensor]) -> None:
+        self.pictures = [Image.fromarray(image) for image in images]
+        self.target, self.transform = target.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.pictures[index]), self.target[index]
+
+
+def plain_transform(part: AugmentPart, recipe: Recipe) -> Callable[[Any], Tensor]:
+    """Return torchvision's twin of the recipe's augmentation and preprocessing."""
+    spec = recipe.preprocess
+    shift = (part.translate, part.translate)
+    return transforms.Compose(
+        [
+            transforms.Grayscale(spec.channels),
+            transforms.RandomHorizontalFlip(part.flip),
+            transforms.RandomAffine(part.degrees, shift, part.scale, part.shear, transforms.InterpolationMode.BILINEAR),
+            transforms.ColorJitter(part.brightness, part.contrast),
+            transforms.Resize(spec.size),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+            transforms.RandomErasing(part.erase, part.erase_area),
+        ]
+    )
+
+
+class PlainLoop:
+    """The research script's loop, a turn at a time."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device, workers: int) -> None:
+        rows = corpus.where(recipe.data.train)
+        transform = plain_transform(recipe.augment, recipe)
+        self.pictures = Pictures(corpus.images[rows], corpus.target[rows], transform)
+        self.recipe, self.device, self.workers = recipe, device, workers
+        model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
+        self.model: nn.Module = model.to(device).train()
+        self.optimizer = create_optimizer(recipe.optim, model)
+
+    def turn(self, steps: int) -> float:
+        """Return the seconds of `steps` steps in the middle of a longer stretch."""
+        size = self.recipe.train.batch_size
+        wanted = torch.randint(len(self.pictures), (size * (steps + 2 * MARGIN),)).tolist()
+        loader = DataLoader(self.pictures, size, sampler=wanted, num_workers=self.workers, drop_last=True)
+        start = 0.0
+        for number, (inputs, target) in enumerate(loader):
+            self._step(inputs.to(self.device), target.to(self.device))
+            if number + 1 == MARGIN:
+                start = now(self.device)
+            elif number + 1 == MARGIN + steps:
+                return now(self.device) - start
+        raise AssertionError("a turn is longer than the steps it times")
+
+    def _step(self, inputs: Tensor, target: Tensor) -> None:
+        loss = F.cross_entropy(self.model(inputs), target, label_smoothing=self.recipe.train.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def now(device: torch.device) -> float:
+    """Return the time, s, once the device has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@dataclass
+class Turns:
+    """Mien's callback: times `length` steps, then lets the plain loop run as many, and so on after `warmup` steps."""
+
+    plain: PlainLoop
+    warmup: int
+    length: int
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"mien": [], "plain": []})
+    start: float = 0.0
+
+    def __call__(self, epoch: int, done: int, steps: int) -> None:
+        """Take note of a finished step of mien's."""
+        measured = done - self.warmup
+        if measured > 0 and measured % self.length == 0:
+            self.seconds["mien"].append(now(self.plain.device) - self.start)
+            self.seconds["plain"].append(self.plain.turn(self.length))
+        if measured >= 0 and measured % self.length == 0:
+            self.start = now(self.plain.device)
+
+
+def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the seconds of each turn of both loops."""
+    rounds, warmup = (2, 2) if arguments.quick else (arguments.rounds, 4)
+    length = 2 if arguments.quick else arguments.steps
+    corpus = corpus_of(recipe.train.batch_size * (warmup + rounds * length), arguments.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    turns = Turns(PlainLoop(recipe, corpus, device, arguments.workers), warmup, length)
+    with tempfile.TemporaryDirectory() as folder:
+        train(recipe, corpus, Path(folder) / "run", on_step=turns)
+    size = length * recipe.train.batch_size
+    return {name: [size / seconds for seconds in values] for name, values in turns.seconds.items()}
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--model", default="sa_csp_ca", help="a registered model")
+    parser.add_argument("--data", type=Path, help="FER2013; by default noise of its shape")
+    parser.add_argument("--batch", type=int, help="images a step; by default the recipe's")
+    parser.add_argument("--no-compile", action="store_true", help="run mien's step eagerly, whatever the recipe says")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each loop")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the plain loop's DataLoader")
+    arguments = parser.parse_args()
+    recipe = recipe_for(arguments.model, arguments.batch, not arguments.no_compile)
+    rates = measure(recipe, arguments)
+    faster = round(float(np.median(np.array(rates["mien"]) / np.array(rates["plain"]))), 3)
+    found: dict[str, Any] = {
+        "recipe": recipe.to_dict(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
+        "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
+        "mien_times_plain": faster,
+    }
+    rows: list[Row] = [(f"{name} images/s, {arguments.model}", f"{rate:,.0f}", "") for name, rate in found["median"].items()]
+    rows.append((f"mien / plain DataLoader loop, {arguments.model}", f"{faster:.2f}x", ""))
+    name = "training_step" if arguments.model == "sa_csp_ca" else f"training_step-{arguments.model.replace('/', '_')}"
+    write_run(name, found, rows, arguments)
+
+
+if __name__ == "__main__":
+    main()
