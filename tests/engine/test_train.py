@@ -14,6 +14,7 @@ from PIL import Image
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus, load_corpus
 from mien.engine import train
+from mien.engine.train import default_fabric
 from mien.errors import CheckpointError, OutputError, RecipeError
 from mien.recipe import Recipe, load_recipe, recipe_names
 
@@ -125,6 +126,11 @@ def test_the_rate_warms_up_and_falls(tmp_path: Path, corpus: Corpus):
 def test_mixup_trains(tmp_path: Path, corpus: Corpus):
     recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"augment.mixup": 0.2, "train.epochs": 1})
     assert train(recipe, corpus, tmp_path / "run").best.train_loss > 0
+
+
+def test_bfloat16_trains(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    result = train(recipe, corpus, tmp_path / "run", fabric=default_fabric(precision="bf16-mixed"))
+    assert all(torch.isfinite(v).all() for v in load_checkpoint(result.folder)[0].state_dict().values())
 
 
 @pytest.mark.slow

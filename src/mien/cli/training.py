@@ -45,6 +45,8 @@ def train(
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = default_fabric(devices, precision)
         result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step)
+    if not fabric.is_global_zero:
+        return
     typer.echo(f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}; kept in {out}")
     typer.echo(f"next: mien evaluate {out} --data {data} --split private_test")
 

@@ -68,7 +68,7 @@ def train(
         corpus: Its data.
         out: The run's folder; a run of the same recipe on the same data found there goes on after its last whole epoch.
         fabric: Devices and precision; by default the GPU in bfloat16 where there is one, else the CPU in float32.
-        on_epoch: Called with each finished epoch and the number of epochs of the run.
+        on_epoch: Called with each finished epoch and the number of epochs of the run, by the first process only.
         on_step: Called with the number of the epoch, the steps done in it and the steps of an epoch.
 
     Raises:
@@ -85,8 +85,8 @@ def train(
         run.save(history)
         if writer is not None:
             _log(writer, history[-1])
-        if on_epoch is not None:
-            on_epoch(history[-1], recipe.train.epochs)
+            if on_epoch is not None:
+                on_epoch(history[-1], recipe.train.epochs)
     if writer is not None:
         writer.close()
     return TrainResult(out, _best(history), history)
@@ -155,7 +155,7 @@ class _Run:
                 self.average.update(self.plain, step=done)
             if on_step is not None:
                 on_step(number, step + 1, self.steps)
-        loss, accuracy = (sums / self.steps).tolist()
+        loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
         return loss, accuracy
 
     def _step(self, rows: Tensor) -> Tensor:
