@@ -1,11 +1,13 @@
 """Channel attention over the average and the maximum of the positions.
 
-Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of
-Table 1 (512 channels, reduction 2, no bias: 262,144 parameters); the form is CBAM's (Woo et al. 2018, eq. 2), whose reduction
-is 16.
+Papers: Woo et al. 2018 (CBAM), eq. 2, `M(F) = sigmoid(W1 relu(W0 avg(F)) + W1 relu(W0 max(F)))`, whose reduction is 16; Wang and
+Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of Table 1 (512 channels,
+reduction 2, no bias: 262,144 parameters).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +19,23 @@ class ChannelAttention(nn.Module):
     Both pooled descriptors pass through one shared two-layer perceptron without bias.
 
     Args:
-        channels: Channels of the input.
+        channels: Channels of the input, a multiple of `reduction`.
         reduction: Factor the hidden layer is narrower by.
+        activation: Function between the two layers.
+
+    Raises:
+        ValueError: `channels` is not divisible by `reduction`.
     """
 
-    def __init__(self, channels: int, reduction: int = 2) -> None:
+    def __init__(self, channels: int, reduction: int = 2, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
-        self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+        self.activation = activation
+        hidden = narrowed(channels, reduction)
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.excite = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def _mlp(self, descriptor: Tensor) -> Tensor:
-        return self.excite(torch.relu(self.squeeze(descriptor)))
+        return self.excite(self.activation(self.squeeze(descriptor)))
 
     def attention(self, x: Tensor) -> Tensor:
         """Return the weights, (N, C, 1, 1) in (0, 1), for a feature map (N, C, H, W)."""
@@ -38,3 +46,17 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` scaled by its attention, same shape."""
         return x * self.attention(x)
+
+
+def narrowed(channels: int, reduction: int) -> int:
+    """Return the width of an attention's hidden layer.
+
+    Raises:
+        ValueError: `channels` is not divisible by `reduction`.
+
+    >>> narrowed(256, 16)
+    16
+    """
+    if reduction < 1 or channels % reduction:
+        raise ValueError(f"{channels} channels cannot be reduced {reduction} times; choose a divisor of {channels}")
+    return channels // reduction

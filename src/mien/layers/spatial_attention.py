@@ -1,8 +1,8 @@
 """Spatial attention over the mean and the maximum of the channels.
 
-Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row SA of
-Table 1 (19 parameters: a 3x3 convolution of two maps into one, with bias); the form is CBAM's (Woo et al. 2018, eq. 3), whose
-kernel is 7x7.
+Papers: Woo et al. 2018 (CBAM), eq. 3, `M(F) = sigmoid(conv([avg(F); max(F)]))`, whose kernel is 7x7; Wang and Zhu, "Face
+Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row SA of Table 1 (19 parameters: a 3x3
+convolution of two maps into one, with bias).
 """
 
 from __future__ import annotations

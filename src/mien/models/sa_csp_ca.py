@@ -35,6 +35,7 @@ class SaCspCa(Model):
     """
 
     input_size = (40, 40)
+    minimum_size = 17
 
     def __init__(
         self,
@@ -65,3 +66,15 @@ class SaCspCa(Model):
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K)."""
         return self.classifier(features).mean((2, 3))
+
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the SA row's map, (N, H, W) at the resolution of the images; nothing without that row."""
+        if not isinstance(self.spatial_attention, SpatialAttention):
+            return {}
+        self.check_input(x)
+        return {"spatial_attention": self.spatial_attention.attention(self.stem(x))[:, 0]}
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The fourth block: 5x5 positions at 40x40 px, where the last has 2x2."""
+        return self.blocks[3]
