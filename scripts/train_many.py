@@ -1,0 +1,129 @@
+"""Train several recipes and seeds, some at a time, and print one table last.
+
+    python scripts/train_many.py sa_csp_ca/fer2013 --seeds 0 1 2 --data fer2013.csv --out runs/queue --jobs 3 --minutes 9
+
+Each run has its folder under OUT/runs and goes on where it stopped when the command is given again. With --keep, the weights
+(in float16), history, curves and recipe of each run are also copied to that folder, small enough to carry away. Only the
+selection split is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+SMALL = ("recipe.yaml", "history.csv", "curves.png")
+
+
+@dataclass
+class Job:
+    """One recipe with one seed."""
+
+    recipe: str
+    seed: int
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    log: IO[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """A name that is good for a file."""
+        return f"{self.recipe.replace('/', '-')}-seed{self.seed}"
+
+    def start(self, data: Path, changes: list[str]) -> None:
+        """Begin, or go on with, the run in a process of its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = (self.folder / "log.txt").open("ab")
+        command = [sys.executable, "-m", "mien", "train", self.recipe, "--data", str(data), "--out", str(self.folder)]
+        command += ["--seed", str(self.seed), *(f"--set={change}" for change in changes)]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
+
+    def stop(self) -> None:
+        """End the process; what its last whole epoch left stays."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+        if self.log is not None:
+            self.log.close()
+
+    def row(self) -> str:
+        """Return the run's line of the table."""
+        try:
+            with (self.folder / "history.csv").open() as file:
+                rows = list(csv.DictReader(file))
+        except OSError:
+            rows = []
+        state = "not begun" if self.process is None else f"status {self.process.poll()}"
+        if not rows:
+            return f"{self.name:44} {state:12} no epoch finished"
+        best = max(rows, key=lambda row: float(row["val_accuracy"]))
+        return (
+            f"{self.name:44} {state:12} {len(rows):4} epochs  val {100 * float(best['val_accuracy']):.2f} % "
+            f"(epoch {best['epoch']})  {float(rows[-1]['images_per_second']):.0f} images/s"
+        )
+
+
+def main() -> None:
+    """Run the queue, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="+", help="names or YAML files of recipes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop what still runs after this long")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="change a value of every recipe: key=value")
+    parser.add_argument("--keep", type=Path, help="folder for what is carried away")
+    arguments = parser.parse_args()
+    jobs = [
+        Job(recipe, seed, arguments.out / "runs" / f"{Path(recipe).with_suffix('').as_posix().strip('/')}-seed{seed}")
+        for seed in arguments.seeds
+        for recipe in arguments.recipes
+    ]
+    try:
+        run_all(jobs, arguments)
+    finally:
+        for job in jobs:
+            job.stop()
+            if arguments.keep and (job.folder / "best.safetensors").is_file():
+                keep(job, arguments.keep)
+        print("\n".join(job.row() for job in jobs))
+
+
+def run_all(jobs: list[Job], arguments: argparse.Namespace) -> None:
+    """Start the jobs in order, at most `jobs` at a time, until all are done or the time is over."""
+    end = time.monotonic() + 60 * arguments.minutes
+    waiting, running = list(jobs), list[Job]()
+    while (waiting or running) and time.monotonic() < end:
+        running = [job for job in running if job.process is not None and job.process.poll() is None]
+        while waiting and len(running) < arguments.jobs:
+            running.append(waiting.pop(0))
+            running[-1].start(arguments.data, arguments.changes)
+        time.sleep(1)
+
+
+def keep(job: Job, folder: Path) -> None:
+    """Copy a run's small files and its weights in float16."""
+    target = folder / job.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in SMALL:
+        shutil.copy(job.folder / name, target / name)
+    with safe_open(job.folder / "best.safetensors", framework="pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        metadata = file.metadata()
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    save_file(halved, target / "best.safetensors", metadata=metadata)
+
+
+if __name__ == "__main__":
+    main()
