@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -30,6 +31,11 @@ def test_gradients_are_exact():
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(SpatialAttention(3).double(), (x,))
     assert torch.autograd.gradcheck(ChannelAttention(4, 2).double(), (x,))
+
+
+def test_channels_the_reduction_does_not_divide_are_refused():
+    with pytest.raises(ValueError, match="10 channels cannot be reduced 4 times; choose a divisor of 10"):
+        ChannelAttention(10, 4)
 
 
 def test_attention_lies_between_0_and_1():

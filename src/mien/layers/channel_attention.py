@@ -1,7 +1,7 @@
 """Channel attention over the average and the maximum of the positions.
 
-Papers: Woo et al. 2018 (CBAM), eq. 2, `M(F) = sigmoid(W1 relu(W0 avg(F)) + W1 relu(W0 max(F)))`, whose reduction is 16; Wang and
-Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of Table 1 (512 channels,
+Papers: Woo et al. 2018 (CBAM), eq. 2, `M(F) = sigmoid(W1 relu(W0 avg(F)) + W1 relu(W0 max(F)))`, whose reduction is 16; Wang
+and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of Table 1 (512 channels,
 reduction 2, no bias: 262,144 parameters).
 """
 

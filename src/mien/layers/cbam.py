@@ -1,0 +1,73 @@
+"""CBAM: channel attention, then spatial attention.
+
+Paper: Woo et al. 2018, "CBAM: Convolutional Block Attention Module", eq. 1: `F' = Mc(F) * F`, `F'' = Ms(F') * F'`; reduction
+16 and a 7x7 kernel. As in its equations, not its code, the spatial convolution has a bias and no batch norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mien.layers.channel_attention import ChannelAttention
+from mien.layers.spatial_attention import SpatialAttention
+
+
+class CBAM(nn.Module):
+    """Scale a feature map by its channel attention, then by its spatial attention.
+
+    Args:
+        channels: Channels of the input, a multiple of `reduction`.
+        reduction: Factor the hidden layer of the channel attention is narrower by.
+        kernel_size: Side of the spatial attention's convolution, odd, px.
+        activation: Function inside the channel attention.
+
+    Raises:
+        ValueError: `channels` is not divisible by `reduction`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(channels, reduction, activation)
+        self.spatial = SpatialAttention(kernel_size)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Return the spatial map of weights, (N, 1, H, W) in (0, 1), for a feature map (N, C, H, W)."""
+        return self.spatial.attention(self.channel(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` (N, C, H, W) scaled by both attentions, same shape."""
+        return self.spatial(self.channel(x))
+
+
+def spatial_maps(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
+    """Return the spatial map (N, h, w) of each CBAM in a network, as they were while `run()` ran it.
+
+    The keys are the names of the modules that hold them, such as `layer1.0`.
+    """
+    maps: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            maps[name] = cast(CBAM, module).attention(inputs[0])[:, 0]
+
+        return keep
+
+    found = [(name.rpartition(".")[0], module) for name, module in network.named_modules() if isinstance(module, CBAM)]
+    hooks = [module.register_forward_hook(keeper(name)) for name, module in found]
+    try:
+        if found:
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps

@@ -1,0 +1,26 @@
+"""CBAM-ERF: CBAM whose channel attention is activated by Serf in place of ReLU.
+
+Paper: Shang, "Facial Expression Recognition method based on residual network and attention mechanism", section 3.3 and eq. 2.
+The paper names neither the reduction nor the kernel; they are CBAM's, 16 and 7x7.
+"""
+
+from __future__ import annotations
+
+from mien.layers.cbam import CBAM
+from mien.layers.serf import serf
+
+
+class CBAMERF(CBAM):
+    """CBAM with Serf.
+
+    Args:
+        channels: Channels of the input, a multiple of `reduction`.
+        reduction: Factor the hidden layer of the channel attention is narrower by.
+        kernel_size: Side of the spatial attention's convolution, odd, px.
+
+    Raises:
+        ValueError: `channels` is not divisible by `reduction`.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:
+        super().__init__(channels, reduction, kernel_size, activation=serf)

@@ -1,0 +1,29 @@
+"""Serf, a smooth activation that lets a little through below zero.
+
+Papers: Nag et al. 2023 (Serf); Shang, "Facial Expression Recognition method based on residual network and attention
+mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Written with softplus, which neither overflows nor loses digits on either
+side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def serf(x: Tensor) -> Tensor:
+    """Return `x erf(ln(1 + e^x))`, same shape.
+
+    >>> serf(torch.tensor([-100.0, 0.0, 100.0]))
+    tensor([-0., 0., 100.])
+    """
+    return x * torch.erf(F.softplus(x))
+
+
+class Serf(nn.Module):
+    """`serf` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `serf(x)`, same shape."""
+        return serf(x)
