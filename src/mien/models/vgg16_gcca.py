@@ -1,0 +1,184 @@
+"""vgg16_gcca: VGG-16 with channel attention in every block, an edge path, a partial decoder and reverse attention.
+
+Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
+Figs. 1-4, eqs. 1-4, Table 1. The joint loss of its last row is `mien.losses.joint`.
+
+The paper draws the parts and prints no width, no order of fusion and nothing between it and the classes. Its parts are those of
+networks for segmentation (Wu et al. 2019; Chen et al. 2018), where every map has a target; here all learn from the class alone.
+Deviations, each where the paper is silent unless it says otherwise:
+
+- GCCA stands at the end of a block, before its pooling; C_1 to C_5 are what it gives.
+- Lateral outputs: C_i of block 3, 4 or 5 beside the edge map of block 2, through a 3x3 convolution to 64 channels, batch norm
+  and ReLU.
+- Fusion: C_5 and the three lateral outputs side by side at C_5's size, averaged over the positions, then a linear layer. C_5 is
+  among them so that every row of Table 1 holds all that row 1 decides by.
+- The decoder adds its features, weighed by the sigmoid of its global map P_d: the region the map marks. Where reverse attention
+  is on, it gives the lateral outputs the rest: their C_i becomes R_i.
+- The prediction eq. 4 upsamples for level i is P_d for i = 5, and below it what a 3x3 convolution draws from the lateral output
+  of level i + 1, added to the prediction before it.
+- Dropout of 0.001 (section 3.3) stands before the linear layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mien.layers.csp import conv_bn
+from mien.layers.edge import EdgePath
+from mien.layers.feature_map import resize
+from mien.layers.gcca import GCCA
+from mien.layers.partial_decoder import PartialDecoder
+from mien.layers.reverse_attention import ReverseAttention
+from mien.layers.vgg import BLOCKS, vgg16_features
+from mien.models.contract import MODELS, Model
+
+LEVELS = (5, 4, 3)
+"""Blocks with a lateral output, coarse to fine."""
+
+
+class Fusion(nn.Module):
+    """Fuse C_2 to C_5 into one feature map.
+
+    Args:
+        partial_decoder: Add the decoder's features.
+        reverse_attention: Erase from C_3 to C_5 what is predicted already; needs the decoder.
+        width: Channels of a lateral output.
+
+    Attributes:
+        out_channels: Channels of the fused map.
+    """
+
+    def __init__(self, partial_decoder: bool, reverse_attention: bool, width: int = 64) -> None:
+        super().__init__()
+        self.edge = EdgePath(BLOCKS[1])
+        self.decoder = PartialDecoder(BLOCKS[2:]) if partial_decoder else None
+        self.reverse = ReverseAttention() if reverse_attention else None
+        self.lateral = nn.ModuleDict(
+            {str(level): nn.Sequential(*conv_bn(BLOCKS[level - 1] + 1, width, 3), nn.ReLU()) for level in LEVELS}
+        )
+        predicting = LEVELS[:-1] if reverse_attention else ()
+        self.predict = nn.ModuleDict({str(level): nn.Conv2d(width, 1, 3, padding=1) for level in predicting})
+        self.out_channels = BLOCKS[4] + len(LEVELS) * width + (self.decoder.out_channels if self.decoder else 0)
+
+    def trace(self, blocks: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the maps to fuse, (N, D_j, h_j, w_j), and the attention maps in (0, 1), (N, 1, h, w) by name.
+
+        Args:
+            blocks: C_1 to C_5, each (N, C_i, H/2^(i-1), W/2^(i-1)).
+        """
+        parts, maps = [blocks[4]], {}
+        prediction: Tensor | None = None
+        if self.decoder is not None:
+            prediction, decoded = self.decoder(*blocks[2:])
+            maps["global"] = torch.sigmoid(prediction)
+            parts.append(decoded * maps["global"])
+        edge = self.edge(blocks[1])
+        for level in LEVELS:
+            features = blocks[level - 1]
+            if self.reverse is not None and prediction is not None:
+                maps[f"reverse_{level}"] = self.reverse.attention(features, prediction)
+                features = features * maps[f"reverse_{level}"]
+            parts.append(self.lateral[str(level)](torch.cat([features, resize(edge, features)], dim=1)))
+            if prediction is not None and str(level) in self.predict:
+                prediction = self.predict[str(level)](parts[-1]) + resize(prediction, parts[-1])
+        return parts, maps
+
+    def forward(self, blocks: list[Tensor]) -> Tensor:
+        """Return the fused feature map at the size of C_5."""
+        parts, _ = self.trace(blocks)
+        return torch.cat([resize(part, blocks[4]) for part in parts], dim=1)
+
+
+@MODELS.register("vgg16_gcca")
+class VGG16GCCA(Model):
+    """The network of Fig. 1; its arguments give the rows of Table 1, whose model 1 they all switched off.
+
+    The names of the parameters in `features` are torchvision's. In training GCCA draws from torch's generator.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the input; the paper's is 3, RGB.
+        multi_feature: Fuse lateral outputs of blocks 2 to 5 (model 2).
+        gcca: Group convolutional channel attention in each of the five blocks (model 3).
+        partial_decoder: The decoder over blocks 3 to 5 (model 4); needs `multi_feature`.
+        reverse_attention: Reverse attention at blocks 5, 4, 3 (models 5 and 6); needs `partial_decoder`.
+        dropout: Rate at which values of the embedding are dropped in training.
+
+    Raises:
+        ValueError: A part without the one it needs.
+    """
+
+    input_size = (224, 224)
+    minimum_size = 32
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        in_channels: int = 3,
+        multi_feature: bool = True,
+        gcca: bool = True,
+        partial_decoder: bool = True,
+        reverse_attention: bool = True,
+        dropout: float = 0.001,
+    ) -> None:
+        super().__init__()
+        for name, part, need, there in (
+            ("partial_decoder", partial_decoder, "multi_feature", multi_feature),
+            ("reverse_attention", reverse_attention, "partial_decoder", partial_decoder),
+        ):
+            if part and not there:
+                raise ValueError(f"{name} needs {need}; switch {need} on or {name} off")
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.features = vgg16_features(in_channels)
+        self.attention = nn.ModuleList(GCCA(channels) if gcca else nn.Identity() for channels in BLOCKS)
+        self.fusion = Fusion(partial_decoder, reverse_attention) if multi_feature else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(self.fusion.out_channels if self.fusion else BLOCKS[4], num_classes)
+        nn.init.normal_(self.classifier.weight, 0, 0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward_blocks(self, x: Tensor) -> list[Tensor]:
+        """Return C_1 to C_5, each (N, C_i, H/2^(i-1), W/2^(i-1)), for images (N, C, H, W)."""
+        blocks: list[Tensor] = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                x = self.attention[len(blocks)](x)
+                blocks.append(x)
+            x = layer(x)
+        return [*blocks, self.attention[4](x)]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the fused feature map, (N, D, H/16, W/16), for images (N, C, H, W); D is 800, or 512 without fusion."""
+        blocks = self.forward_blocks(x)
+        return blocks[4] if self.fusion is None else self.fusion(blocks)
+
+    def forward_embedding(self, x: Tensor) -> Tensor:
+        """Return what the classifier sees of images (N, C, H, W), (N, D), without dropout; the joint loss takes it."""
+        self.check_input(x)
+        return self.forward_features(x).mean((2, 3))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K) for a feature map (N, D, h, w)."""
+        return self.classifier(self.dropout(features.mean((2, 3))))
+
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return reverse attention A_3 to A_5 and the sigmoid of the global map P_d, as far as they are switched on.
+
+        Args:
+            x: Images, (N, C, H, W).
+
+        Returns:
+            `reverse_3` (N, H/4, W/4), `reverse_4` (N, H/8, W/8), `reverse_5` (N, H/16, W/16) and `global` (N, H/4, W/4).
+        """
+        self.check_input(x)
+        if self.fusion is None:
+            return {}
+        _, maps = self.fusion.trace(self.forward_blocks(x))
+        return {name: maps[name].squeeze(1) for name in ("reverse_3", "reverse_4", "reverse_5", "global") if name in maps}
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The fusion, or the last block's attention where nothing is fused."""
+        return self.attention[4] if self.fusion is None else self.fusion
