@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import RecipeError
 from mien.preprocess import PreprocessSpec
@@ -100,8 +100,11 @@ class OptimPart(_Strict):
         lr: Peak learning rate.
         momentum: Momentum, or beta 1 of the Adam family.
         weight_decay: Decay of weights; biases and norms do not decay.
-        schedule: `cosine` to zero, or `constant`.
+        schedule: `cosine` to zero, `constant`, or `plateau`: lower when the selection split stops getting better.
         warmup_epochs: Epochs over which the rate rises linearly from a hundredth of the peak.
+        plateau_factor: What a plateau multiplies the rate with.
+        plateau_patience: Epochs without a better value before that.
+        plateau_metric: What must get better: `accuracy` or `loss` on the selection split.
         clip_norm: Largest norm of the whole gradient; 0 is off.
     """
 
@@ -109,9 +112,32 @@ class OptimPart(_Strict):
     lr: float = Field(gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup_epochs: float = Field(0.0, ge=0)
+    plateau_factor: float = Field(0.1, gt=0, lt=1)
+    plateau_patience: int = Field(10, ge=0)
+    plateau_metric: Literal["accuracy", "loss"] = "accuracy"
+
+    @model_validator(mode="after")
+    def _no_warmup_on_a_plateau(self) -> OptimPart:
+        if self.schedule == "plateau" and self.warmup_epochs:
+            raise ValueError("a plateau schedule has no warm-up; set warmup_epochs to 0")
+        return self
     clip_norm: float = Field(0.0, ge=0)
+
+
+class LossPart(_Strict):
+    """Which loss.
+
+    Attributes:
+        name: Registered name.
+        arguments: Its own arguments, such as `label_smoothing`.
+        lr: Peak learning rate of the loss's own parameters (class centers); they do not decay.
+    """
+
+    name: str = "cross_entropy"
+    arguments: dict[str, Any] = {}
+    lr: float = Field(0.1, gt=0)
 
 
 class TrainPart(_Strict):
@@ -120,7 +146,6 @@ class TrainPart(_Strict):
     Attributes:
         epochs: Passes over the training split.
         batch_size: Images a step, over all devices.
-        label_smoothing: Share of the target spread over all classes.
         ema_decay: Decay of the exponential moving average of the weights, a step; 0 is off. With it the average is what is
             selected and kept.
         compile: Compile the training step with torch.compile.
@@ -128,7 +153,6 @@ class TrainPart(_Strict):
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema_decay: float = Field(0.0, ge=0, lt=1)
     compile: bool = False
 
@@ -167,6 +191,7 @@ class Recipe(_Strict):
     data: DataPart
     preprocess: PreprocessPart
     augment: AugmentPart
+    loss: LossPart
     optim: OptimPart
     train: TrainPart
 

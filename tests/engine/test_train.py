@@ -14,6 +14,7 @@ from PIL import Image
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus, load_corpus
 from mien.engine import train
+from mien.engine.history import Epoch
 from mien.engine.train import default_fabric
 from mien.errors import CheckpointError, OutputError, RecipeError
 from mien.recipe import Recipe, load_recipe, recipe_names
@@ -121,6 +122,40 @@ def test_the_rate_warms_up_and_falls(tmp_path: Path, corpus: Corpus):
     assert rates[5] == pytest.approx(0, abs=1e-6)
     constant = load_recipe("sa_csp_ca/fer2013", TINY | {"optim.schedule": "constant", "optim.warmup_epochs": 0})
     assert {row.lr for row in train(constant, corpus, tmp_path / "flat").epochs} == {0.1}
+
+
+def test_a_plateau_lowers_the_rate_and_resumes(tmp_path: Path, corpus: Corpus):
+    """With a patience of 0 and a rate too low to learn, each epoch that is no better lowers the rate."""
+    changes = {"optim.schedule": "plateau", "optim.plateau_patience": 0, "optim.warmup_epochs": 0, "optim.lr": 1e-9}
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | changes | {"optim.plateau_factor": 0.5, "train.epochs": 4})
+    whole = [row.lr for row in train(recipe, corpus, tmp_path / "whole").epochs]
+    assert whole[0] == 1e-9
+    assert whole[-1] < 1e-9
+
+    def stop(row: Epoch, epochs: int) -> None:
+        if row.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, corpus, tmp_path / "stopped", on_epoch=stop)
+    assert [row.lr for row in train(recipe, corpus, tmp_path / "stopped").epochs] == whole
+
+
+def test_the_joint_loss_trains_its_centers(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"loss": {"name": "joint", "lr": 0.5}, "train.epochs": 1})
+    train(recipe, corpus, tmp_path / "run")
+    first = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["objective"]["loss.centers"]
+    assert first.shape == (7, 512)
+    again = load_recipe("sa_csp_ca/fer2013", TINY | {"loss": {"name": "joint", "lr": 1e-9}, "train.epochs": 1})
+    train(again, corpus, tmp_path / "still")
+    still = torch.load(tmp_path / "still" / "last.ckpt", weights_only=True)["objective"]["loss.centers"]
+    assert (first - still).abs().max() > 1e-4
+
+
+def test_mixup_needs_a_loss_that_takes_mixed_targets(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"augment.mixup": 0.2, "loss": {"name": "focal"}})
+    with pytest.raises(RecipeError, match=r"augment\.mixup"):
+        train(recipe, corpus, tmp_path / "run")
 
 
 def test_mixup_trains(tmp_path: Path, corpus: Corpus):

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from typing import Any
+
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mien.errors import RecipeError
+from mien.losses import Loss
+from mien.models import Model
 from mien.recipe import OptimPart, Recipe
 
 
-def create_optimizer(part: OptimPart, model: nn.Module) -> Optimizer:
-    """Return the optimiser of a recipe; biases, norms and what the model names do not decay.
+def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
+    """Return the optimiser of a recipe; biases, norms, what the model names and the loss's own parameters do not decay.
 
     Raises:
         RecipeError: timm knows no optimiser of this name.
     """
+    part = recipe.optim
+    groups = param_groups_weight_decay(model, part.weight_decay, no_weight_decay_list=model.no_weight_decay())
+    if own := list(loss.parameters()):
+        groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr})
     try:
-        return create_optimizer_v2(
-            model, opt=part.name, lr=part.lr, weight_decay=part.weight_decay, momentum=part.momentum, filter_bias_and_bn=True
-        )
+        return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum)
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"optim.name: {error}; timm.optim.list_optimizers() gives the names") from None
 
 
-def create_schedule(part: OptimPart, optimizer: Optimizer, steps_per_epoch: int, epochs: int) -> Scheduler:
-    """Return the schedule of a recipe; call its `step_update(n)` after n optimiser steps."""
-    steps = steps_per_epoch * epochs
-    floor = part.lr if part.schedule == "constant" else 0.0
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(steps, 1),
-        lr_min=floor,
-        warmup_t=round(part.warmup_epochs * steps_per_epoch),
-        warmup_lr_init=part.lr / 100,
-        t_in_epochs=False,
-    )
+def create_schedule(part: OptimPart, optimizer: Optimizer, steps_per_epoch: int, epochs: int) -> Scheduler | None:
+    """Return the schedule of a recipe, or None for a plateau's; call its `step_update(n)` after n optimiser steps."""
+    warmup: dict[str, Any] = {"warmup_lr_init": part.lr / 100, "warmup_t": round(part.warmup_epochs * steps_per_epoch)}
+    steps = max(steps_per_epoch * epochs, 1)
+    if part.schedule == "cosine":
+        return CosineLRScheduler(optimizer, t_initial=steps, t_in_epochs=False, **warmup)
+    if part.schedule == "constant":
+        return StepLRScheduler(optimizer, decay_t=steps, decay_rate=1.0, t_in_epochs=False, **warmup)
+    return None
+
+
+def create_plateau(part: OptimPart, optimizer: Optimizer) -> ReduceLROnPlateau | None:
+    """Return the plateau schedule of a recipe, or None for another; call its `step(metric)` after each epoch."""
+    if part.schedule != "plateau":
+        return None
+    mode = "max" if part.plateau_metric == "accuracy" else "min"
+    return ReduceLROnPlateau(optimizer, mode, part.plateau_factor, part.plateau_patience, threshold=0.0, eps=0.0)
 
 
 def create_average(recipe: Recipe, model: nn.Module) -> ModelEmaV3 | None:

@@ -28,7 +28,8 @@ from mien.augment import Augment
 from mien.checkpoint import save_checkpoint
 from mien.datasets import Corpus
 from mien.engine.history import Epoch, write_history
-from mien.engine.optim import create_average, create_optimizer, create_schedule
+from mien.engine.objective import create_objective
+from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
 from mien.errors import CheckpointError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -119,12 +120,14 @@ class _Run:
         rows = corpus.where(recipe.data.select)
         self.val_inputs = torch.from_numpy(preprocess(list(corpus.images[rows]), self.spec))
         self.val_target = torch.from_numpy(corpus.target[rows])
-        self.average = create_average(recipe, fabric.to_device(model))
-        self.plain = model
-        optimizer = create_optimizer(recipe.optim, model)
+        self.plain = create_objective(recipe, model)
+        fabric.to_device(self.plain)
+        self.average = create_average(recipe, self.plain.model)
+        optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
-        wrapped: Any = torch.compile(model) if recipe.train.compile else model
-        self.model, self.optimizer = fabric.setup(wrapped, optimizer)
+        self.plateau = create_plateau(recipe.optim, optimizer)
+        wrapped: Any = torch.compile(self.plain) if recipe.train.compile else self.plain
+        self.objective, self.optimizer = fabric.setup(wrapped, optimizer)
         self.augment = fabric.to_device(Augment(recipe.augment, self.spec))
         self.mixup = _mixup(recipe, len(self.classes))
 
@@ -135,6 +138,8 @@ class _Run:
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
         val_loss, val_accuracy = self._evaluate()
         lr = self.optimizer.param_groups[0]["lr"]
+        if self.plateau is not None:
+            self.plateau.step(val_loss if self.recipe.optim.plateau_metric == "loss" else val_accuracy)
         return Epoch(number, lr, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - start, rate)
 
     def _fit(self, number: int, on_step: Callable[[int, int, int], None] | None) -> tuple[float, float]:
@@ -145,14 +150,15 @@ class _Run:
         size = self.recipe.train.batch_size
         local = size // self.fabric.world_size
         sums = torch.zeros(2, device=self.images.device)
-        self.model.train()
+        self.objective.train()
         for step in range(self.steps):
             first = step * size + self.fabric.global_rank * local
             sums += self._step(order[first : first + local])
             done = (number - 1) * self.steps + step + 1
-            self.schedule.step_update(done)
+            if self.schedule is not None:
+                self.schedule.step_update(done)
             if self.average is not None:
-                self.average.update(self.plain, step=done)
+                self.average.update(self.plain.model, step=done)
             if on_step is not None:
                 on_step(number, step + 1, self.steps)
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
@@ -161,17 +167,12 @@ class _Run:
     def _step(self, rows: Tensor) -> Tensor:
         """Return the loss and the accuracy of one optimiser step."""
         inputs, target = self.augment(self.images[rows]), self.target[rows]
-        if self.mixup is not None:
-            inputs, mixed = self.mixup(inputs, target)
-        else:
-            mixed = target
-        logits = self.model(inputs)
-        smoothing = 0.0 if self.mixup is not None else self.recipe.train.label_smoothing
-        loss = F.cross_entropy(logits.float(), mixed, label_smoothing=smoothing)
+        inputs, mixed = (inputs, target) if self.mixup is None else self.mixup(inputs, target)
+        loss, logits = self.objective(inputs, mixed)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.recipe.optim.clip_norm:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.recipe.optim.clip_norm)
+            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.recipe.optim.clip_norm)
         self.optimizer.step()
         return torch.stack([loss.detach(), (logits.argmax(1) == target).float().mean()])
 
@@ -185,7 +186,7 @@ class _Run:
         return F.cross_entropy(logits, self.val_target).item(), accuracy
 
     def _kept(self) -> nn.Module:
-        return self.plain if self.average is None else self.average.module
+        return self.plain.model if self.average is None else self.average.module
 
     def begin(self) -> None:
         """Write the recipe: a folder that cannot be written is found out before any work is done."""
@@ -203,9 +204,10 @@ class _Run:
         state = {
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.fingerprint,
-            "model": self.plain.state_dict(),
+            "objective": self.plain.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "history": [asdict(row) for row in history],
         }
         buffer = io.BytesIO()
@@ -225,10 +227,12 @@ class _Run:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
             _refuse(path, "belongs to a run of another recipe or on other data")
-        self.plain.load_state_dict(state["model"])
+        self.plain.load_state_dict(state["objective"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
         return [Epoch(**row) for row in state["history"]]
 
     def _info(self, best: Epoch) -> ModelInfo:
@@ -253,7 +257,7 @@ def _tensors(corpus: Corpus, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
 def _mixup(recipe: Recipe, classes: int) -> Mixup | None:
     if not recipe.augment.mixup:
         return None
-    return Mixup(mixup_alpha=recipe.augment.mixup, label_smoothing=recipe.train.label_smoothing, num_classes=classes)
+    return Mixup(mixup_alpha=recipe.augment.mixup, label_smoothing=0.0, num_classes=classes)
 
 
 def _best(history: list[Epoch]) -> Epoch:

@@ -1,0 +1,64 @@
+"""What one training step computes: a network and its loss as one module, so that compiling and DDP see both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mien.errors import RecipeError
+from mien.losses import Loss, create_loss
+from mien.models import Model
+from mien.recipe import Recipe
+
+
+class Objective(nn.Module):
+    """Images and targets in, loss and logits out.
+
+    A loss that reads embeddings gets the mean of the last feature map over its positions, (N, D).
+
+    Args:
+        model: The network.
+        loss: The loss; its own parameters (class centers) are trained with the network's.
+    """
+
+    model: Model
+    loss: Loss
+
+    def __init__(self, model: Model, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and the logits (N, K) of images (N, C, H, W)."""
+        if not self.loss.needs_features:
+            logits = self.model(inputs)
+            return self.loss(logits, target), logits
+        features = self.model.forward_features(inputs)  # (N, D, h, w)
+        logits = self.model.forward_head(features)
+        return self.loss(logits, target, features.mean((2, 3))), logits
+
+
+def create_objective(recipe: Recipe, model: Model) -> Objective:
+    """Return a network with the loss of its recipe.
+
+    Raises:
+        RecipeError: The recipe mixes images, which needs a loss that takes distributions, with another loss.
+        UnknownNameError: No such loss.
+        MienError: An argument the loss does not take.
+    """
+    part = recipe.loss
+    if recipe.augment.mixup and part.name not in ("cross_entropy", "soft_cross_entropy"):
+        raise RecipeError(f"augment.mixup gives mixed targets, which the loss {part.name} does not take; set it to 0")
+    loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **part.arguments)
+    return Objective(model, loss)
+
+
+@torch.no_grad()
+def _num_features(model: Model) -> int:
+    """Return the channels D of a network's last feature map; its mean over positions is the embedding losses see."""
+    training = model.training
+    side = model.minimum_size
+    features = model.eval().forward_features(torch.zeros(1, model.in_channels, side, side))
+    model.train(training)
+    return features.shape[1]
