@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
@@ -49,7 +49,7 @@ def create_plateau(part: OptimPart, optimizer: Optimizer) -> ReduceLROnPlateau |
     """Return the plateau schedule of a recipe, or None for another; call its `step(metric)` after each epoch."""
     if part.schedule != "plateau":
         return None
-    mode = "max" if part.plateau_metric == "accuracy" else "min"
+    mode: Literal["min", "max"] = "max" if part.plateau_metric == "accuracy" else "min"
     return ReduceLROnPlateau(optimizer, mode, part.plateau_factor, part.plateau_patience, threshold=0.0, eps=0.0)
 
 
