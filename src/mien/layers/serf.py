@@ -15,8 +15,8 @@ from torch.nn import functional as F
 def serf(x: Tensor) -> Tensor:
     """Return `x erf(ln(1 + e^x))`, same shape.
 
-    >>> serf(torch.tensor([-100.0, 0.0, 100.0]))
-    tensor([-0., 0., 100.])
+    >>> serf(torch.tensor([0.0, 100.0]))
+    tensor([  0., 100.])
     """
     return x * torch.erf(F.softplus(x))
 

@@ -63,7 +63,9 @@ class Model(nn.Module):
                 f"convert them, or create the network with in_channels"
             )
         if shape[2] < least or shape[3] < least:
-            raise MienError(f"images of {shape[2]}x{shape[3]} px are too small for this network; resize to {least}x{least} or more")
+            raise MienError(
+                f"images of {shape[2]}x{shape[3]} px are too small for this network; resize to {least}x{least} or more"
+            )
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a new one, not trained yet, for another number of classes.
@@ -117,7 +119,7 @@ class TimmModel(Model):
         self.in_channels = in_channels
         self.input_size = input_size
         self.fixed_size = fixed_size
-        stages = getattr(backbone, "feature_info", None) or [{"reduction": 1}]
+        stages: Any = getattr(backbone, "feature_info", None) or [{"reduction": 1}]
         self.minimum_size = stages[-1]["reduction"]  # the total stride
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -137,8 +139,8 @@ class TimmModel(Model):
         super().check_input(x)
         if self.fixed_size and tuple(x.shape[2:]) != self.input_size:
             raise MienError(
-                f"this network takes images of {self.input_size[0]}x{self.input_size[1]} px only, got {x.shape[2]}x{x.shape[3]}; "
-                f"resize them, or create the network with input_size"
+                f"this network takes images of {self.input_size[0]}x{self.input_size[1]} px only, "
+                f"got {x.shape[2]}x{x.shape[3]}; resize them, or create the network with input_size"
             )
 
     def reset_classifier(self, num_classes: int) -> None:

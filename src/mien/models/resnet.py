@@ -1,0 +1,67 @@
+"""resnet50, resnet50_se, resnet50_cbam: ResNet-50 and its two attentive relatives, which the papers compare with.
+
+Papers: He et al. 2016 (resnet50: 23,522,375 parameters at 7 classes and 3 channels); Hu et al. 2018 (SE-ResNet-50); Woo et
+al. 2018 (CBAM inside each bottleneck, before the addition). The networks are timm's; the CBAM is `mien.layers.cbam`. They are
+designed for 224x224 px and take any size from 32 px; `stem="small"` suits faces of about 48 to 64 px better
+(`mien.layers.stem`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mien.layers.cbam import CBAM, spatial_maps
+from mien.layers.stem import fit_stem
+from mien.models.contract import MODELS, TimmModel
+
+
+class ResNet(TimmModel):
+    """A ResNet of timm.
+
+    Args:
+        variant: timm's name of it.
+        num_classes: Classes K.
+        in_channels: Channels of the input.
+        stem: `imagenet`, or `small` for faces of about 48 to 64 px.
+        **arguments: timm's own arguments.
+
+    Raises:
+        ValueError: No such stem.
+    """
+
+    def __init__(self, variant: str, num_classes: int, in_channels: int, stem: str, **arguments: Any) -> None:
+        import timm
+
+        network = timm.create_model(variant, num_classes=num_classes, in_chans=in_channels, **arguments)
+        fit_stem(network, stem)
+        super().__init__(network, in_channels, (224, 224) if stem == "imagenet" else (48, 48))
+
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the spatial map of each bottleneck's CBAM, `layer1.0` to `layer4.2`; nothing without CBAM."""
+        self.check_input(x)
+        return spatial_maps(self.backbone, lambda: self.forward_features(x))
+
+
+@MODELS.register("resnet50")
+def resnet50(num_classes: int = 7, in_channels: int = 3, stem: str = "imagenet") -> ResNet:
+    """Return ResNet-50."""
+    return ResNet("resnet50", num_classes, in_channels, stem)
+
+
+@MODELS.register("resnet50_se")
+def resnet50_se(num_classes: int = 7, in_channels: int = 3, stem: str = "imagenet") -> ResNet:
+    """Return ResNet-50 with squeeze and excitation in each bottleneck."""
+    return ResNet("seresnet50", num_classes, in_channels, stem)
+
+
+@MODELS.register("resnet50_cbam")
+def resnet50_cbam(num_classes: int = 7, in_channels: int = 3, stem: str = "imagenet") -> ResNet:
+    """Return ResNet-50 with CBAM in each bottleneck."""
+    return ResNet("resnet50", num_classes, in_channels, stem, block_args={"attn_layer": _cbam})
+
+
+def _cbam(channels: int, **placement: Any) -> CBAM:
+    """Return a CBAM, without the device and type that newer timm passes on."""
+    return CBAM(channels)

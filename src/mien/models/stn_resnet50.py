@@ -1,0 +1,60 @@
+"""stn_resnet50: a spatial transformer in front of ResNet-50.
+
+Paper: Khoirullah et al., "Facial Expression Recognition Using Convolutional Neural Network with Attention Module", Figs. 4-5
+and Table IV. ResNet-50 is timm's, unchanged and under timm's names in `backbone`, so that ImageNet's weights load into it.
+The paper names neither the size of the images nor the rest of the localisation network: ours takes 224x224 px in three
+channels, as ImageNet's weights expect (any size from 32 px will do), and `mien.layers.spatial_transformer` says how it
+localises.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mien.layers.spatial_transformer import SpatialTransformer
+from mien.layers.stem import fit_stem
+from mien.models.contract import MODELS, TimmModel
+
+
+@MODELS.register("stn_resnet50")
+class STNResNet50(TimmModel):
+    """The network of Fig. 5.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the input.
+        attention: Keep the spatial transformer; without it this is `resnet50`.
+        stem: `imagenet`, or `small` for faces of about 48 to 64 px.
+
+    Raises:
+        ValueError: No such stem.
+    """
+
+    def __init__(self, num_classes: int = 7, in_channels: int = 3, attention: bool = True, stem: str = "imagenet") -> None:
+        import timm
+
+        network = timm.create_model("resnet50", num_classes=num_classes, in_chans=in_channels)
+        fit_stem(network, stem)
+        super().__init__(network, in_channels, (224, 224) if stem == "imagenet" else (48, 48))
+        self.transformer = SpatialTransformer(in_channels) if attention else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the feature map (N, 2048, H/32, W/32), sizes rounded up, for images (N, C, H, W)."""
+        return self.backbone.forward_features(self.transformer(x))
+
+    def theta(self, x: Tensor) -> Tensor:
+        """Return the affine maps (N, 2, 3) from output to input coordinates, both in [-1, 1]: the box the transformer samples.
+
+        The identity without the transformer.
+        """
+        self.check_input(x)
+        if isinstance(self.transformer, SpatialTransformer):
+            return self.transformer.theta(x)
+        return x.new_tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(x), 2, 3)
+
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return how much of each pixel the transformer reads, (N, H, W); nothing without it."""
+        self.check_input(x)
+        if isinstance(self.transformer, SpatialTransformer):
+            return {"spatial_transformer": self.transformer.coverage(x)}
+        return {}

@@ -1,0 +1,26 @@
+"""vggface: the VGG-16 face network, a baseline of the stn_resnet50 paper.
+
+Paper: Parkhi et al. 2015, "Deep Face Recognition", Table 3, network D: VGG-16 without batch norm, dropout 0.5 behind the two
+hidden layers of 4,096. With its own 2,622 identities it has 145.0 M parameters, at 7 classes 134,289,223. The network is
+timm's; its weights are not the identities' but new. Designed for 224x224 px; takes any size from 32 px.
+"""
+
+from __future__ import annotations
+
+from mien.models.contract import MODELS, TimmModel
+
+
+@MODELS.register("vggface")
+class VGGFace(TimmModel):
+    """VGG-16 as Parkhi et al. trained it on faces.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the input.
+    """
+
+    def __init__(self, num_classes: int = 7, in_channels: int = 3) -> None:
+        import timm
+
+        network = timm.create_model("vgg16", num_classes=num_classes, in_chans=in_channels, drop_rate=0.5)
+        super().__init__(network, in_channels, (224, 224))
