@@ -112,9 +112,9 @@ class TimmModel(Model):
         fixed_size: Whether it takes no other size.
     """
 
-    def __init__(self, backbone: nn.Module, in_channels: int, input_size: tuple[int, int], fixed_size: bool = False) -> None:
+    def __init__(self, backbone: Any, in_channels: int, input_size: tuple[int, int], fixed_size: bool = False) -> None:
         super().__init__()
-        self.backbone: Any = backbone
+        self.backbone = backbone
         self.num_classes = self.backbone.num_classes
         self.in_channels = in_channels
         self.input_size = input_size
