@@ -118,12 +118,13 @@ class OptimPart(_Strict):
     plateau_patience: int = Field(10, ge=0)
     plateau_metric: Literal["accuracy", "loss"] = "accuracy"
 
+    clip_norm: float = Field(0.0, ge=0)
+
     @model_validator(mode="after")
     def _no_warmup_on_a_plateau(self) -> OptimPart:
         if self.schedule == "plateau" and self.warmup_epochs:
             raise ValueError("a plateau schedule has no warm-up; set warmup_epochs to 0")
         return self
-    clip_norm: float = Field(0.0, ge=0)
 
 
 class LossPart(_Strict):

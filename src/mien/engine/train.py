@@ -77,7 +77,7 @@ def train(
         CheckpointError: The folder holds another run.
         OutputError: The folder cannot be written.
     """
-    run = _Run(recipe, corpus, out, fabric or default_fabric())
+    run = Run(recipe, corpus, out, fabric or default_fabric())
     history = run.resume()
     run.begin()
     writer = SummaryWriter(str(out), purge_step=len(history) + 1) if run.fabric.is_global_zero else None
@@ -100,7 +100,7 @@ def default_fabric(devices: int | str = 1, precision: str | None = None) -> Fabr
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
 
 
-class _Run:
+class Run:
     """The objects of one run; `epoch` advances them, `save` and `resume` keep them."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, fabric: Fabric) -> None:
@@ -134,7 +134,7 @@ class _Run:
     def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
         start = time.perf_counter()
-        loss, accuracy = self._fit(number, on_step)
+        loss, accuracy = self.fit(number, on_step)
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
         val_loss, val_accuracy = self._evaluate()
         lr = self.optimizer.param_groups[0]["lr"]
@@ -142,7 +142,8 @@ class _Run:
             self.plateau.step(val_loss if self.recipe.optim.plateau_metric == "loss" else val_accuracy)
         return Epoch(number, lr, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - start, rate)
 
-    def _fit(self, number: int, on_step: Callable[[int, int, int], None] | None) -> tuple[float, float]:
+    def fit(self, number: int, on_step: Callable[[int, int, int], None] | None = None) -> tuple[float, float]:
+        """Train one pass; return the mean loss and accuracy of its steps."""
         seed = self.recipe.seed * 100_003 + number
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
