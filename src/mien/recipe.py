@@ -117,7 +117,6 @@ class OptimPart(_Strict):
     plateau_factor: float = Field(0.1, gt=0, lt=1)
     plateau_patience: int = Field(10, ge=0)
     plateau_metric: Literal["accuracy", "loss"] = "accuracy"
-
     clip_norm: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")

@@ -46,10 +46,29 @@ def test_models_lists_the_bundled_ones(tiny_onnx: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(weights, "FOLDER", tiny_onnx.parent)
     weights.card_path(tiny_onnx).write_text(json.dumps({"parameters": 1_900_000}))
     out = run("models").output
-    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "Architectures to train"):
+    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "MACs"):
         assert word in out
 
 
 def test_models_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'mien[train]'" in run("models").output
+
+
+def test_a_network_is_shown_row_by_row() -> None:
+    """The rows of sa_csp_ca's Table 1, with the paper's own counts."""
+    out = run("models", "sa_csp_ca", "--layers").output
+    for count in ("88", "19", "1,260", "5,204", "12,864", "85,068", "430,884", "1,076,588", "262,144", "32,263", "1,906,382"):
+        assert f" {count} " in out
+
+
+def test_networks_are_listed_with_their_cost() -> None:
+    out = run("models").output
+    assert "resemotenet" in out
+    assert "80,238,599" in out
+    assert "23,522,375" in run("models", "resnet50").output
+
+
+def test_layers_need_a_name() -> None:
+    assert "name it" in str(run("models", "--layers").exception)
+    assert "did you mean 'sa_csp_ca'" in str(run("models", "sa_csp").exception)

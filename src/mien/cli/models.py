@@ -8,28 +8,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.errors import CheckpointError
+from mien.errors import CheckpointError, InputError, require
 
 if TYPE_CHECKING:
-    from mien.model_info import ModelInfo
-
-
-def models() -> None:
-    """List the bundled models and the architectures that can be trained."""
-    from rich.console import Console
     from rich.table import Table
 
+    from mien.model_info import ModelInfo
+    from mien.models import Model
+    from mien.models.cost import Cost
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this network; timm/<name> is one too.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="The network row by row.")] = False,
+) -> None:
+    """List the bundled models, and the networks that can be trained with what they cost."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if name is not None:
+        console.print(_layers(name) if layers else _costs([name]))
+    elif layers:
+        raise InputError("--layers shows one network; name it: mien models sa_csp_ca --layers")
+    else:
+        console.print(_bundled())
+        console.print(_architectures(), markup=False)
+
+
+def _bundled() -> Table:
     from mien import weights
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("Name", no_wrap=True)
-    for heading in ("Network", "Classes", "Parameters", "Measured accuracy"):
-        table.add_column(heading, overflow="fold")
+    table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
     for name, path in weights.bundled().items():
         table.add_row(name, *_summary(_read_info(path), weights.read_card(path)))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(_architectures(), soft_wrap=True, markup=False)
+    return table
+
+
+def _table(first: str, *headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def _summary(info: ModelInfo, card: dict[str, Any]) -> list[str]:
@@ -44,14 +66,54 @@ def _has_accuracy(figures: Any) -> bool:
     return isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
 
 
-def _architectures() -> str:
+def _architectures() -> Table | str:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        return "Architectures to train: pip install 'mien[train]'"
+        return "Networks to train: pip install 'mien[train]'"
     from mien.models import names
 
-    return f"Architectures to train: {', '.join(names())}"
+    return _costs(names())
+
+
+def _costs(names: list[str]) -> Table:
+    """Return a row a network: what one image of its own size costs, at 7 classes."""
+    from mien.models.cost import model_cost
+
+    table = _table("Network", "Input", "Parameters", "MACs", "Activations")
+    for name in names:
+        cost = model_cost(_blank(name))
+        table.add_row(name, _shape(cost.input_shape), f"{cost.parameters:,}", *_work(cost))
+    return table
+
+
+def _layers(name: str) -> Table:
+    """Return a row a layer, as Table 1 of sa_csp_ca's paper prints them, and the sum."""
+    from mien.models.cost import layer_costs, model_cost
+
+    model = _blank(name)
+    table = _table("Layer", "Operator", "Input", "Output", "Parameters", "MACs", "Activations")
+    for cost in [*layer_costs(model), model_cost(model)]:
+        shapes = _shape(cost.input_shape), _shape(cost.output_shape)
+        table.add_row(cost.name or "total", cost.operator, *shapes, f"{cost.parameters:,}", *_work(cost))
+    return table
+
+
+def _blank(name: str) -> Model:
+    """Return a network without memory: shapes are all that is asked of it."""
+    torch = require("torch", "train")
+    from mien.models import create_model
+
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _work(cost: Cost) -> tuple[str, str]:
+    return f"{cost.macs / 1e6:,.1f} M", f"{cost.activation_bytes / 2**20:,.2f} MiB"
 
 
 def info(
