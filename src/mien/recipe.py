@@ -29,10 +29,14 @@ class ModelPart(_Strict):
     Attributes:
         name: Registered name.
         arguments: Its own arguments, ablations among them.
+        start: Weights to start from: `imagenet`, or a file (see `mien.transfer`); None starts from nothing.
+        frozen: Modules, by name or by the beginning of it, that are not trained.
     """
 
     name: str
     arguments: dict[str, Any] = {}
+    start: str | None = None
+    frozen: list[str] = []
 
 
 class DataPart(_Strict):
@@ -106,6 +110,7 @@ class OptimPart(_Strict):
         plateau_patience: Epochs without a better value before that.
         plateau_metric: What must get better: `accuracy` or `loss` on the selection split.
         clip_norm: Largest norm of the whole gradient; 0 is off.
+        layer_decay: Factor the rate falls by from each layer to the one below it; 1 is off.
     """
 
     name: str
@@ -118,6 +123,7 @@ class OptimPart(_Strict):
     plateau_patience: int = Field(10, ge=0)
     plateau_metric: Literal["accuracy", "loss"] = "accuracy"
     clip_norm: float = Field(0.0, ge=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _no_warmup_on_a_plateau(self) -> OptimPart:

@@ -44,7 +44,7 @@ def train(
         torch.set_num_threads(threads)
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = default_fabric(devices, precision)
-        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step)
+        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
     if not fabric.is_global_zero:
         return
     typer.echo(f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}; kept in {out}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from mien.errors import RecipeError
 from mien.losses import Loss, create_loss
 from mien.models import Model
 from mien.recipe import Recipe
+from mien.registry import nearest
 
 
 class Objective(nn.Module):
@@ -19,15 +22,27 @@ class Objective(nn.Module):
     Args:
         model: The network.
         loss: The loss; its own parameters (class centers) are trained with the network's.
+        frozen: Modules of the network, by name or by the beginning of it, that are not trained.
+
+    Raises:
+        RecipeError: A name in `frozen` begins no module's.
     """
 
     model: Model
     loss: Loss
 
-    def __init__(self, model: Model, loss: Loss) -> None:
+    def __init__(self, model: Model, loss: Loss, frozen: Sequence[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        self.frozen = _freeze(model, frozen)
+
+    def train(self, mode: bool = True) -> Objective:
+        """Switch to training, but leave what is frozen in evaluation: its batch norms keep their statistics."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the logits (N, K) of images (N, C, H, W)."""
@@ -51,7 +66,21 @@ def create_objective(recipe: Recipe, model: Model) -> Objective:
     if recipe.augment.mixup and part.name not in ("cross_entropy", "soft_cross_entropy"):
         raise RecipeError(f"augment.mixup gives mixed targets, which the loss {part.name} does not take; set it to 0")
     loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **part.arguments)
-    return Objective(model, loss)
+    return Objective(model, loss, recipe.model.frozen)
+
+
+def _freeze(model: Model, prefixes: Sequence[str]) -> list[nn.Module]:
+    """Stop the training of all modules whose names begin so, and return them."""
+    frozen: list[nn.Module] = []
+    for prefix in prefixes:
+        found = [module for name, module in model.named_modules() if name == prefix or name.startswith(f"{prefix}.")]
+        if not found:
+            tops = [name for name, _ in model.named_modules() if name and name.count(".") < 2]
+            raise RecipeError(f"model.frozen: no module is called {prefix!r}{nearest(prefix, tops)}")
+        frozen += found
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen
 
 
 @torch.no_grad()

@@ -25,13 +25,35 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
         RecipeError: timm knows no optimiser of this name.
     """
     part = recipe.optim
-    groups = param_groups_weight_decay(model, part.weight_decay, no_weight_decay_list=model.no_weight_decay())
+    groups = _groups(part, model)
     if own := list(loss.parameters()):
         groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr})
     try:
         return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum)
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"optim.name: {error}; timm.optim.list_optimizers() gives the names") from None
+
+
+def _groups(part: OptimPart, model: Model) -> list[dict[str, Any]]:
+    """Return the network's parameters by weight decay and, with layer decay, each layer's with its own rate."""
+    groups = param_groups_weight_decay(model, part.weight_decay, no_weight_decay_list=model.no_weight_decay())
+    if part.layer_decay == 1:
+        return groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers = list(dict.fromkeys(_layer(model, name) for name in names.values()))  # in the order they are built
+    split: dict[tuple[int, int], dict[str, Any]] = {}
+    for number, group in enumerate(groups):
+        for parameter in group["params"]:
+            depth = layers.index(_layer(model, names[id(parameter)]))
+            rate = part.lr * part.layer_decay ** (len(layers) - 1 - depth)
+            split.setdefault((number, depth), group | {"params": [], "lr": rate})["params"].append(parameter)
+    return list(split.values())
+
+
+def _layer(model: Model, name: str) -> str:
+    """Return the layer a parameter belongs to: a top module, or an entry of a numbered one, such as `blocks.2`."""
+    top, *rest = model.published_name(name).split(".")
+    return f"{top}.{rest[0]}" if rest and rest[0].isdigit() else top
 
 
 def create_schedule(part: OptimPart, optimizer: Optimizer, steps_per_epoch: int, epochs: int) -> Scheduler | None:

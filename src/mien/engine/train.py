@@ -36,6 +36,7 @@ from mien.models import create_model
 from mien.preprocess import preprocess
 from mien.provenance import current_commit
 from mien.recipe import Recipe
+from mien.transfer import Transfer, start_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def train(
     fabric: Fabric | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
+    on_start: Callable[[Transfer], None] | None = None,
 ) -> TrainResult:
     """Train, or go on training, a recipe into a folder.
 
@@ -71,6 +73,7 @@ def train(
         fabric: Devices and precision; by default the GPU in bfloat16 where there is one, else the CPU in float32.
         on_epoch: Called with each finished epoch and the number of epochs of the run, by the first process only.
         on_step: Called with the number of the epoch, the steps done in it and the steps of an epoch.
+        on_start: Called, by the first process, with what a start from other weights loaded, if the recipe has one.
 
     Raises:
         RecipeError: The recipe does not fit the corpus.
@@ -80,6 +83,8 @@ def train(
     run = Run(recipe, corpus, out, fabric or default_fabric())
     history = run.resume()
     run.begin()
+    if on_start is not None and run.transfer is not None and run.fabric.is_global_zero:
+        on_start(run.transfer)
     writer = SummaryWriter(str(out), purge_step=len(history) + 1) if run.fabric.is_global_zero else None
     for number in range(len(history) + 1, recipe.train.epochs + 1):
         history.append(run.epoch(number, on_step))
@@ -110,6 +115,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.spec = recipe.preprocess.spec()
         model = create_model(recipe.model.name, num_classes=len(self.classes), **recipe.model.arguments)
+        self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
         if model.in_channels != self.spec.channels:
             raise RecipeError(f"preprocess.channels is {self.spec.channels}, {recipe.model.name} takes {model.in_channels}")
         rows = corpus.where(recipe.data.train)

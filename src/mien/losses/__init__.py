@@ -1,4 +1,4 @@
-"""Losses by name: `create_loss("joint", num_features=801)`; a pure function and a thin module a file, (logits, target) order.
+"""Losses by name: `create_loss("joint", num_features=800)`; a pure function and a thin module a file, (logits, target) order.
 
 `center` and `island` are terms without a softmax: they shape the embedding and leave the classifier as it is. `joint` adds the
 softmax (and, with `pair_weight=0`, is softmax with center loss).

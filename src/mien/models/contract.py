@@ -25,6 +25,7 @@ class Model(nn.Module):
         input_size: Height and width the network was designed for, px; larger ones and most smaller ones do as well.
         minimum_size: Least height and width, px: below it, a layer of stride 2 would be left with a single position.
         classifier: The layer that gives the logits, linear or convolutional.
+        imagenet: Name of torchvision's ImageNet weights that fit it, at least in part; None if there are none.
     """
 
     num_classes: int
@@ -32,6 +33,7 @@ class Model(nn.Module):
     input_size: tuple[int, int]
     minimum_size: int
     classifier: nn.Linear | nn.Conv2d
+    imagenet: str | None = None
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, D, h, w) for images (N, C, H, W)."""
@@ -82,6 +84,10 @@ class Model(nn.Module):
             new = nn.Linear(old.in_features, num_classes)
         self.classifier = new.to(old.weight)
         self.num_classes = num_classes
+
+    def published_name(self, name: str) -> str:
+        """Return what published weights call one of this network's parameters."""
+        return name
 
     def no_weight_decay(self) -> set[str]:
         """Return names of parameters that must not decay, beside biases and norms."""
@@ -154,6 +160,10 @@ class TimmModel(Model):
         self.backbone.reset_classifier(num_classes)
         self.backbone.to(like)
         self.num_classes = num_classes
+
+    def published_name(self, name: str) -> str:
+        """Return timm's name of a parameter, torchvision's too for the networks both have."""
+        return name.removeprefix("backbone.")
 
     def no_weight_decay(self) -> set[str]:
         """Return names of parameters that must not decay: those timm lists and the slopes of PReLU (He et al. 2015)."""

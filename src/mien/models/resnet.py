@@ -31,6 +31,8 @@ class ResNet(TimmModel):
         ValueError: No such stem.
     """
 
+    imagenet = "ResNet50_Weights.IMAGENET1K_V1"
+
     def __init__(self, variant: str, num_classes: int, in_channels: int, stem: str, **arguments: Any) -> None:
         import timm
 

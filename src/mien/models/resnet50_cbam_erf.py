@@ -11,6 +11,7 @@ shortcut (Res2Net's); no training recipe is named at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,8 @@ class ResNet50CBAMERF(TimmModel):
         ValueError: An argument is none of these.
     """
 
+    imagenet = "ResNet50_Weights.IMAGENET1K_V1"
+
     def __init__(
         self,
         num_classes: int = 7,
@@ -68,6 +71,10 @@ class ResNet50CBAMERF(TimmModel):
                 for i, block in enumerate(stage):
                     stage[i] = nn.Sequential(block, ATTENTIONS[attention](block.conv3.out_channels))
         super().__init__(network, in_channels, (48, 48) if stem == "small" else (224, 224))
+
+    def published_name(self, name: str) -> str:
+        """Return torchvision's name of a parameter: here each bottleneck stands before its attention in a pair."""
+        return re.sub(r"^(layer\d\.\d+)\.0\.", r"\1.", super().published_name(name))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """Return the 16 spatial maps, `layer1.0` (N, H/2, W/2) to `layer4.2` (N, H/16, W/16); nothing without attention."""

@@ -30,6 +30,8 @@ class STNResNet50(TimmModel):
         ValueError: No such stem.
     """
 
+    imagenet = "ResNet50_Weights.IMAGENET1K_V1"
+
     def __init__(self, num_classes: int = 7, in_channels: int = 3, attention: bool = True, stem: str = "imagenet") -> None:
         import timm
 

@@ -28,6 +28,7 @@ class VGG16(Model):
 
     input_size = (224, 224)
     minimum_size = 16
+    imagenet = "VGG16_Weights.IMAGENET1K_V1"
 
     def __init__(self, num_classes: int = 7, in_channels: int = 3, dropout: float = 0.001) -> None:
         super().__init__()

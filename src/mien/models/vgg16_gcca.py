@@ -111,6 +111,7 @@ class VGG16GCCA(Model):
 
     input_size = (224, 224)
     minimum_size = 32
+    imagenet = "VGG16_Weights.IMAGENET1K_V1"
 
     def __init__(
         self,

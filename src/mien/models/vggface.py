@@ -19,6 +19,8 @@ class VGGFace(TimmModel):
         in_channels: Channels of the input.
     """
 
+    imagenet = "VGG16_Weights.IMAGENET1K_V1"
+
     def __init__(self, num_classes: int = 7, in_channels: int = 3) -> None:
         import timm
 

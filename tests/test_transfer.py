@@ -1,0 +1,224 @@
+"""Starts from files of the real formats, with made-up numbers in them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from mien.checkpoint import save_checkpoint
+from mien.datasets import Corpus, load_corpus
+from mien.engine.objective import create_objective
+from mien.engine.optim import create_optimizer
+from mien.engine.train import Run, default_fabric
+from mien.errors import CheckpointError, InputError, RecipeError
+from mien.model_info import ModelInfo
+from mien.models import create_model, names
+from mien.recipe import load_recipe
+from mien.transfer import imagenet_file, imagenet_url, start_from
+from mien.weights import sha256
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ResNet-50's weights as torchvision publishes them."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VGG-16's convolutions as torchvision publishes them; its linear layers cut down, for they are not read."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    convolutions = {f"features.{k}": v for k, v in torchvision.models.vgg16().features.state_dict().items()}
+    torch.save(convolutions | {"classifier.0.weight": torch.zeros(4, 4), "classifier.6.bias": torch.zeros(1000)}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50_se", "resnet50_cbam", "stn_resnet50"])
+def test_resnets_take_all_but_the_head(resnet: Path, name: str):
+    report = start_from(create_model(name), resnet)
+    assert len(report.loaded) == 318
+    assert report.unused == ["fc.weight", "fc.bias"]
+    assert {"backbone.fc.weight", "backbone.fc.bias"} <= set(report.fresh)
+
+
+def test_resnet50_computes_what_torchvisions_does(resnet: Path):
+    model = create_model("resnet50", num_classes=1000).eval()
+    assert start_from(model, resnet).fresh == []
+    theirs = torchvision.models.resnet50().eval()
+    theirs.load_state_dict(torch.load(resnet, weights_only=True))
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), theirs(x))
+
+
+def test_the_bottlenecks_of_cbam_erf_find_theirs(resnet: Path):
+    model = create_model("resnet50_cbam_erf")
+    report = start_from(model, resnet)
+    source = torch.load(resnet, weights_only=True)
+    assert torch.equal(model.state_dict()["backbone.layer3.2.0.conv2.weight"], source["layer3.2.conv2.weight"])
+    assert len([name for name in report.loaded if name.endswith("conv2.weight")]) == 16
+    assert "backbone.conv1.weight" in report.fresh  # another stem
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_gcca", "vggface"])
+def test_vggs_take_the_convolutions(vgg: Path, name: str):
+    report = start_from(create_model(name), vgg)
+    assert len(report.loaded) == 26
+    assert sorted(report.unused) == ["classifier.0.weight", "classifier.6.bias"]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+def test_a_grey_network_sees_what_the_colour_one_sees_in_a_grey_image(resnet: Path, vgg: Path, name: str):
+    """The activations of the first convolution are those of the grey image repeated three times."""
+    file = resnet if name == "resnet50" else vgg
+    colour, grey = create_model(name), create_model(name, in_channels=1)
+    start_from(colour, file)
+    report = start_from(grey, file)
+    (first,) = report.adapted
+    convolution, like = grey.get_submodule(first.removesuffix(".weight")), colour.get_submodule(first.removesuffix(".weight"))
+    x = torch.randn(2, 1, 20, 20)
+    torch.testing.assert_close(convolution(x), like(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+    assert "summed from RGB to grey" in str(report)
+
+
+def test_vggface_takes_the_published_face_weights(tmp_path: Path):
+    """The published file names conv1_1 to conv5_3, fc6 to fc8; here with small linear layers but for the last bias."""
+    torch.manual_seed(0)
+    model = create_model("vggface", num_classes=2622)
+    convolutions = iter(torchvision.models.vgg16().features.state_dict().values())
+    file = {}
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for i in range(1, count + 1):
+            file[f"conv{block}_{i}.weight"], file[f"conv{block}_{i}.bias"] = next(convolutions), next(convolutions)
+    file["fc7.weight"] = torch.randn(4096, 4096)
+    file["fc8.weight"], file["fc8.bias"] = torch.randn(2622, 4096), torch.randn(2622)
+    torch.save(file, tmp_path / "vggface.pth")
+    report = start_from(model, tmp_path / "vggface.pth")
+    assert len(report.loaded) == len(file)
+    assert report.unused == []
+    state = model.state_dict()
+    assert torch.equal(state["backbone.features.28.weight"], file["conv5_3.weight"])
+    assert torch.equal(state["backbone.pre_logits.fc2.weight"].flatten(1), file["fc7.weight"])
+
+
+def test_any_checkpoint_is_a_start_with_another_number_of_classes(tmp_path: Path, tiny_info: ModelInfo):
+    first = create_model("sa_csp_ca")
+    save_checkpoint(tmp_path / "a.safetensors", first.state_dict(), tiny_info)
+    for classes in (2, 10):
+        model = create_model("sa_csp_ca", num_classes=classes)
+        report = start_from(model, tmp_path / "a.safetensors")
+        assert report.fresh == ["classifier.weight", "classifier.bias"]
+        assert torch.equal(model.state_dict()["blocks.5.fuse.weight"], first.state_dict()["blocks.5.fuse.weight"])
+        assert model(torch.zeros(1, 1, 40, 40)).shape == (1, classes)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path):
+    model = create_model("sa_csp_ca")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="no such file"):
+        start_from(model, tmp_path / "none.pth")
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    for name in ("bad.pth", "bad.safetensors"):
+        with pytest.raises(CheckpointError, match="no file of weights"):
+            start_from(model, tmp_path / name)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        start_from(model, tmp_path / "list.pth")
+    save_file({"other.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="none of its 1 weights fits"):
+        start_from(model, tmp_path / "other.safetensors")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path: Path):
+    torch.save(create_model, tmp_path / "code.pth")
+    with pytest.raises(CheckpointError, match="code"):
+        start_from(create_model("sa_csp_ca"), tmp_path / "code.pth")
+
+
+def test_imagenet_offline_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match=r"resnet50-0676ba61\.pth is not there; get https://.* and put it at .*weights"):
+        imagenet_file(create_model("resnet50"))
+
+
+def test_imagenet_without_a_network_names_the_file(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth cannot be downloaded \(no network\); get https://"):
+        imagenet_file(create_model("vgg16"))
+
+
+def test_imagenet_is_taken_from_the_offline_folder_and_its_hash_is_checked(
+    tmp_path: Path, resnet: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    folder = tmp_path / "cache" / "weights"
+    folder.mkdir(parents=True)
+    shutil.copy(resnet, folder / "resnet50-0676ba61.pth")
+    with pytest.raises(CheckpointError, match="its hash does not begin with 0676ba61"):
+        start_from(create_model("resnet50"), "imagenet")
+    name = f"resnet50-{sha256(resnet)[:8]}.pth"
+    shutil.copy(resnet, folder / name)
+    monkeypatch.setattr("mien.transfer.imagenet_url", lambda model: f"https://invalid/{name}")
+    assert len(start_from(create_model("stn_resnet50"), "imagenet").loaded) == 318
+
+
+def test_every_network_has_imagenet_weights_or_says_so():
+    for name in names():
+        with torch.device("meta"):
+            model = create_model(name)
+        if model.imagenet is None:
+            with pytest.raises(InputError, match="start from a file"):
+                imagenet_url(model)
+        else:
+            assert imagenet_url(model).endswith(".pth")
+
+
+@pytest.fixture
+def corpus(fer2013_csv: Path) -> Corpus:
+    return load_corpus("fer2013", fer2013_csv)
+
+
+def test_a_recipe_starts_and_freezes(tmp_path: Path, corpus: Corpus, tiny_info: ModelInfo):
+    torch.manual_seed(5)
+    first = create_model("sa_csp_ca")
+    save_checkpoint(tmp_path / "a.safetensors", first.state_dict(), tiny_info)
+    changes = {"model.start": str(tmp_path / "a.safetensors"), "model.frozen": ["stem", "blocks.0"]}
+    recipe = load_recipe("sa_csp_ca/fer2013", changes | {"train.batch_size": 32, "train.compile": False})
+    run = Run(recipe, corpus, tmp_path / "run", default_fabric())
+    assert run.transfer is not None
+    assert run.transfer.fresh == []
+    run.fit(1)
+    before, after = first.state_dict(), run.plain.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in moved if name.startswith(("stem.", "blocks.0."))]  # statistics of batch norm included
+    assert {name.split(".")[0] for name in moved} >= {"blocks", "classifier", "channel_attention"}
+
+
+def test_a_frozen_module_must_exist():
+    recipe = load_recipe("sa_csp_ca/fer2013", {"model.frozen": ["bloks"]})
+    with pytest.raises(RecipeError, match="did you mean 'blocks'"):
+        create_objective(recipe, create_model("sa_csp_ca"))
+
+
+@pytest.mark.parametrize("name", ["sa_csp_ca", "resnet50"])
+def test_layer_decay_slows_the_first_layers_most(name: str):
+    recipe = load_recipe("sa_csp_ca/fer2013", {"optim.layer_decay": 0.5, "optim.lr": 0.1})
+    objective = create_objective(recipe, create_model(name))
+    rates = {}
+    for group in create_optimizer(recipe, objective.model, objective.loss).param_groups:
+        rates |= {id(p): group["lr"] for p in group["params"]}
+    parameters = dict(objective.model.named_parameters())
+    assert set(rates) == {id(p) for p in parameters.values()}
+    first, *_, last = parameters.values()
+    assert rates[id(first)] < rates[id(last)] == pytest.approx(0.1)
