@@ -3,6 +3,7 @@
 One instance a network, woken (see `network`) and shared by its tests, at the least size it takes.
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_batched_equals_single(network: Model, images: Tensor, exact: Tensor):
         single = network.double()(images[:1].double())
     network.float()
     torch.testing.assert_close(single[0], exact[0])
+
+
+def test_simplified_it_says_the_same(network: Model, images: Tensor, exact: Tensor):
+    simple = copy.deepcopy(network).double()
+    simple.simplify()
+    with torch.no_grad():
+        torch.testing.assert_close(simple(images.double()), exact)
 
 
 def test_bfloat16_autocast(network: Model, images: Tensor):

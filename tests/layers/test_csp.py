@@ -52,6 +52,17 @@ def test_every_parameter_and_every_channel_takes_part():
     assert (x.grad.abs().sum((0, 2, 3)) > 0).all()
 
 
+@pytest.mark.parametrize("groups", [None, 1, 2, 4])
+def test_folding_the_shuffle_changes_no_output(groups: int | None):
+    torch.manual_seed(0)
+    block = CSPBlock(8, 12, 2, groups).double().eval()
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    before = block(x)
+    block.fold_shuffle()
+    assert isinstance(block.shuffle, torch.nn.Identity)
+    torch.testing.assert_close(block(x), before)
+
+
 def test_gradients_are_exact():
     torch.manual_seed(0)
     block = CSPBlock(4, 4, 2, 2).double().eval()

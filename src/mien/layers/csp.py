@@ -91,3 +91,10 @@ class CSPBlock(nn.Module):
         deep = deep + self.residual(deep)
         joined = torch.cat([self.light(light), self.deep(deep)], dim=1)  # (N, O, H/s, W/s)
         return self.fuse(self.shuffle(joined))
+
+    @torch.no_grad()
+    def fold_shuffle(self) -> None:
+        """Move the shuffle into the columns of the fusing convolution: the same function with one pass less over the maps."""
+        order = self.shuffle(torch.arange(self.fuse.in_channels).reshape(1, -1, 1, 1)).flatten()
+        self.fuse.weight[:, order] = self.fuse.weight.clone()
+        self.shuffle = nn.Identity()

@@ -93,6 +93,9 @@ class Model(nn.Module):
         """Return names of parameters that must not decay, beside biases and norms."""
         return set()
 
+    def simplify(self) -> None:
+        """Rewrite the network, in place, into one that computes the same with less work; for export, not for training."""
+
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """Return what the network attends to in images (N, C, H, W): maps (N, h, w) in [0, 1] by name, shallowest first.
 

@@ -63,6 +63,11 @@ class SaCspCa(Model):
         """Return the attended feature map (N, 512, H/32, W/32) for images (N, C, H, W)."""
         return self.channel_attention(self.blocks(self.spatial_attention(self.stem(x))))
 
+    def simplify(self) -> None:
+        """Fold each block's shuffle into its fusing convolution."""
+        for block in self.blocks:
+            block.fold_shuffle()
+
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K)."""
         return self.classifier(features).mean((2, 3))

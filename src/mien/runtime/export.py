@@ -6,6 +6,7 @@ training split.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import warnings
@@ -166,6 +167,8 @@ class _Calibration(CalibrationDataReader):
 def _trace(model: Model, info: ModelInfo, path: Path) -> None:
     example = torch.zeros(2, info.preprocess.channels, *info.preprocess.size)
     batch = torch.export.Dim("batch", min=1)
+    model = copy.deepcopy(model)
+    model.simplify()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
