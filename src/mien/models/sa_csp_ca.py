@@ -66,7 +66,8 @@ class SaCspCa(Model):
     def simplify(self) -> None:
         """Fold each block's shuffle into its fusing convolution."""
         for block in self.blocks:
-            block.fold_shuffle()
+            if isinstance(block, CSPBlock):
+                block.fold_shuffle()
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K)."""
