@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -34,6 +33,7 @@ from benchmarks.record import Row, argument_parser, write_run
 from mien.datasets import Corpus, load_corpus
 from mien.datasets.fer2013 import SPLITS
 from mien.engine import train
+from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
 from mien.models import create_model
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
@@ -117,8 +117,8 @@ class PlainLoop:
         self.pictures = Pictures(corpus.images[rows], corpus.target[rows], transform)
         self.recipe, self.device, self.workers = recipe, device, workers
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
-        self.model: nn.Module = model.to(device).train()
-        self.optimizer = create_optimizer(recipe.optim, model)
+        self.objective = create_objective(recipe, model).to(device).train()
+        self.optimizer = create_optimizer(recipe, model, self.objective.loss)
 
     def turn(self, steps: int) -> float:
         """Return the seconds of `steps` steps in the middle of a longer stretch."""
@@ -135,7 +135,7 @@ class PlainLoop:
         raise AssertionError("a turn is longer than the steps it times")
 
     def _step(self, inputs: Tensor, target: Tensor) -> None:
-        loss = F.cross_entropy(self.model(inputs), target, label_smoothing=self.recipe.train.label_smoothing)
+        loss, _ = self.objective(inputs, target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
