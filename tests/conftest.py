@@ -1,6 +1,9 @@
 """Fixtures that more than one file needs; keep it small."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: beside a busy neighbour more of them are slower
 
 import numpy as np
 import onnx
