@@ -124,7 +124,7 @@ def summary(seconds: dict[str, Seconds]) -> list[Row]:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--model", help="a bundled name or an .onnx file")
-    parser.add_argument("--python", default=sys.executable, help="the Python to start, mien installed in it")
+    parser.add_argument("--python", type=Path, help="the Python to start, mien installed in it; by default this one")
     parser.add_argument("--photo", type=Path, help="a picture with a face; by default NASA's portrait of Eileen Collins")
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else 20
@@ -136,7 +136,7 @@ def main() -> None:
             Image.fromarray(skimage.data.astronaut()).save(photo, quality=90)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # compiled once, as an installed package is
-        fresh = Fresh(arguments.python, environment)
+        fresh = Fresh(str(arguments.python or sys.executable), environment)
         wanted = commands(photo, model.fp32)
         seconds = interleaved({k: partial(fresh.run, *v) for k, v in wanted.items()}, rounds)
         found = {

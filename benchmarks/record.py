@@ -44,6 +44,7 @@ def write_run(name: str, figures: Mapping[str, Any], summary: Sequence[Row], arg
         arguments: What `argument_parser` parsed; the options given are kept with the run.
     """
     commit = current_commit() or "unknown"
+    given = [(key, value) for key, value in vars(arguments).items() if key != "out" and value is not None]
     run = {
         "name": name,
         "date": date.today().isoformat(),
@@ -52,7 +53,7 @@ def write_run(name: str, figures: Mapping[str, Any], summary: Sequence[Row], arg
         "others_cores": _others_cores(),
         "versions": _versions(),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(("OMP_", "MKL_", "KMP_"))},
-        "options": {key: str(value) for key, value in vars(arguments).items() if key != "out" and value is not None},
+        "options": {key: value.name if isinstance(value, Path) else str(value) for key, value in given},
         "summary": [dict(zip(("what", "measured", "aim"), row, strict=True)) for row in summary],
         **figures,
     }

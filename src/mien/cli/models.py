@@ -56,7 +56,7 @@ def _table(first: str, *headings: str) -> Table:
 
 def _summary(info: ModelInfo, card: dict[str, Any]) -> list[str]:
     parameters = card.get("parameters")
-    measured = {**info.results, **(card.get("results") or {})}
+    measured = card.get("results") or info.results
     accuracy = [f"{split}\n{figures['accuracy']:.2%}" for split, figures in measured.items() if _has_accuracy(figures)]
     size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
     return [info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated"]

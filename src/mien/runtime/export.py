@@ -97,7 +97,7 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
         OutputError: The file cannot be written.
     """
     backend = TorchBackend(checkpoint, device="cpu")
-    info = replace(backend.info, precision="int8")
+    info = replace(backend.info, precision="int8", results={})  # those are of the float32 weights
     with atomic_path(path) as beside, tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
@@ -200,6 +200,10 @@ def _narrow_convolutions(path: Path) -> list[str]:
 
 def _stamp(path: Path, info: ModelInfo) -> None:
     model = onnx.load(str(path))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # the exporter's stack traces: long, and full of this machine's paths
+        part.doc_string = ""
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     model.producer_name, model.producer_version = "mien", info.mien_version
     onnx.save(model, str(path))
