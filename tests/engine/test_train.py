@@ -103,6 +103,7 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus):
         ({"train.batch_size": 1000}, "has 96 images"),
         ({"model.arguments": {"in_channels": 3}}, "preprocess.channels"),
         ({"optim.name": "no_such"}, "optim.name"),
+        ({"loss": {"name": "kl_divergence"}}, "takes votes"),
     ):
         with pytest.raises(RecipeError, match=message):
             train(load_recipe("sa_csp_ca/fer2013", TINY | change), corpus, tmp_path / "run")

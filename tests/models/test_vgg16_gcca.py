@@ -39,7 +39,7 @@ def test_every_row_of_table_1_is_one_call(row: int):
     model = create_model("vgg16_gcca", **ROWS[row])
     x = images()
     loss = create_loss("joint" if row == 6 else "cross_entropy", 7, model.classifier.in_features)
-    logits, embedding = model(x), model.forward_embedding(x)
+    logits, embedding = model(x), model.forward_features(x).mean((2, 3))
     assert logits.shape == (2, 7)
     assert embedding.shape == (2, {1: 512, 2: 704, 3: 704}.get(row, 800))
     loss(logits, torch.tensor([0, 3]), embedding).backward()
@@ -83,7 +83,7 @@ def test_vgg16_is_torchvisions_without_last_pool_and_fully_connected_layers():
 def test_embedding_is_what_the_classifier_sees(name: str):
     model = create_model(name).eval()
     x = images()
-    torch.testing.assert_close(model.classifier(model.forward_embedding(x)), model(x))
+    torch.testing.assert_close(model.classifier(model.forward_features(x).mean((2, 3))), model(x))
 
 
 def test_evaluation_is_deterministic_and_training_is_seeded():

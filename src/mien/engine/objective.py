@@ -66,6 +66,8 @@ def create_objective(recipe: Recipe, model: Model) -> Objective:
     if recipe.augment.mixup and part.name not in ("cross_entropy", "soft_cross_entropy"):
         raise RecipeError(f"augment.mixup gives mixed targets, which the loss {part.name} does not take; set it to 0")
     loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **part.arguments)
+    if loss.soft_target and not recipe.augment.mixup:
+        raise RecipeError(f"loss.name: {part.name} takes votes, this corpus has one label an image; use cross_entropy")
     return Objective(model, loss, recipe.model.frozen)
 
 

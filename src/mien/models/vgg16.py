@@ -44,11 +44,6 @@ class VGG16(Model):
         """Return the last block's feature map, (N, 512, H/16, W/16), for images (N, C, H, W)."""
         return self.features(x)
 
-    def forward_embedding(self, x: Tensor) -> Tensor:
-        """Return what the classifier sees of images (N, C, H, W), (N, 512), without dropout."""
-        self.check_input(x)
-        return self.forward_features(x).mean((2, 3))
-
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) for a feature map (N, 512, h, w)."""
         return self.classifier(self.dropout(features.mean((2, 3))))

@@ -155,11 +155,6 @@ class VGG16GCCA(Model):
         blocks = self.forward_blocks(x)
         return blocks[4] if self.fusion is None else self.fusion(blocks)
 
-    def forward_embedding(self, x: Tensor) -> Tensor:
-        """Return what the classifier sees of images (N, C, H, W), (N, D), without dropout; the joint loss takes it."""
-        self.check_input(x)
-        return self.forward_features(x).mean((2, 3))
-
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) for a feature map (N, D, h, w)."""
         return self.classifier(self.dropout(features.mean((2, 3))))
