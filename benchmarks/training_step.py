@@ -30,11 +30,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.record import Row, argument_parser, write_run
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, Rows, load_corpus
 from mien.datasets.fer2013 import SPLITS
 from mien.engine import train
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
+from mien.labels import label_set
 from mien.models import create_model
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
 
@@ -68,12 +69,11 @@ def corpus_of(number: int, data: Path | None) -> Corpus:
     if data is not None:
         whole = load_corpus("fer2013", data)
         rows = np.concatenate([np.resize(whole.where(name), size) for name, size in zip(SPLITS, sizes, strict=False)])
-        images, target, split = whole.images[rows], whole.target[rows], whole.split[rows]
-        return Corpus("fer2013", images, target, split, whole.splits, whole.fingerprint)
+        return Corpus("fer2013", whole.images[rows], whole.rows.take(rows), whole.fingerprint)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (sum(sizes), 48, 48), dtype=np.uint8)
     target, split = rng.integers(0, 7, sum(sizes)), np.repeat(np.array([0, 1], np.int8), sizes)
-    return Corpus("fer2013", images, target, split, SPLITS, "noise")
+    return Corpus("fer2013", images, Rows(label_set("fer2013"), target, split, SPLITS), "noise")
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

@@ -5,7 +5,8 @@ A corpus is its file here and one line below.
 
 from __future__ import annotations
 
-from mien.datasets.corpus import CORPORA, Corpus, load_corpus
+from mien.datasets.cache import load_corpus
+from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows
 from mien.datasets.fer2013 import read_fer2013
 
-__all__ = ["CORPORA", "Corpus", "load_corpus", "read_fer2013"]
+__all__ = ["CORPORA", "Corpus", "Listing", "Rows", "load_corpus", "read_fer2013"]

@@ -1,55 +1,120 @@
-"""A corpus in memory-mapped form, and the cache it is kept in.
+"""A corpus: images with labels, splits and what else its files say of them, memory-mapped from the cache.
 
-A source (a CSV, a folder) is decoded once. The arrays lie in a cache folder named after the source's path, size and time of
-change, so a changed source is decoded again; the fingerprint is a digest of the decoded content, so two layouts of the same
-images in the same order have the same one.
+A reader, one a corpus, turns the files people have into a `Listing`; `mien.datasets.cache` decodes a listing once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import inspect
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import DataError, OutputError
-from mien.labels import label_set
-from mien.registry import Registry
+from mien.datasets.source import Tree
+from mien.errors import DataError
+from mien.registry import Registry, nearest
 
-CACHE_FORMAT = 1
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What a corpus says of its images, one entry an image.
+
+    Attributes:
+        classes: The classes, by target.
+        target: Class index, int64 (N,).
+        split: Index into `splits`, int8 (N,).
+        splits: Names of the official splits, training first; `("all",)` where a corpus has none.
+        votes: Share of the votes each class got, float32 (N, K), rows of sum 1; None where a corpus has one label an image.
+        subjects: The person in each image; empty where unknown.
+        sequences: The sequence each image is a frame of; empty where unknown.
+        valence_arousal: Both in [-1, 1], float32 (N, 2); None where unknown.
+    """
+
+    classes: tuple[str, ...]
+    target: NDArray[np.int64]
+    split: NDArray[np.int8]
+    splits: tuple[str, ...]
+    votes: NDArray[np.float32] | None = None
+    subjects: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+    valence_arousal: NDArray[np.float32] | None = None
+
+    def take(self, keep: NDArray[Any]) -> Rows:
+        """Return some of the rows, by a mask (N,) or by their numbers."""
+        chosen = np.arange(len(self.target))[keep]
+        return replace(
+            self,
+            target=self.target[chosen],
+            split=self.split[chosen],
+            votes=None if self.votes is None else self.votes[chosen],
+            subjects=tuple(self.subjects[i] for i in chosen) if self.subjects else (),
+            sequences=tuple(self.sequences[i] for i in chosen) if self.sequences else (),
+            valence_arousal=None if self.valence_arousal is None else self.valence_arousal[chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """What a reader found: rows, and where their pixels are.
+
+    Attributes:
+        rows: The rows.
+        images: Pixels already decoded, uint8 (N, H, W) or (N, H, W, 3), or a picture file for each row.
+        size: Height and width pictures are stored in, px; each is resized to it as a whole.
+        colour: Store RGB; else grey.
+        faces: Cut the largest face out of each picture with the default detector; a picture without one is skipped.
+        skipped: A line for each entry that was left out, naming it and why.
+    """
+
+    rows: Rows
+    images: NDArray[np.uint8] | Sequence[Tree]
+    size: tuple[int, int] = (48, 48)
+    colour: bool = False
+    faces: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """Images with labels and official splits.
+    """Images with their rows.
 
     Attributes:
-        name: Registered name of the corpus, also of its label set.
-        images: Grey images, uint8 (N, H, W), memory-mapped when they come from the cache.
-        target: Class index of each image, int64 (N,).
-        split: Index into `splits` for each image, int8 (N,).
-        splits: Names of the official splits, training first.
-        fingerprint: Digest of images, targets and splits.
+        name: Registered name.
+        images: Grey, uint8 (N, H, W), or RGB, uint8 (N, H, W, 3); memory-mapped.
+        rows: What is known of each image.
+        fingerprint: Digest of images, targets and official splits.
+        protocol: Name of the protocol `rows.split` follows; see `mien.datasets.splits`.
+        files: The picture file of each image, relative to the source; empty for tables of pixels.
+        skipped: A line for each entry of the source that was left out.
     """
 
     name: str
     images: NDArray[np.uint8]
-    target: NDArray[np.int64]
-    split: NDArray[np.int8]
-    splits: tuple[str, ...]
+    rows: Rows
     fingerprint: str
+    protocol: str = "official"
+    files: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, by target."""
-        return label_set(self.name)
+        return self.rows.classes
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        """Class index of each image, int64 (N,)."""
+        return self.rows.target
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, training first."""
+        return self.rows.splits
 
     def where(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of a split, ascending.
@@ -59,93 +124,71 @@ class Corpus:
         """
         if split not in self.splits:
             raise DataError(f"{self.name} has no split {split!r}; its splits are {', '.join(self.splits)}")
-        rows = np.flatnonzero(self.split == self.splits.index(split))
+        rows = np.flatnonzero(self.rows.split == self.splits.index(split))
         if len(rows) == 0:
             raise DataError(f"this copy of {self.name} holds no image of the split {split!r}; use a copy that does")
         return rows
 
+    def origin(self, row: int) -> str:
+        """Return where an image came from: its file, or its row in the table (counted from 0, without the header)."""
+        return self.files[row] if self.files else f"row {row}"
+
     def twin_free(self, split: str) -> NDArray[np.bool_]:
         """Return, for each row of `where(split)`, whether no byte-identical image lies in the training split."""
-        train = {image.tobytes() for image in self.images[self.where(self.splits[0])]}
-        return np.array([image.tobytes() not in train for image in self.images[self.where(split)]])
+        train = {hash(self.images[row].tobytes()) for row in self.where(self.splits[0])}
+        return np.array([hash(self.images[row].tobytes()) not in train for row in self.where(split)])
 
 
-Reader = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int8], tuple[str, ...]]]
-CORPORA: Registry[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int8], tuple[str, ...]]] = Registry("corpus")
+Reader = Callable[..., Listing]
+CORPORA: Registry[Listing] = Registry("corpus")
 
 
-def load_corpus(name: str, source: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Corpus:
-    """Return a corpus, decoded from its source or taken from the cache.
+def read_listing(name: str, source: Path, options: dict[str, Any]) -> Listing:
+    """Return what a corpus's reader finds in a source.
 
     Args:
-        name: Registered name, such as `"fer2013"`.
-        source: The file or folder its users have.
-        cache: Folder of caches; by default `$MIEN_CACHE`, else `~/.cache/mien`.
+        name: Registered name of the corpus.
+        source: The file or folder.
+        options: The reader's own options, and `size`, `colour` and `faces` of `Listing`.
 
     Raises:
         UnknownNameError: No such corpus.
-        DataError: The source is missing or a row of it is bad.
-        OutputError: The cache cannot be written.
+        DataError: An option is unknown, or the source cannot be read.
     """
     reader = CORPORA.get(name)
+    stored = {key: options[key] for key in ("size", "colour", "faces") if key in options}
+    own = {key: value for key, value in options.items() if key not in stored}
+    known = [key for key in inspect.signature(reader).parameters if key != "source"]
+    for key in own:
+        if key not in known:
+            raise DataError(f"{name} has no option {key!r}{nearest(key, [*known, 'size', 'colour', 'faces'])}")
+    listing = reader(source, **own)
+    if stored and isinstance(listing.images, np.ndarray):
+        raise DataError(f"{name}: this source holds pixels, not pictures; leave out {', '.join(stored)}")
+    if "size" in stored:
+        stored["size"] = _size(stored["size"])
+    return replace(listing, **stored)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = (value, value) if isinstance(value, int) else tuple(value)
+    if not (1 <= height <= 4096 and 1 <= width <= 4096):
+        raise DataError(f"size is {height}x{width} px; images are stored in 1 to 4,096 px a side")
+    return height, width
+
+
+def source_files(source: str | os.PathLike[str]) -> list[Path]:
+    """Return every file of a source, links to folders followed once."""
     path = Path(source)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; pass the {name} file or folder with --data")
-    folder = _cache_root(cache) / f"{name}-{_source_key(path)}"
-    if not (folder / "meta.json").exists():
-        images, target, split, splits = reader(path)
-        _write(folder, images, target, split, splits)
-    return _open(name, folder)
-
-
-def _cache_root(cache: str | os.PathLike[str] | None) -> Path:
-    return Path(cache or os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
-
-
-def _source_key(path: Path) -> str:
-    """Return a digest of the source's path and of the size and time of change of every file in it."""
-    digest = hashlib.sha256(f"{CACHE_FORMAT}:{path.resolve()}".encode())
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:20]
-
-
-def _write(
-    folder: Path, images: NDArray[np.uint8], target: NDArray[np.int64], split: NDArray[np.int8], splits: tuple[str, ...]
-) -> None:
-    """Write the arrays beside `folder` and rename, so that a reader never sees half a cache."""
-    digest = hashlib.sha256()
-    for array in (images, target, split):
-        digest.update(np.ascontiguousarray(array).data)
-    meta = {"format": CACHE_FORMAT, "splits": splits, "fingerprint": digest.hexdigest()}
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    except OSError as error:
-        raise OutputError(
-            f"{folder.parent}: cannot write the cache ({error.strerror}); set MIEN_CACHE to a folder with room"
-        ) from None
-    try:
-        for key, array in (("images", images), ("target", target), ("split", split)):
-            np.save(building / f"{key}.npy", array)
-        (building / "meta.json").write_text(json.dumps(meta))
-        building.rename(folder)
-    except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
-        if not (folder / "meta.json").exists():  # else another process was first with the same content
-            raise OutputError(
-                f"{folder}: cannot write the cache ({error.strerror}); set MIEN_CACHE to a folder with room"
-            ) from None
-
-
-def _no_cache(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: cannot write the cache ({error.strerror}); set MIEN_CACHE to a folder with room")
-
-
-def _open(name: str, folder: Path) -> Corpus:
-    meta = json.loads((folder / "meta.json").read_text())
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    target, split = np.load(folder / "target.npy"), np.load(folder / "split.npy")
-    return Corpus(name, images, target, split, tuple(meta["splits"]), meta["fingerprint"])
+    if path.is_file():
+        return [path]
+    found, seen = [], set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()
+        found += [Path(folder) / name for name in sorted(names)]
+    return found

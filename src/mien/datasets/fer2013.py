@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from mien.datasets.corpus import CORPORA
+from mien.datasets.corpus import CORPORA, Listing, Rows
+from mien.datasets.source import Tree, folders, is_archive, open_table, open_tree, pictures
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 
@@ -20,12 +20,10 @@ SIDE = 48
 SPLITS = ("train", "public_test", "private_test")
 USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int8], tuple[str, ...]]
-
 
 @CORPORA.register("fer2013")
-def read_fer2013(source: Path) -> Arrays:
-    """Return images (N, 48, 48), targets (N,), split numbers (N,) and the split names of a copy of FER2013.
+def read_fer2013(source: Path) -> Listing:
+    """Return what a copy of FER2013 holds: splits train, public_test and private_test.
 
     Args:
         source: `fer2013.csv` (columns emotion, pixels, Usage), or a folder with `train/<class>/*` and `test/<class>/*`. Files
@@ -35,29 +33,31 @@ def read_fer2013(source: Path) -> Arrays:
     Raises:
         DataError: A row or file is bad; names it and says why.
     """
-    return _read_folders(source) if source.is_dir() else _read_csv(source)
+    return _read_folders(source) if _holds_folders(source) else _read_csv(source)
 
 
-def _read_csv(source: Path) -> Arrays:
+def _holds_folders(source: Path) -> bool:
+    return source.is_dir() or (is_archive(source) and any((open_tree(source) / part).is_dir() for part in ("train", "test")))
+
+
+def _read_csv(source: Path) -> Listing:
     images: list[NDArray[np.uint8]] = []
     target: list[int] = []
     split: list[int] = []
-    try:
-        with source.open("rb") as file:
-            header = [name.strip().strip(b'"') for name in file.readline().lstrip(b"\xef\xbb\xbf").split(b",")]
-            if header != [b"emotion", b"pixels", b"Usage"]:
-                raise DataError(f"{source}: its first line is not 'emotion,pixels,Usage'; is it the Kaggle fer2013.csv?")
-            for number, line in enumerate(file, start=2):
-                if line.strip():
-                    label, pixels, usage = _parse_row(line, f"{source}: row {number}")
-                    images.append(pixels)
-                    target.append(label)
-                    split.append(usage)
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror})") from None
+    with open_table(source) as file:
+        header = [name.strip().strip(b'"') for name in file.readline().lstrip(b"\xef\xbb\xbf").split(b",")]
+        if header != [b"emotion", b"pixels", b"Usage"]:
+            raise DataError(f"{source}: its first line is not 'emotion,pixels,Usage'; is it the Kaggle fer2013.csv?")
+        for number, line in enumerate(file, start=2):
+            if line.strip():
+                label, pixels, usage = _parse_row(line, f"{source}: row {number}")
+                images.append(pixels)
+                target.append(label)
+                split.append(usage)
     if not images:
         raise DataError(f"{source}: holds no rows after its header; is the file complete?")
-    return np.stack(images), np.array(target, np.int64), np.array(split, np.int8), SPLITS
+    rows = Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS)
+    return Listing(rows, np.stack(images))
 
 
 def _parse_row(line: bytes, where: str) -> tuple[int, NDArray[np.uint8], int]:
@@ -84,31 +84,21 @@ def _parse_row(line: bytes, where: str) -> tuple[int, NDArray[np.uint8], int]:
     return int(label), values.astype(np.uint8).reshape(SIDE, SIDE), USAGE[usage.decode()]
 
 
-def _read_folders(source: Path) -> Arrays:
+def _read_folders(source: Path) -> Listing:
     classes = {name: i for i, name in enumerate(label_set("fer2013"))}
-    images: list[NDArray[np.uint8]] = []
+    files: list[Tree] = []
     target: list[int] = []
     split: list[int] = []
+    tree = open_tree(source)
     for part, default in (("train", 0), ("test", 2)):
-        for folder in sorted(p for p in (source / part).glob("*") if p.is_dir()):
+        for folder in folders(tree / part) if (tree / part).is_dir() else []:
             expression = canonical(folder.name)
             if expression not in classes:
                 raise DataError(f"{folder}: is not a class of fer2013 ({', '.join(classes)})")
-            for file in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-                images.append(_read_picture(file))
+            for file in pictures(folder):
+                files.append(file)
                 target.append(classes[expression])
                 split.append(USAGE.get(file.name.split("_")[0], default))
-    if not images:
+    if not files:
         raise DataError(f"{source}: holds no pictures under train/<class> or test/<class>; is it a FER2013 folder?")
-    return np.stack(images), np.array(target, np.int64), np.array(split, np.int8), SPLITS
-
-
-def _read_picture(file: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert("L"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as a picture ({error}); remove it or copy it again") from None
-    if pixels.shape != (SIDE, SIDE):
-        raise DataError(f"{file}: is {pixels.shape[1]}x{pixels.shape[0]} px, not 48x48 as FER2013's pictures are")
-    return pixels
+    return Listing(Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS), files)
