@@ -9,7 +9,8 @@ import gzip
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -32,6 +33,9 @@ MAX_PICTURE = 200_000_000
 MAX_TABLE = 8_000_000_000
 """Bytes of the largest table, uncompressed."""
 
+UNREADABLE = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+"""What the standard library raises of a file or an archive that is missing, damaged, cut short or encrypted."""
+
 
 def open_tree(source: Path) -> Tree:
     """Return a folder, or the inside of a zip archive.
@@ -53,36 +57,36 @@ def is_archive(source: Path) -> bool:
 
 
 @contextmanager
-def open_table(source: Path, suffix: str = ".csv") -> Iterator[BinaryIO]:
+def open_table(source: Path, suffix: str = ".csv", prefer: Sequence[str] = ()) -> Iterator[BinaryIO]:
     """Open a table for reading: a plain file, gzipped (`.gz`), or the only one of its suffix in a `.zip` or `.tar.gz`.
 
     Args:
         source: The file.
         suffix: Suffix of the table inside an archive.
+        prefer: Names of the table to take of an archive that holds several, the best first.
 
     Raises:
-        DataError: The file cannot be read, or an archive holds none or several such tables.
+        DataError: The file cannot be read, also while the block reads it; or an archive holds none or several such tables.
     """
     with ExitStack() as stack:
         try:
-            stream = _open_table(source, suffix, stack)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, EOFError) as error:
+            yield _open_table(source, suffix, prefer, stack)
+        except UNREADABLE as error:
             raise DataError(f"{source}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-        yield stream
 
 
-def _open_table(source: Path, suffix: str, stack: ExitStack) -> BinaryIO:
+def _open_table(source: Path, suffix: str, prefer: Sequence[str], stack: ExitStack) -> BinaryIO:
     if zipfile.is_zipfile(source):
         archive = stack.enter_context(zipfile.ZipFile(source))
         names = [info.filename for info in archive.infolist() if _is_table(info.filename, suffix)]
-        name = _only(names, source, suffix)
+        name = _only(names, source, suffix, prefer)
         if archive.getinfo(name).file_size > MAX_TABLE:
             raise DataError(f"{source}: {name} unpacks to more than {MAX_TABLE // 10**9} GB; is it the right archive?")
         return cast(BinaryIO, stack.enter_context(archive.open(name)))
     if source.name.endswith((".tar.gz", ".tgz", ".tar")):
         tar = stack.enter_context(tarfile.open(source))  # noqa: SIM115 (the stack closes it)
-        names = [member.name for member in tar.getmembers() if member.isfile() and _is_table(member.name, suffix)]
-        return cast(BinaryIO, stack.enter_context(cast(IO[bytes], tar.extractfile(_only(names, source, suffix)))))
+        name = _only(_tables(tar, suffix, prefer), source, suffix, prefer)
+        return cast(BinaryIO, stack.enter_context(cast(IO[bytes], tar.extractfile(name))))
     if source.suffix == ".gz":
         return cast(BinaryIO, stack.enter_context(gzip.open(source)))
     return stack.enter_context(source.open("rb"))
@@ -93,7 +97,22 @@ def _is_table(name: str, suffix: str) -> bool:
     return path.suffix.lower() == suffix and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 
-def _only(names: list[str], source: Path, suffix: str) -> str:
+def _tables(tar: tarfile.TarFile, suffix: str, prefer: Sequence[str]) -> list[str]:
+    """Return the tables of a tar archive; stop at the best, because to look further is to decompress it all."""
+    names: list[str] = []
+    for member in tar:
+        if member.isfile() and _is_table(member.name, suffix):
+            names.append(member.name)
+            if prefer and Path(member.name).name == prefer[0]:
+                break
+    return names
+
+
+def _only(names: list[str], source: Path, suffix: str, prefer: Sequence[str]) -> str:
+    for wanted in prefer:
+        for name in names:
+            if Path(name).name == wanted:
+                return name
     if len(names) != 1:
         found = ", ".join(names[:5]) or "none"
         raise DataError(f"{source}: should hold one {suffix} file, holds {len(names)} ({found}); unpack it and pass the file")
