@@ -6,7 +6,9 @@ A corpus is its file here and one line below.
 from __future__ import annotations
 
 from mien.datasets.cache import load_corpus
+from mien.datasets.ckplus import read_ckplus
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows
 from mien.datasets.fer2013 import read_fer2013
+from mien.datasets.rafdb import read_rafdb
 
-__all__ = ["CORPORA", "Corpus", "Listing", "Rows", "load_corpus", "read_fer2013"]
+__all__ = ["CORPORA", "Corpus", "Listing", "Rows", "load_corpus", "read_ckplus", "read_fer2013", "read_rafdb"]

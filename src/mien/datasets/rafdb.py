@@ -1,0 +1,115 @@
+"""RAF-DB, single-label part, from the files people have: the official tree or Kaggle's.
+
+Source: Li, Deng, Du 2017, "Reliable Crowdsourcing and Deep Locality-Preserving Learning for Expression Recognition in
+the Wild". Aligned faces of 100x100 px in colour, seven classes counted from 1; 12,271 to train on and 3,068 to test on.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mien.datasets.corpus import CORPORA, Listing, Rows
+from mien.datasets.source import PICTURES, Tree
+from mien.datasets.tree import file_names, read_text
+from mien.errors import DataError
+from mien.labels import label_set
+
+SIDE = 100
+SPLITS = ("train", "test")
+LABELS = ("list_patition_label.txt", "list_partition_label.txt")
+"""The official list of labels, as it is spelt and as people mend it."""
+
+LAYOUT = (
+    "EmoLabel/list_patition_label.txt with Image/aligned/train_00001_aligned.jpg, or train/1 to train/7 with test/1 to test/7"
+)
+
+
+@CORPORA.register("rafdb")
+def read_rafdb(source: Path) -> Listing:
+    """Return what a copy of RAF-DB holds, in colour, 100x100 px: splits train and test.
+
+    Args:
+        source: A folder, or a zip archive of it, with `EmoLabel/list_patition_label.txt` and `Image/aligned` (or the folder
+            `basic` that holds them), or with Kaggle's `DATASET/train/1` to `7` and `DATASET/test/1` to `7`, whose tables
+            (`train_labels.csv`) are not needed. A listed picture that is missing is left out and noted.
+
+    Raises:
+        DataError: A row of the list is bad or given twice, a folder is no class, or no picture is there; names it.
+    """
+    tree, names = file_names(source)
+    lists = [name for name in names if PurePosixPath(name).name in LABELS and "compound" not in PurePosixPath(name).parts]
+    if len(lists) > 1:
+        raise DataError(f"{source}: holds several lists of labels ({', '.join(lists)}); pass the folder of one of them")
+    return _read_list(source, tree, lists[0], set(names)) if lists else _read_folders(source, tree, names)
+
+
+def _read_list(source: Path, tree: Tree, labels: str, names: set[str]) -> Listing:
+    """Return the pictures that the official list names and the source has."""
+    found: list[tuple[str, int, int]] = []
+    skipped: list[str] = []
+    aligned = PurePosixPath(labels).parent.parent / "Image" / "aligned"
+    rows = _parse_list(read_text(tree / labels), str(tree / labels))
+    for name, (number, label) in rows.items():
+        picture = str(aligned / f"{PurePosixPath(name).stem}_aligned{PurePosixPath(name).suffix}")
+        if picture in names:
+            found.append((picture, label, SPLITS.index(name.split("_")[0])))
+        else:
+            skipped.append(f"{labels}: row {number}: {picture} is missing")
+    if not found:
+        raise DataError(
+            f"{source}: none of the {len(rows):,} pictures that {labels} lists lies in {aligned}; "
+            f"unpack aligned.zip there (expected: {LAYOUT})"
+        )
+    return _listing(tree, found, tuple(skipped))
+
+
+def _parse_list(text: str, file: str) -> dict[str, tuple[int, int]]:
+    """Return the row number, from 1, and the class, from 0, of each picture of the list."""
+    rows: dict[str, tuple[int, int]] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not (fields := line.split()):
+            continue
+        where = f"{file}: row {number}"
+        if len(fields) != 2:
+            raise DataError(f"{where} has {len(fields)} fields, not 2 (train_00001.jpg 5)")
+        name, label = fields
+        if not re.fullmatch(r"(train|test)_[^/\\]+\.\w+", name):
+            raise DataError(f"{where} names {name!r}, not a picture such as train_00001.jpg or test_0001.jpg")
+        if not re.fullmatch("[1-7]", label):
+            raise DataError(f"{where} has the class {label!r}, not a number from 1 to 7")
+        if name in rows:
+            raise DataError(f"{file}: rows {rows[name][0]} and {number} both name {name}; remove one of them")
+        rows[name] = (number, int(label) - 1)
+    if not rows:
+        raise DataError(f"{file}: holds no rows; is the file complete?")
+    return rows
+
+
+def _read_folders(source: Path, tree: Tree, names: list[str]) -> Listing:
+    """Return the pictures of Kaggle's tree."""
+    found: list[tuple[str, int, int]] = []
+    copies: set[str] = set()
+    for name in names:
+        path = PurePosixPath(name)
+        if path.suffix.lower() not in PICTURES or len(path.parts) < 3 or path.parts[-3] not in SPLITS:
+            continue
+        if not re.fullmatch("[1-7]", path.parts[-2]):
+            raise DataError(f"{tree / str(path.parent)}: is not a class of RAF-DB; its folders are named 1 to 7")
+        found.append((name, int(path.parts[-2]) - 1, SPLITS.index(path.parts[-3])))
+        copies.add(str(path.parents[2]))
+    if not found:
+        raise DataError(f"{source}: holds no RAF-DB; expected {LAYOUT}")
+    if len(copies) > 1:
+        raise DataError(f"{source}: holds several copies ({', '.join(sorted(copies))}); pass the folder of one of them")
+    return _listing(tree, sorted(found, key=lambda entry: (entry[2], entry[0])), ())
+
+
+def _listing(tree: Tree, found: list[tuple[str, int, int]], skipped: tuple[str, ...]) -> Listing:
+    """Return a listing of (file, class, split)."""
+    target = np.array([label for _, label, _ in found], np.int64)
+    split = np.array([split for _, _, split in found], np.int8)
+    files = [tree / name for name, _, _ in found]
+    return Listing(Rows(label_set("rafdb"), target, split, SPLITS), files, (SIDE, SIDE), colour=True, skipped=skipped)

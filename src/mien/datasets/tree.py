@@ -1,0 +1,56 @@
+"""The names of all files of a folder or archive in one pass, and the text of a small one.
+
+For readers whose corpus lies in hundreds of folders: asking an archive for the files of one folder looks at every name in it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from mien.datasets.corpus import source_files
+from mien.datasets.source import Tree, open_tree
+from mien.errors import DataError
+
+MAX_TEXT = 50_000_000
+"""Bytes of the largest file of labels that is read; RAF-DB's has 0.3 million."""
+
+
+def file_names(source: Path) -> tuple[Tree, list[str]]:
+    """Return a source opened, and the names in it, relative, with forward slashes, sorted; without what systems litter.
+
+    Args:
+        source: A folder or a zip archive. Links to folders are followed once.
+
+    Raises:
+        DataError: It is neither, or the archive is damaged.
+    """
+    tree = open_tree(source)
+    if isinstance(tree, zipfile.Path):
+        names = [name for name in tree.root.namelist() if not name.endswith("/")]
+    else:
+        names = [file.relative_to(tree).as_posix() for file in source_files(tree)]
+    return tree, sorted({name for name in names if not _is_litter(name)})  # an archive may hold a name twice
+
+
+def _is_litter(name: str) -> bool:
+    """Return whether a file is hidden, macOS's (`__MACOSX/._x.png`, `.DS_Store`) or Windows's (`Thumbs.db`)."""
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] == "Thumbs.db"
+
+
+def read_text(file: Tree) -> str:
+    """Return the text of a small file, UTF-8; bytes that are not become U+FFFD.
+
+    Raises:
+        DataError: It cannot be read, or is too large for a file of labels.
+    """
+    try:
+        with file.open("rb") as stream:
+            data: bytes = stream.read(MAX_TEXT + 1)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if len(data) > MAX_TEXT:
+        raise DataError(f"{file}: holds more than {MAX_TEXT // 10**6} MB; is it the right file of labels?")
+    return data.decode("utf-8-sig", "replace")
