@@ -63,6 +63,7 @@ def zipped(folder: Path) -> Path:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
         archive.writestr("__MACOSX/CK+48/anger/._S010_004_00000017.png", b"resource fork")
+        archive.writestr("__MACOSX/CK+48/anger/S010_004_00000017.png", b"another")
     return path
 
 

@@ -35,9 +35,8 @@ def file_names(source: Path) -> tuple[Tree, list[str]]:
 
 
 def _is_litter(name: str) -> bool:
-    """Return whether a file is hidden, macOS's (`__MACOSX/._x.png`, `.DS_Store`) or Windows's (`Thumbs.db`)."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] == "Thumbs.db"
+    """Return whether a file is hidden or macOS's copy of its properties (`.DS_Store`, `__MACOSX/._x.png`)."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def read_text(file: Tree) -> str:
