@@ -1,9 +1,14 @@
 import contextlib
 import csv
+import gzip
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien.datasets import load_corpus
+from mien.datasets import load_corpus, source
 from mien.errors import DataError, MienError, OutputError, UnknownNameError
 from mien.labels import label_set
 
@@ -48,6 +53,109 @@ def test_folders_are_read_by_name(tmp_path: Path):
     for split, value in (("train", 1), ("public_test", 2), ("private_test", 3)):
         assert corpus.images[corpus.where(split)].max() == value
     assert set(corpus.target) == {3}
+
+
+def put_in_tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def put_in_zip(path: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def reorder(table: bytes) -> bytes:
+    """A fer2013.csv with the header and the columns of icml_face_data.csv."""
+    rows = (line.split(b",") for line in table.splitlines()[1:])
+    return b"emotion, Usage, pixels\n" + b"".join(b",".join((row[0], row[2], row[1])) + b"\n" for row in rows)
+
+
+WRITERS: dict[str, Callable[[Path, bytes], object]] = {
+    "icml_face_data.csv": lambda path, table: path.write_bytes(reorder(table)),
+    "fer2013.csv.gz": lambda path, table: path.write_bytes(gzip.compress(table, 1)),
+    "fer2013.csv.zip": lambda path, table: put_in_zip(path, {"fer2013.csv": table, "__MACOSX/._fer2013.csv": b"x"}),
+    "archive.zip": lambda path, table: put_in_zip(path, {"fer2013/fer2013.csv": table}),
+    "fer2013.tar.gz": lambda path, table: put_in_tar(
+        path, {"fer2013/README": b"x", "fer2013/fer2013.csv": table, "fer2013/fer2013.bib": b"x"}
+    ),
+    "challenge.zip": lambda path, table: put_in_zip(
+        path, {"example_submission.csv": b"x", "icml_face_data.csv": reorder(table), "test.csv": b"x", "train.csv": b"x"}
+    ),
+    "folder/fer2013.csv": lambda path, table: path.write_bytes(table),
+    "folder/icml_face_data.csv.gz": lambda path, table: path.write_bytes(gzip.compress(reorder(table), 1)),
+}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_the_table_reads_the_same_however_it_is_packed(tmp_path: Path, fer2013_csv: Path, name: str):
+    path = tmp_path / "packed" / name
+    path.parent.mkdir(parents=True)
+    WRITERS[name](path, fer2013_csv.read_bytes())
+    corpus = load_corpus("fer2013", path.parent if name.startswith("folder") else path)
+    assert corpus.fingerprint == load_corpus("fer2013", fer2013_csv).fingerprint
+    assert [file for file in (tmp_path / "packed").rglob("*") if file.is_file()] == [path], "nothing is unpacked beside it"
+
+
+@pytest.mark.parametrize("above", ["", "fer2013/", "archive/fer2013/"])
+def test_zipped_folders_read_as_the_folders_do(tmp_path: Path, above: str):
+    files = {}
+    for i, name in enumerate(("test/sad/PublicTest_2.png", "test/sad/x.png", "train/angry/a.png", "train/happy/b.PNG")):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((48, 48), i, np.uint8)).save(stream, "png")
+        files[name] = stream.getvalue()
+        (tmp_path / "faces" / above / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / above / name).write_bytes(files[name])
+    litter = {"__MACOSX/train/happy/._b.png": b"x", "readme.txt": b"x", above + "train/happy/notes.txt": b"x"}
+    put_in_zip(tmp_path / "faces.zip", litter | {above + name: data for name, data in files.items()})
+    corpus = load_corpus("fer2013", tmp_path / "faces.zip")
+    assert corpus.images[:, 0, 0].tolist() == [2, 3, 0, 1]
+    assert corpus.target.tolist() == [0, 3, 4, 4]
+    assert corpus.rows.split.tolist() == [0, 0, 1, 2]
+    assert not corpus.skipped
+    assert load_corpus("fer2013", tmp_path / "faces").fingerprint == corpus.fingerprint
+
+
+def test_a_link_back_to_the_folder_and_a_broken_picture_do_not_stop_the_reading(tmp_path: Path):
+    folder = tmp_path / "faces" / "train" / "happy"
+    folder.mkdir(parents=True)
+    (folder / "loop").symlink_to(tmp_path / "faces")
+    Image.fromarray(np.full((48, 48), 5, np.uint8)).save(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    corpus = load_corpus("fer2013", tmp_path / "faces")
+    assert corpus.files == ("train/happy/a.png",)
+    assert len(corpus.skipped) == 1
+    assert "b.png" in corpus.skipped[0]
+
+
+def test_two_copies_in_one_folder_are_refused(tmp_path: Path):
+    for above in ("a", "b"):
+        (tmp_path / "two" / above / "train" / "happy").mkdir(parents=True)
+        (tmp_path / "two" / above / "train" / "happy" / "x.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"in several places \(a, b\); pass one of them"):
+        load_corpus("fer2013", tmp_path / "two")
+
+
+def test_archives_that_cannot_be_read_are_named(tmp_path: Path, fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
+    put_in_zip(tmp_path / "several.zip", {"a.csv": b"x", "b.csv": b"x"})
+    with pytest.raises(DataError, match=r"should hold one \.csv file, holds 2 \(a\.csv, b\.csv\)"):
+        load_corpus("fer2013", tmp_path / "several.zip")
+    put_in_tar(tmp_path / "none.tar.gz", {"readme": b"x"})
+    with pytest.raises(DataError, match=r"should hold one \.csv file, holds 0"):
+        load_corpus("fer2013", tmp_path / "none.tar.gz")
+    put_in_tar(tmp_path / "whole.tar.gz", {"fer2013/fer2013.csv": fer2013_csv.read_bytes()})
+    data = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"cut\.tar\.gz: cannot be read"):
+        load_corpus("fer2013", tmp_path / "cut.tar.gz")
+    put_in_zip(tmp_path / "bomb.zip", {"fer2013.csv": HEADER.encode() + b"0" * 100_000})
+    monkeypatch.setattr(source, "MAX_TABLE", 50_000)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        load_corpus("fer2013", tmp_path / "bomb.zip")
 
 
 def test_the_cache_is_memory_mapped_and_never_stale(tmp_path: Path, fer2013_csv: Path):
@@ -116,6 +224,7 @@ def test_other_bad_sources_are_named(tmp_path: Path):
     with pytest.raises(UnknownNameError, match="did you mean 'fer2013'"):
         load_corpus("fer2031", tmp_path)
     (tmp_path / "f" / "train" / "joyful").mkdir(parents=True)
+    (tmp_path / "f" / "train" / "joyful" / "x.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="is not a class of fer2013"):
         load_corpus("fer2013", tmp_path / "f")
     (tmp_path / "g" / "train" / "happy").mkdir(parents=True)

@@ -9,6 +9,7 @@ from mien.datasets.cache import load_corpus
 from mien.datasets.ckplus import read_ckplus
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows
 from mien.datasets.fer2013 import read_fer2013
+from mien.datasets.ferplus import read_ferplus
 from mien.datasets.rafdb import read_rafdb
 
-__all__ = ["CORPORA", "Corpus", "Listing", "Rows", "load_corpus", "read_ckplus", "read_fer2013", "read_rafdb"]
+__all__ = ["CORPORA", "Corpus", "Listing", "Rows", "load_corpus", "read_ckplus", "read_fer2013", "read_ferplus", "read_rafdb"]

@@ -1,4 +1,4 @@
-"""FER2013 from the files people have: the Kaggle `fer2013.csv` or folders of pictures.
+"""FER2013 from the files people have: Kaggle's tables of pixels, or folders of pictures; plain, zipped or gzipped.
 
 Source: Goodfellow et al. 2013, "Challenges in Representation Learning". 48x48 grey, seven classes; 28,709 Training,
 3,589 PublicTest and 3,589 PrivateTest rows. Standard protocol: fit on train, select on public_test, report private_test once.
@@ -6,19 +6,24 @@ Source: Goodfellow et al. 2013, "Challenges in Representation Learning". 48x48 g
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.source import Tree, folders, is_archive, open_table, open_tree, pictures
+from mien.datasets.pixels import PixelTable, read_pixel_table
+from mien.datasets.source import PICTURES, is_archive
+from mien.datasets.tree import file_names
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 
-SIDE = 48
 SPLITS = ("train", "public_test", "private_test")
 USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
+PARTS = {"train": 0, "test": 2}
+"""The split a picture of a folder belongs to, unless its name says it."""
+
+TABLES = ("fer2013.csv", "icml_face_data.csv")
+"""Names of the table, the best first: Kaggle's zip of the challenge holds the second beside parts of it."""
 
 
 @CORPORA.register("fer2013")
@@ -26,79 +31,66 @@ def read_fer2013(source: Path) -> Listing:
     """Return what a copy of FER2013 holds: splits train, public_test and private_test.
 
     Args:
-        source: `fer2013.csv` (columns emotion, pixels, Usage), or a folder with `train/<class>/*` and `test/<class>/*`. Files
-            of a folder whose names begin with Training_, PublicTest_ or PrivateTest_ go to that split; other files of
-            `test` go to private_test.
+        source: `fer2013.csv` or `icml_face_data.csv` (columns emotion, pixels and Usage in any order), or a folder that holds
+            one; or a folder with `train/<class>/*` and `test/<class>/*`, there or further down. Any of them may be zipped,
+            the table also gzipped or in Kaggle's `fer2013.tar.gz`. Pictures whose names begin with Training_, PublicTest_ or
+            PrivateTest_ go to that split; other pictures of `test` go to private_test.
 
     Raises:
         DataError: A row or file is bad; names it and says why.
     """
-    return _read_folders(source) if _holds_folders(source) else _read_csv(source)
+    table = find_table(source)
+    if table is None:
+        return _read_folders(source)
+    read = read_fer2013_table(table)
+    return Listing(Rows(label_set("fer2013"), read.target, read.split, SPLITS), read.images)
 
 
-def _holds_folders(source: Path) -> bool:
-    return source.is_dir() or (is_archive(source) and any((open_tree(source) / part).is_dir() for part in ("train", "test")))
+def find_table(source: Path) -> Path | None:
+    """Return the file that holds FER2013's table: the source or a file directly in it; None if the source holds pictures."""
+    if source.is_dir():
+        names = [name + end for end in ("", ".gz", ".zip") for name in TABLES] + ["fer2013.tar.gz"]
+        return next((source / name for name in names if (source / name).is_file()), None)
+    if not is_archive(source):
+        return source
+    paths = [PurePosixPath(name) for name in file_names(source)[1]]
+    pictured = any(_is_face(path) for path in paths) and not any(path.name in TABLES for path in paths)
+    return None if pictured else source
 
 
-def _read_csv(source: Path) -> Listing:
-    images: list[NDArray[np.uint8]] = []
-    target: list[int] = []
-    split: list[int] = []
-    with open_table(source) as file:
-        header = [name.strip().strip(b'"') for name in file.readline().lstrip(b"\xef\xbb\xbf").split(b",")]
-        if header != [b"emotion", b"pixels", b"Usage"]:
-            raise DataError(f"{source}: its first line is not 'emotion,pixels,Usage'; is it the Kaggle fer2013.csv?")
-        for number, line in enumerate(file, start=2):
-            if line.strip():
-                label, pixels, usage = _parse_row(line, f"{source}: row {number}")
-                images.append(pixels)
-                target.append(label)
-                split.append(usage)
-    if not images:
-        raise DataError(f"{source}: holds no rows after its header; is the file complete?")
-    rows = Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS)
-    return Listing(rows, np.stack(images))
+def read_fer2013_table(source: Path) -> PixelTable:
+    """Return the rows of FER2013's table; see `mien.datasets.pixels.read_pixel_table`."""
+    return read_pixel_table(source, label_set("fer2013"), USAGE, prefer=TABLES)
 
 
-def _parse_row(line: bytes, where: str) -> tuple[int, NDArray[np.uint8], int]:
-    """Return label, pixels (48, 48) and split number of a row of the Kaggle file."""
-    fields = [field.strip().strip(b'"') for field in line.split(b",")]
-    if len(fields) != 3:
-        raise DataError(f"{where} has {len(fields)} fields, not 3 (emotion, pixels, Usage)")
-    label, pixels, usage = fields
-    classes = label_set("fer2013")
-    if not (label.isascii() and label.isdigit() and int(label) < len(classes)):
-        raise DataError(
-            f"{where} has the class {label.decode('utf-8', 'replace')!r}, not a number from 0 to {len(classes) - 1}"
-        )
-    if usage.decode("ascii", "replace") not in USAGE:
-        raise DataError(f"{where} has the Usage {usage.decode('utf-8', 'replace')!r}, not one of {', '.join(USAGE)}")
-    try:
-        values = np.array(pixels.split(), dtype=np.int32)
-    except (ValueError, OverflowError):
-        raise DataError(f"{where} has a pixel that is not a whole number") from None
-    if len(values) != SIDE * SIDE:
-        raise DataError(f"{where} has {len(values):,} pixels, not {SIDE * SIDE:,} (48x48)")
-    if values.min() < 0 or values.max() > 255:
-        raise DataError(f"{where} has a pixel outside 0-255 ({values.min()} to {values.max()})")
-    return int(label), values.astype(np.uint8).reshape(SIDE, SIDE), USAGE[usage.decode()]
+def _is_face(path: PurePosixPath) -> bool:
+    """Return whether a path ends like `train/happy/x.png`."""
+    return len(path.parts) >= 3 and path.parts[-3] in PARTS and path.suffix.lower() in PICTURES
 
 
 def _read_folders(source: Path) -> Listing:
+    tree, names = file_names(source)
+    paths = [path for path in map(PurePosixPath, names) if _is_face(path)]
+    _require_one_place(source, {str(path.parents[2]) for path in paths})
+    paths.sort(key=lambda path: (PARTS[path.parts[-3]], path.parts))
     classes = {name: i for i, name in enumerate(label_set("fer2013"))}
-    files: list[Tree] = []
-    target: list[int] = []
-    split: list[int] = []
-    tree = open_tree(source)
-    for part, default in (("train", 0), ("test", 2)):
-        for folder in folders(tree / part) if (tree / part).is_dir() else []:
-            expression = canonical(folder.name)
-            if expression not in classes:
-                raise DataError(f"{folder}: is not a class of fer2013 ({', '.join(classes)})")
-            for file in pictures(folder):
-                files.append(file)
-                target.append(classes[expression])
-                split.append(USAGE.get(file.name.split("_")[0], default))
-    if not files:
-        raise DataError(f"{source}: holds no pictures under train/<class> or test/<class>; is it a FER2013 folder?")
-    return Listing(Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS), files)
+    target, split = [], []
+    for path in paths:
+        if (expression := canonical(path.parts[-2])) not in classes:
+            raise DataError(f"{source}: {path.parent} is not a class of fer2013 ({', '.join(classes)})")
+        target.append(classes[expression])
+        split.append(USAGE.get(path.name.split("_")[0], PARTS[path.parts[-3]]))
+    rows = Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS)
+    return Listing(rows, [tree / str(path) for path in paths])
+
+
+def _require_one_place(source: Path, places: set[str]) -> None:
+    """Refuse a source that holds no `train` or `test` folders, or several copies, which may be the same faces twice."""
+    if not places:
+        raise DataError(
+            f"{source}: holds neither {' nor '.join(TABLES)} nor pictures under train/<class> or test/<class>; "
+            "is it a FER2013 folder?"
+        )
+    if len(places) > 1:
+        found = ", ".join(sorted(places)[:5])
+        raise DataError(f"{source}: holds train or test folders in several places ({found}); pass one of them")

@@ -1,0 +1,220 @@
+"""FER+: FER2013's faces with ten people's votes each, as `fer2013new.csv` beside `fer2013.csv` or as Microsoft's folders.
+
+Source: Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution".
+The rules that make labels of votes stand in `mien.datasets.votes`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.datasets.corpus import CORPORA, Listing, Rows
+from mien.datasets.fer2013 import SPLITS, TABLES, USAGE, find_table, read_fer2013_table
+from mien.datasets.source import Tree, is_archive
+from mien.datasets.tree import file_names, read_text
+from mien.datasets.votes import COLUMNS, UNKNOWN, distribution, majority
+from mien.errors import DataError
+from mien.labels import label_set
+
+VOTES_FILE = "fer2013new.csv"
+FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
+LABEL_SETS = {8: "ferplus", 10: "ferplus10"}
+TARGETS = ("majority", "distribution")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """The votes of a file.
+
+    Attributes:
+        names: File name of each image; empty where the row is no face.
+        counts: Votes for each of `COLUMNS`, int64 (N, 10).
+        usage: The split each row is said to be of, by FER2013's word; empty where the file does not say.
+    """
+
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    usage: tuple[str, ...] = ()
+
+
+@CORPORA.register("ferplus")
+def read_ferplus(
+    source: Path, classes: int = 8, targets: str = "majority", min_agreement: float = 0.0, votes: str | None = None
+) -> Listing:
+    """Return what a copy of FER+ holds: splits train, public_test and private_test.
+
+    Args:
+        source: A folder or zip archive with `fer2013.csv` and `fer2013new.csv`; or `fer2013.csv`, in any form `read_fer2013`
+            takes, with `fer2013new.csv` beside it; or a folder or zip archive with Microsoft's `FER2013Train/label.csv`,
+            `FER2013Valid` and `FER2013Test` and their pictures.
+        classes: 8, or 10 with unknown and NF ("not a face").
+        targets: `"majority"`: one class an image; or `"distribution"`: `Rows.votes`, and the first of the largest as class.
+        min_agreement: Leave out rows whose class has a smaller share of all votes, 0 to 1.
+        votes: Path of `fer2013new.csv`, where it lies elsewhere.
+
+    Raises:
+        DataError: An option, file or row is bad, or the two files do not belong together; names it and says why.
+    """
+    _check_options(classes, targets, min_agreement)
+    if _holds_table(source):
+        found = read_votes(_votes_file(source, votes))
+        table = read_fer2013_table(find_table(source) or source)
+        _require_same_rows(source, table.split, found)
+        rows, keep = label_rows(found, table.split, classes, targets, min_agreement)
+        return Listing(rows, table.images[keep])
+    files, found, split, skipped = _read_folders(source)
+    rows, keep = label_rows(found, split, classes, targets, min_agreement)
+    return Listing(rows, [files[i] for i in np.flatnonzero(keep)], skipped=skipped)
+
+
+def label_rows(
+    votes: Votes, split: NDArray[np.int8], classes: int, targets: str, min_agreement: float
+) -> tuple[Rows, NDArray[np.bool_]]:
+    """Return the rows that the votes give a label, and which they are, bool (N,); the options are `read_ferplus`'s."""
+    shares = majority(votes.counts) if targets == "majority" else distribution(votes.counts)
+    target = shares.argmax(axis=1)
+    winner = votes.counts[np.arange(len(target)), target]
+    keep = winner >= min_agreement * votes.counts.sum(axis=1) - 1e-9
+    if classes == 8:
+        keep &= (target < UNKNOWN) & np.array([bool(name) for name in votes.names])
+    kept = shares[keep, :classes]
+    soft = None if targets == "majority" else (kept / kept.sum(axis=1, keepdims=True)).astype(np.float32)
+    return Rows(label_set(LABEL_SETS[classes]), target[keep].astype(np.int64), split[keep], SPLITS, votes=soft), keep
+
+
+def _check_options(classes: int, targets: str, min_agreement: float) -> None:
+    if classes not in LABEL_SETS:
+        raise DataError(f"ferplus: classes is {classes!r}; choose 8, or 10 with unknown and not a face")
+    if targets not in TARGETS:
+        raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
+    if not isinstance(min_agreement, int | float) or not 0 <= min_agreement <= 1:
+        raise DataError(f"ferplus: min_agreement is {min_agreement!r}; it is a share of the votes, 0 to 1")
+
+
+def _holds_table(source: Path) -> bool:
+    """Return whether a source holds FER2013's table, not Microsoft's pictures."""
+    if source.is_dir():
+        return find_table(source) is not None
+    return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source)[1])
+
+
+def _votes_file(source: Path, votes: str | None) -> Tree:
+    """Return the file of votes that belongs to a table: as said, in the source, or beside it."""
+    if votes is not None:
+        file: Tree = Path(votes)
+    elif is_archive(source) and (inside := _inside(source)) is not None:
+        file = inside
+    else:
+        file = (source if source.is_dir() else source.parent) / VOTES_FILE
+    if not file.is_file():
+        raise DataError(
+            f"{file}: no such file; get FER+'s votes from github.com/microsoft/FERPlus, or pass their path as `votes`"
+        )
+    return file
+
+
+def _inside(source: Path) -> zipfile.Path | None:
+    """Return the file of votes in an archive."""
+    tree, names = file_names(source)
+    found = [tree / name for name in names if PurePosixPath(name).name == VOTES_FILE]
+    return found[0] if found and isinstance(found[0], zipfile.Path) else None
+
+
+def read_votes(file: Tree) -> Votes:
+    """Return what `fer2013new.csv` holds."""
+    rows = _rows(file)
+    header = rows[0][1] if rows else []
+    if header != ["Usage", "Image name", *COLUMNS]:
+        raise DataError(f"{file}: its first line is not 'Usage,Image name,{','.join(COLUMNS)}', UTF-8; is it {VOTES_FILE}?")
+    for number, row in rows[1:]:
+        if len(row) != len(header):
+            raise DataError(f"{file}: row {number} has {len(row)} fields separated by commas, not {len(header)}")
+        if row[0] not in USAGE:
+            raise DataError(f"{file}: row {number} has the Usage {row[0][:40]!r}, not one of {', '.join(USAGE)}")
+    usage = tuple(row[0] for _, row in rows[1:])
+    return _votes(file, [(number, row[1], row[2:]) for number, row in rows[1:]], usage)
+
+
+def _rows(file: Tree) -> list[tuple[int, list[str]]]:
+    """Return the rows of a small table that are not blank, each with its number."""
+    reader = csv.reader(io.StringIO(read_text(file), newline=""))
+    try:
+        return [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise DataError(f"{file}: row {reader.line_num} cannot be read ({error})") from None
+
+
+def _votes(file: Tree, rows: list[tuple[int, str, list[str]]], usage: tuple[str, ...] = ()) -> Votes:
+    """Return the votes of rows of (row number, image name, votes)."""
+    for number, _, votes in rows:
+        for vote in votes:
+            if not (vote.isascii() and vote.isdigit() and len(vote) <= 9):
+                raise DataError(f"{file}: row {number} has the vote {vote[:40]!r}, not a whole number")
+        if not any(map(int, votes)):
+            raise DataError(f"{file}: row {number} has no votes")
+    counts = np.array([[int(vote) for vote in votes] for _, _, votes in rows], np.int64).reshape(-1, len(COLUMNS))
+    return Votes(tuple(name for _, name, _ in rows), counts, usage)
+
+
+def _require_same_rows(source: Path, split: NDArray[np.int8], votes: Votes) -> None:
+    """Refuse votes that are not of this table, row for row."""
+    if len(split) != len(votes.usage):
+        raise DataError(
+            f"{source}: has {len(split):,} faces, but {VOTES_FILE} has {len(votes.usage):,} rows; are both complete?"
+        )
+    differ = np.flatnonzero(split != np.array([USAGE[word] for word in votes.usage]))
+    if len(differ):
+        row = int(differ[0])
+        raise DataError(
+            f"{source}: face {row + 1} is not of {votes.usage[row]}, as in {VOTES_FILE}; both must be in their original order"
+        )
+
+
+def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tuple[str, ...]]:
+    """Return the pictures of Microsoft's folders, their votes and splits, and a line for each that is missing."""
+    tree, names = file_names(source)
+    present, skipped = set(names), list[str]()
+    files, image_names, counts, split = list[Tree](), list[str](), list[NDArray[np.int64]](), list[int]()
+    for path in _label_files(source, names):
+        votes = _read_labels(tree / str(path))
+        for name, count in zip(votes.names, votes.counts, strict=True):
+            picture = str(path.parent / name)
+            if picture not in present:
+                skipped.append(f"{picture}: is named in {path} but is not there")
+                continue
+            files.append(tree / picture)
+            image_names.append(name)
+            counts.append(count)
+            split.append(FOLDERS[path.parent.name])
+    if not files:
+        raise DataError(
+            f"{source}: holds neither fer2013.csv nor pictures named in FER2013Train/label.csv; "
+            f"pass the folder with fer2013.csv and {VOTES_FILE}"
+        )
+    return files, Votes(tuple(image_names), np.array(counts)), np.array(split, np.int8), tuple(skipped)
+
+
+def _label_files(source: Path, names: list[str]) -> list[PurePosixPath]:
+    """Return the `label.csv` of each of Microsoft's folders, training first, as the rows of FER2013 are."""
+    paths = [path for path in map(PurePosixPath, names) if path.name == "label.csv" and path.parent.name in FOLDERS]
+    if len({path.parent.name for path in paths}) < len(paths):
+        raise DataError(f"{source}: holds several copies of FER+ ({', '.join(map(str, paths[:6]))}); pass one of them")
+    return sorted(paths, key=lambda path: FOLDERS[path.parent.name])
+
+
+def _read_labels(file: Tree) -> Votes:
+    """Return what a `label.csv` holds: an image name, in older copies its box (always the whole image), and the votes."""
+    rows, seen = _rows(file), dict[str, int]()
+    for number, row in rows:
+        if seen.setdefault(row[0], number) != number:
+            raise DataError(f"{file}: row {number} names {row[0][:80]!r}, as row {seen[row[0]]} does")
+        if len(row) not in (1 + len(COLUMNS), 2 + len(COLUMNS)):
+            raise DataError(f"{file}: row {number} has {len(row)} fields, not an image name, its box and {len(COLUMNS)} votes")
+    return _votes(file, [(number, row[0], row[-len(COLUMNS) :]) for number, row in rows])
