@@ -2,18 +2,24 @@ import numpy as np
 import pytest
 import torch
 
-from mien.augment import Augment
+from mien.augment import Augment, Finish
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import AugmentPart
 
 GREY = PreprocessSpec(size=(40, 40), channels=1, mean=(0.508,), std=(0.255,))
 RGB = PreprocessSpec(size=(64, 56), channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+
+
+def augment(part: AugmentPart, spec: PreprocessSpec, images: torch.Tensor) -> torch.Tensor:
+    return Finish(spec)(Augment(part)(images))
+
+
 FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
 def test_without_changes_it_is_the_preprocessing_of_evaluation(spec: PreprocessSpec):
-    augmented = Augment(AugmentPart(flip=0), spec)(FACES)
+    augmented = augment(AugmentPart(flip=0), spec, FACES)
     expected = preprocess(list(FACES.numpy()), spec)
     assert augmented.shape == expected.shape
     # Pillow rounds to whole grey values, torch does not
@@ -21,15 +27,15 @@ def test_without_changes_it_is_the_preprocessing_of_evaluation(spec: PreprocessS
 
 
 def test_a_certain_flip_mirrors_every_image():
-    plain = Augment(AugmentPart(flip=0), GREY)(FACES)
-    torch.testing.assert_close(Augment(AugmentPart(flip=1), GREY)(FACES), plain.flip(-1), atol=1e-5, rtol=0)
+    plain = augment(AugmentPart(flip=0), GREY, FACES)
+    torch.testing.assert_close(augment(AugmentPart(flip=1), GREY, FACES), plain.flip(-1), atol=1e-5, rtol=0)
 
 
 def test_every_image_is_changed_in_its_own_way():
     part = AugmentPart(flip=0, degrees=10, translate=0.1, scale=(0.9, 1.1), brightness=0.2, contrast=0.2, erase=1.0)
     torch.manual_seed(0)
     same = FACES[:1].expand(8, -1, -1)
-    changed = Augment(part, GREY)(same)
+    changed = augment(part, GREY, same)
     assert torch.isfinite(changed).all()
     assert all((changed[i] - changed[j]).abs().max() > 0.1 for i in range(8) for j in range(i))
 
@@ -39,7 +45,7 @@ def test_the_seed_decides():
     drawn = []
     for _ in range(2):
         torch.manual_seed(3)
-        drawn.append(Augment(part, GREY)(FACES))
+        drawn.append(augment(part, GREY, FACES))
     assert torch.equal(*drawn)
 
 
@@ -47,7 +53,7 @@ def test_rotation_stays_within_its_range():
     line = torch.zeros(1, 48, 48, dtype=torch.uint8)
     line[:, 22:26, :] = 255  # a level bar
     torch.manual_seed(0)
-    turned = Augment(AugmentPart(flip=0, degrees=10), GREY)(line.expand(64, -1, -1))
+    turned = augment(AugmentPart(flip=0, degrees=10), GREY, line.expand(64, -1, -1))
     weight = (turned - turned.min()).squeeze(1).double()
     rows = torch.arange(40.0, dtype=torch.float64)
     height = (weight * rows[:, None]).sum(1) / weight.sum(1)  # (N, 40): the bar's height in each column

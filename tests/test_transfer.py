@@ -195,7 +195,7 @@ def test_a_recipe_starts_and_freezes(tmp_path: Path, corpus: Corpus, tiny_info: 
     save_checkpoint(tmp_path / "a.safetensors", first.state_dict(), tiny_info)
     changes = {"model.start": str(tmp_path / "a.safetensors"), "model.frozen": ["stem", "blocks.0"]}
     recipe = load_recipe("sa_csp_ca/fer2013", changes | {"train.batch_size": 32, "train.compile": False})
-    run = Run(recipe, corpus, tmp_path / "run", default_fabric())
+    run = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe))
     assert run.transfer is not None
     assert run.transfer.fresh == []
     run.fit(1)

@@ -1,7 +1,7 @@
 """Training augmentation: a batch of uint8 images in, a batch of network inputs out, on whatever device the batch lies.
 
-The random part is kornia's, drawn anew for every image; the end (antialiased resize, scaling, normalisation) is the batched
-twin of `mien.preprocess.preprocess`, which evaluation uses instead.
+The random part (`Augment`) is kornia's, drawn anew for every image. The end (`Finish`) is the preprocessing of one network, so
+a student and its teacher see the same changed images, each in its own size.
 """
 
 from __future__ import annotations
@@ -18,33 +18,50 @@ from mien.recipe import AugmentPart
 
 
 class Augment(nn.Module):
-    """Random changes, resize and normalisation of a batch.
+    """Random changes of a batch.
 
     Args:
         part: What to draw, from the recipe.
+    """
+
+    def __init__(self, part: AugmentPart) -> None:
+        super().__init__()
+        changes = _changes(part)
+        self.change = K.AugmentationSequential(*changes) if changes else nn.Identity()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 images (N, C, H, W) in [0, 1] from uint8 ones, grey (N, H, W) or RGB (N, H, W, 3)."""
+        x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return self.change(x.float() / 255).clamp(0, 1)
+
+
+class Finish(nn.Module):
+    """The end of the way to a network: its channels, its size, its scale; the batched twin of `mien.preprocess.preprocess`.
+
+    Args:
         spec: The network's preprocessing.
     """
 
     mean: Tensor
     std: Tensor
+    luma: Tensor
 
-    def __init__(self, part: AugmentPart, spec: PreprocessSpec) -> None:
+    def __init__(self, spec: PreprocessSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.change = K.AugmentationSequential(*_changes(part)) if _changes(part) else nn.Identity()
-        self.erase = K.RandomErasing(scale=part.erase_area, p=part.erase) if part.erase else nn.Identity()
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, -1, 1, 1))
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1))  # ITU-R 601
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Return float32 inputs (N, C, h, w) from grey images, uint8 (N, H, W)."""
-        x = images.unsqueeze(1).float() / 255  # (N, 1, H, W)
-        x = self.change(x).clamp(0, 1)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32 inputs (N, C, h, w) from images (N, 1 or 3, H, W) in [0, 1]."""
+        if x.shape[1] == 3 and self.spec.channels == 1:
+            x = (x * self.luma).sum(1, keepdim=True)
         if x.shape[-2:] != self.spec.size:
             x = F.interpolate(x, self.spec.size, mode="bilinear", align_corners=False, antialias=True)
-        x = (x.expand(-1, self.spec.channels, -1, -1) - self.mean) / self.std
-        return self.erase(x)
+        return (x.expand(-1, self.spec.channels, -1, -1) - self.mean) / self.std
 
 
 def _changes(part: AugmentPart) -> list[Any]:
@@ -67,4 +84,6 @@ def _changes(part: AugmentPart) -> list[Any]:
         changes.append(K.RandomBrightness((1 - part.brightness, 1 + part.brightness), p=1.0))
     if part.contrast:
         changes.append(K.RandomContrast((1 - part.contrast, 1 + part.contrast), p=1.0))
+    if part.erase:
+        changes.append(K.RandomErasing(scale=part.erase_area, value=0.5, p=part.erase))
     return changes

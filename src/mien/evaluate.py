@@ -100,7 +100,14 @@ def evaluate(
     target, free = corpus.target[rows], corpus.twin_free(split)
     results = {
         "model": _describe(backend.info) | {"weights_sha256": sha256(weights) if weights else None},
-        "data": {"corpus": corpus.name, "split": split, "fingerprint": corpus.fingerprint, "images": len(rows)},
+        "data": {
+            "corpus": corpus.name,
+            "protocol": corpus.protocol,
+            "split": split,
+            "fingerprint": corpus.fingerprint,
+            "images": len(rows),
+            "left_out": len(corpus.skipped),
+        },
         "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
         "precision": backend.info.precision,
         "view": "single",

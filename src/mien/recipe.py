@@ -18,6 +18,8 @@ from mien.errors import RecipeError
 from mien.preprocess import PreprocessSpec
 from mien.registry import nearest
 
+Sampling = Literal["natural", "weighted", "balanced"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,13 +46,22 @@ class DataPart(_Strict):
 
     Attributes:
         corpus: Registered name.
+        options: Options of its reader, and `size`, `colour` and `faces`: how pictures are stored.
+        protocol: How its images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`; empty takes the corpus's
+            official splits (see `mien.datasets.splits`).
         train: Split the weights are fitted on.
-        select: Split the best epoch is chosen on; never a test split.
+        select: Split the best epoch is chosen on, never a test split; None keeps the last epoch.
+        sampling: How often a class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or `balanced`.
+        votes: Learn the distribution of votes instead of the label.
     """
 
     corpus: str
+    options: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
     train: str
-    select: str
+    select: str | None
+    sampling: Sampling = "natural"
+    votes: bool = False
 
 
 class PreprocessPart(_Strict):
@@ -138,12 +149,28 @@ class LossPart(_Strict):
     Attributes:
         name: Registered name.
         arguments: Its own arguments, such as `label_smoothing`.
+        class_weights: Weigh classes by their `inverse` frequency or their `effective` number; None weighs all alike.
         lr: Peak learning rate of the loss's own parameters (class centers); they do not decay.
     """
 
     name: str = "cross_entropy"
     arguments: dict[str, Any] = {}
+    class_weights: Literal["inverse", "effective"] | None = None
     lr: float = Field(0.1, gt=0)
+
+
+class DistillPart(_Strict):
+    """Trained networks to learn from, beside the labels.
+
+    Attributes:
+        teachers: Checkpoints or folders of runs; their probabilities are averaged.
+        weight: Share of the distillation in the loss; the rest is the loss of the labels.
+        temperature: What logits are divided by before they are compared.
+    """
+
+    teachers: list[str] = Field(min_length=1)
+    weight: float = Field(0.7, gt=0, le=1)
+    temperature: float = Field(2.0, gt=0)
 
 
 class TrainPart(_Strict):
@@ -155,12 +182,15 @@ class TrainPart(_Strict):
         ema_decay: Decay of the exponential moving average of the weights, a step; 0 is off. With it the average is what is
             selected and kept.
         compile: Compile the training step with torch.compile.
+        channels_last: Keep weights and maps with their channels last, which suits dense convolutions of many channels in
+            bfloat16; on a processor with matrix units (AMX) it also makes bfloat16 the default.
     """
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
     compile: bool = False
+    channels_last: bool = False
 
 
 class PaperPart(_Strict):
@@ -198,6 +228,7 @@ class Recipe(_Strict):
     preprocess: PreprocessPart
     augment: AugmentPart
     loss: LossPart
+    distill: DistillPart | None = None
     optim: OptimPart
     train: TrainPart
 
@@ -285,7 +316,7 @@ def _explain(part: Any) -> str:
     if part["type"] != "extra_forbidden":
         return f"{where}: {part['msg'].lower()} (got {part['input']!r})" if part["type"] != "missing" else f"{where} is missing"
     model: Any = Recipe
+    optional = {"paper": PaperPart, "distill": DistillPart}
     for step in section:
-        model = model.model_fields[step].annotation
-        model = PaperPart if step == "paper" else model
+        model = optional.get(step, model.model_fields[step].annotation)
     return f"unknown key {where}{nearest(key, list(model.model_fields))}"

@@ -23,7 +23,7 @@ def corpus(fer2013_csv: Path) -> Corpus:
 def test_it_steps(tmp_path: Path, corpus: Corpus, name: str):
     changes = {"train.batch_size": 2, "train.compile": False, "model.start": None}  # weights are not here to start from
     recipe = load_recipe(name, changes)
-    run = Run(recipe, corpus, tmp_path, default_fabric())
+    run = Run(recipe, corpus, tmp_path, default_fabric(recipe))
     assert run.steps == 2
     assert run.val_inputs.shape[1:] == (recipe.preprocess.channels, *recipe.preprocess.size)
     loss, _ = run.fit(1)

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +17,7 @@ from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus, load_corpus
 from mien.engine import train
 from mien.engine.history import Epoch
-from mien.engine.train import default_fabric
+from mien.engine.train import Run, default_fabric
 from mien.errors import CheckpointError, OutputError, RecipeError
 from mien.recipe import Recipe, load_recipe
 
@@ -165,7 +167,7 @@ def test_mixup_trains(tmp_path: Path, corpus: Corpus):
 
 
 def test_bfloat16_trains(tmp_path: Path, corpus: Corpus, recipe: Recipe):
-    result = train(recipe, corpus, tmp_path / "run", fabric=default_fabric(precision="bf16-mixed"))
+    result = train(recipe, corpus, tmp_path / "run", fabric=default_fabric(recipe, precision="bf16-mixed"))
     assert all(torch.isfinite(v).all() for v in load_checkpoint(result.folder)[0].state_dict().values())
 
 
@@ -197,3 +199,58 @@ def test_a_run_killed_with_signal_9_goes_on(tmp_path: Path, fer2013_csv: Path):
     assert "epoch 1/4" not in again.stdout
     subprocess.run(command("whole"), capture_output=True, check=True)
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
+
+
+def with_votes(corpus: Corpus) -> Corpus:
+    """Give each image the votes of ten raters who agree seven to three."""
+    votes = 0.7 * np.eye(7, dtype=np.float32)[corpus.target] + 0.3 * np.eye(7, dtype=np.float32)[(corpus.target + 1) % 7]
+    return replace(corpus, rows=replace(corpus.rows, votes=votes))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "soft_cross_entropy", "kl_divergence"])
+@pytest.mark.parametrize("mixup", [0.0, 0.2])
+def test_votes_are_learnt(tmp_path: Path, corpus: Corpus, loss: str, mixup: float):
+    changes = {"data.votes": True, "loss": {"name": loss}, "augment.mixup": mixup, "train.epochs": 1}
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | changes)
+    assert train(recipe, with_votes(corpus), tmp_path / "run").best.train_loss > 0
+    with pytest.raises(RecipeError, match="one label an image"):
+        train(recipe, corpus, tmp_path / "none")
+
+
+def test_class_weights_are_counted_from_the_training_split(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"loss.class_weights": "inverse"})
+    weight = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe)).plain.loss.weight
+    counts = np.bincount(corpus.target[corpus.where("train")], minlength=7)
+    assert weight.tolist() == pytest.approx(((1 / counts) / (1 / counts).mean()).tolist())
+    with pytest.raises(RecipeError, match="use cross_entropy"):
+        train(
+            load_recipe("sa_csp_ca/fer2013", TINY | {"loss": {"name": "focal", "class_weights": "inverse"}}), corpus, tmp_path
+        )
+
+
+def test_balanced_sampling_shows_every_class_equally_often(tmp_path: Path, corpus: Corpus):
+    keep = np.flatnonzero((corpus.target > 0) | (np.arange(160) % 3 == 0))
+    uneven = replace(corpus, images=corpus.images[keep], rows=corpus.rows.take(keep))
+    seen = {}
+    for sampling in ("natural", "balanced"):
+        recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"data.sampling": sampling})
+        run = Run(recipe, uneven, tmp_path / sampling, default_fabric(recipe))
+        seen[sampling] = np.bincount(run.feed.target[torch.cat(list(run._parts(seed=5)))].numpy(), minlength=7)
+    assert np.ptp(seen["balanced"]) <= 3
+    assert seen["natural"][0] < 8 < seen["balanced"][0]
+
+
+def test_without_a_selection_split_the_last_epoch_is_kept(tmp_path: Path, corpus: Corpus):
+    result = train(load_recipe("sa_csp_ca/fer2013", TINY | {"data.select": None}), corpus, tmp_path / "run")
+    assert result.best.epoch == 3
+    assert load_checkpoint(tmp_path / "run")[1].results == {}
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_channels_last_says_the_same(tmp_path: Path, corpus: Corpus):
+    losses = []
+    for last in (False, True):
+        recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"train.channels_last": last})
+        fabric = default_fabric(recipe, precision="32-true")
+        losses.append(train(recipe, corpus, tmp_path / str(last), fabric=fabric).epochs[0].train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

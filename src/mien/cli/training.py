@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mien.engine.history import Epoch
     from mien.runtime.backend import Backend
 
-DataOption = Annotated[Path, typer.Option("--data", help="The corpus: fer2013.csv, or a folder of its pictures.")]
+DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file or folder its makers or Kaggle give out.")]
 
 
 def train(
@@ -31,7 +32,6 @@ def train(
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
     require("lightning", "train")
-    from mien.datasets import load_corpus
     from mien.engine import train as run
     from mien.engine.train import default_fabric
     from mien.recipe import load_recipe
@@ -39,16 +39,20 @@ def train(
     overrides = dict(_parse_change(text) for text in change or [])
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
-    corpus = load_corpus(chosen.data.corpus, data)
+    corpus = _load(chosen.data.model_dump(), data)
     if threads:
         torch.set_num_threads(threads)
     with _TrainingProgress(chosen.train.epochs) as progress:
-        fabric = default_fabric(devices, precision)
+        fabric = default_fabric(chosen, devices, precision)
         result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
     if not fabric.is_global_zero:
         return
-    typer.echo(f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}; kept in {out}")
-    typer.echo(f"next: mien evaluate {out} --data {data} --split private_test")
+    if chosen.data.select is None:
+        typer.echo(f"kept the last epoch, {result.best.epoch}, in {out}: the recipe selects on no split")
+    else:
+        best = f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}"
+        typer.echo(f"{best}; kept in {out}")
+    typer.echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
 
 
 def evaluate(
@@ -59,7 +63,6 @@ def evaluate(
 ) -> None:
     """Measure a model on a split: a results file, its predictions, a confusion matrix."""
     require("torchmetrics", "train")
-    from mien.datasets import load_corpus
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
 
@@ -68,7 +71,7 @@ def evaluate(
     backend, file = _open_model(model)
     if out is None:
         out = file.parent / f"{split}.json" if Path(model).is_dir() else Path(f"{file.stem}-{split}.json")
-    corpus = load_corpus(backend.info.label_set, data)
+    corpus = _corpus_of(backend, data)
     evaluation = measure(backend, corpus, split, weights=file)
     written = write_evaluation(out, evaluation)
     _show(evaluation.results)
@@ -152,7 +155,7 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
     full = OnnxBackend(fp32)
     corpus = _corpus_of(full, data)
     done = export_int8(run, fp32, path, calibration_crops(corpus))
-    split = done.info.recipe["data"]["select"]
+    split = done.info.recipe["data"]["select"] or done.info.recipe["data"]["train"]
     target = corpus.target[corpus.where(split)]
     before, after = (
         100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))
@@ -162,9 +165,26 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
 
 
 def _corpus_of(backend: Backend, data: Path) -> Corpus:
-    from mien.datasets import load_corpus
+    """Return the corpus of the recipe that trained a model, in that recipe's splits."""
+    return _load(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data)
 
-    return load_corpus(backend.info.label_set, data)
+
+def _load(part: dict[str, Any], source: Path) -> Corpus:
+    """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from mien.datasets.data import load_data
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(f"reading {part['corpus']}", total=None)
+        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total))
+    for line in corpus.skipped[:5]:
+        typer.echo(f"left out: {line}", err=True)
+    if len(corpus.skipped) > 5:
+        typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
+    return corpus
 
 
 def _show(results: dict[str, Any]) -> None:
@@ -217,9 +237,10 @@ class _TrainingProgress:
     def epoch(self, row: Epoch, epochs: int) -> None:
         """Print a finished epoch."""
         left = row.seconds * (epochs - row.epoch) / 60
+        val = "" if math.isnan(row.val_loss) else f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
         self.console.print(
-            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  val loss {row.val_loss:.3f}  "
-            f"val accuracy {100 * row.val_accuracy:.2f} %  {row.images_per_second:.0f} images/s  {left:.0f} min left",
+            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}"
+            f"{row.images_per_second:.0f} images/s  {left:.0f} min left",
             highlight=False,
             soft_wrap=True,
         )

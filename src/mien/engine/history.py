@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -48,17 +49,18 @@ def _draw_curves(path: Path, rows: list[Epoch]) -> None:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     epochs = [row.epoch for row in rows]
-    best = max(rows, key=lambda row: row.val_accuracy)
+    selected = not math.isnan(rows[-1].val_accuracy)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     losses.plot(epochs, [row.train_loss for row in rows], label="train")
-    losses.plot(epochs, [row.val_loss for row in rows], label="val")
     losses.set(xlabel="epoch", ylabel="cross-entropy")
     accuracies.plot(epochs, [100 * row.train_accuracy for row in rows], label="train (augmented)")
-    accuracies.plot(epochs, [100 * row.val_accuracy for row in rows], label="val")
-    accuracies.plot(
-        [best.epoch], [100 * best.val_accuracy], "o", label=f"best {100 * best.val_accuracy:.2f} (epoch {best.epoch})"
-    )
+    if selected:
+        best = max(rows, key=lambda row: row.val_accuracy)
+        losses.plot(epochs, [row.val_loss for row in rows], label="val")
+        accuracies.plot(epochs, [100 * row.val_accuracy for row in rows], label="val")
+        label = f"best {100 * best.val_accuracy:.2f} (epoch {best.epoch})"
+        accuracies.plot([best.epoch], [100 * best.val_accuracy], "o", label=label)
     accuracies.set(xlabel="epoch", ylabel="accuracy, %")
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mien.datasets.balance import class_weights
+from mien.engine.teacher import distillation_loss
 from mien.errors import RecipeError
 from mien.losses import Loss, create_loss
 from mien.models import Model
-from mien.recipe import Recipe
+from mien.recipe import DistillPart, Recipe
 from mien.registry import nearest
 
 
@@ -23,6 +27,7 @@ class Objective(nn.Module):
         model: The network.
         loss: The loss; its own parameters (class centers) are trained with the network's.
         frozen: Modules of the network, by name or by the beginning of it, that are not trained.
+        distill: How much it learns from teachers, if it has any.
 
     Raises:
         RecipeError: A name in `frozen` begins no module's.
@@ -31,10 +36,11 @@ class Objective(nn.Module):
     model: Model
     loss: Loss
 
-    def __init__(self, model: Model, loss: Loss, frozen: Sequence[str] = ()) -> None:
+    def __init__(self, model: Model, loss: Loss, frozen: Sequence[str] = (), distill: DistillPart | None = None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        self.distill = distill
         self.frozen = _freeze(model, frozen)
 
     def train(self, mode: bool = True) -> Objective:
@@ -44,8 +50,16 @@ class Objective(nn.Module):
             module.eval()
         return self
 
-    def forward(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the logits (N, K) of images (N, C, H, W)."""
+    def forward(self, inputs: Tensor, target: Tensor, taught: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the loss and the logits (N, K) of inputs (N, C, H, W), targets and, with teachers, what they say, (N, K)."""
+        loss, logits = self._labelled(inputs, target)
+        if self.distill is None or taught is None:
+            return loss, logits
+        weight = self.distill.weight
+        return (1 - weight) * loss + weight * distillation_loss(logits, taught, self.distill.temperature), logits
+
+    def _labelled(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of the labels and the logits."""
         if not self.loss.needs_features:
             logits = self.model(inputs)
             return self.loss(logits, target), logits
@@ -54,21 +68,31 @@ class Objective(nn.Module):
         return self.loss(logits, target, features.mean((2, 3))), logits
 
 
-def create_objective(recipe: Recipe, model: Model) -> Objective:
+def create_objective(recipe: Recipe, model: Model, target: NDArray[np.int64] | None = None) -> Objective:
     """Return a network with the loss of its recipe.
 
+    Args:
+        recipe: The run.
+        model: The network.
+        target: Classes of the training images, (M,); class weights are counted from them.
+
     Raises:
-        RecipeError: The recipe mixes images, which needs a loss that takes distributions, with another loss.
+        RecipeError: The targets of the recipe (mixed, votes) are none its loss takes, or class weights have nothing to count.
         UnknownNameError: No such loss.
         MienError: An argument the loss does not take.
     """
-    part = recipe.loss
-    if recipe.augment.mixup and part.name not in ("cross_entropy", "soft_cross_entropy"):
-        raise RecipeError(f"augment.mixup gives mixed targets, which the loss {part.name} does not take; set it to 0")
-    loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **part.arguments)
-    if loss.soft_target and not recipe.augment.mixup:
-        raise RecipeError(f"loss.name: {part.name} takes votes, this corpus has one label an image; use cross_entropy")
-    return Objective(model, loss, recipe.model.frozen)
+    part, arguments = recipe.loss, dict(recipe.loss.arguments)
+    if part.class_weights is not None:
+        if target is None or part.name != "cross_entropy":
+            raise RecipeError(f"loss.class_weights: {part.name} takes none; use cross_entropy")
+        arguments["weight"] = class_weights(target, model.num_classes, part.class_weights).tolist()
+    loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **arguments)
+    soft = "augment.mixup" if recipe.augment.mixup else "data.votes" if recipe.data.votes else None
+    if soft and not (loss.soft_target or part.name == "cross_entropy"):
+        raise RecipeError(f"{soft} gives soft targets, which the loss {part.name} does not take; switch it off")
+    if loss.soft_target and not soft:
+        raise RecipeError(f"loss.name: {part.name} takes votes; set data.votes on a corpus that has them, or use cross_entropy")
+    return Objective(model, loss, recipe.model.frozen, recipe.distill)
 
 
 def _freeze(model: Model, prefixes: Sequence[str]) -> list[nn.Module]:

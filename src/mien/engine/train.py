@@ -7,8 +7,9 @@ best on the selection split) and `last.ckpt` (everything a killed run needs to g
 from __future__ import annotations
 
 import io
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,26 +17,27 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
-from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 import mien
 from mien.atomic import atomic_path
-from mien.augment import Augment
+from mien.augment import Augment, Finish
 from mien.checkpoint import save_checkpoint
 from mien.datasets import Corpus
+from mien.datasets.balance import epoch_order, sampling_weights
+from mien.engine.feed import Feed, inputs_of
 from mien.engine.history import Epoch, write_history
+from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
+from mien.engine.teacher import Teachers
 from mien.errors import CheckpointError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
-from mien.preprocess import preprocess
 from mien.provenance import current_commit
-from mien.recipe import Recipe
+from mien.recipe import Recipe, Sampling
 from mien.transfer import Transfer, start_from
 
 
@@ -80,7 +82,7 @@ def train(
         CheckpointError: The folder holds another run.
         OutputError: The folder cannot be written.
     """
-    run = Run(recipe, corpus, out, fabric or default_fabric())
+    run = Run(recipe, corpus, out, fabric or default_fabric(recipe))
     history = run.resume()
     run.begin()
     if on_start is not None and run.transfer is not None and run.fabric.is_global_zero:
@@ -98,44 +100,53 @@ def train(
     return TrainResult(out, _best(history), history)
 
 
-def default_fabric(devices: int | str = 1, precision: str | None = None) -> Fabric:
-    """Return the devices and precision to train with: CUDA in bfloat16 where there is a GPU, else the CPU in float32."""
+def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
+    """Return the devices and precision to train a recipe with.
+
+    That is bfloat16 on a GPU, and on a processor with matrix units (AMX) for a recipe in the channels-last form they need; else
+    float32.
+
+    Args:
+        recipe: The run.
+        devices: Number of GPUs, or of processes on the CPU.
+        precision: `bf16-mixed` or `32-true`, in place of that choice.
+    """
     gpu = torch.cuda.is_available()
-    chosen: Any = precision or ("bf16-mixed" if gpu else "32-true")
+    chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and _has_amx()) else "32-true")
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
+
+
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 class Run:
     """The objects of one run; `epoch` advances them, `save` and `resume` keep them."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, fabric: Fabric) -> None:
-        self.recipe, self.out, self.fabric, self.fingerprint = recipe, out, fabric, corpus.fingerprint
-        self.classes = corpus.classes
+        self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
         torch.manual_seed(recipe.seed)
         self.spec = recipe.preprocess.spec()
-        model = create_model(recipe.model.name, num_classes=len(self.classes), **recipe.model.arguments)
+        self.feed = _feed(recipe, corpus, fabric.device)
+        self.steps = len(self.feed) // recipe.train.batch_size
+        model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
         self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
         if model.in_channels != self.spec.channels:
             raise RecipeError(f"preprocess.channels is {self.spec.channels}, {recipe.model.name} takes {model.in_channels}")
-        rows = corpus.where(recipe.data.train)
-        self.images, self.target = (fabric.to_device(t) for t in _tensors(corpus, rows))
-        self.steps = len(rows) // recipe.train.batch_size
-        if self.steps == 0:
-            raise RecipeError(f"train.batch_size is {recipe.train.batch_size}, the training split has {len(rows)} images")
-        rows = corpus.where(recipe.data.select)
-        self.val_inputs = torch.from_numpy(preprocess(list(corpus.images[rows]), self.spec))
-        self.val_target = torch.from_numpy(corpus.target[rows])
-        self.plain = create_objective(recipe, model)
+        self.plain = create_objective(recipe, model, self.feed.target.cpu().numpy())
         fabric.to_device(self.plain)
+        if recipe.train.channels_last:
+            self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = create_average(recipe, self.plain.model)
+        self.teachers = fabric.to_device(Teachers(recipe.distill, corpus.classes)) if recipe.distill else None
         optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
         self.plateau = create_plateau(recipe.optim, optimizer)
         wrapped: Any = torch.compile(self.plain) if recipe.train.compile else self.plain
         self.objective, self.optimizer = fabric.setup(wrapped, optimizer)
-        self.augment = fabric.to_device(Augment(recipe.augment, self.spec))
-        self.mixup = _mixup(recipe, len(self.classes))
+        self.augment, self.finish = Augment(recipe.augment), fabric.to_device(Finish(self.spec))
+        self.mixup = create_mixup(recipe, len(corpus.classes))
 
     def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
@@ -153,29 +164,37 @@ class Run:
         seed = self.recipe.seed * 100_003 + number
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed)).to(self.images.device)
-        size = self.recipe.train.batch_size
-        local = size // self.fabric.world_size
-        sums = torch.zeros(2, device=self.images.device)
+        sums = torch.zeros(2, device=self.fabric.device)
         self.objective.train()
-        for step in range(self.steps):
-            first = step * size + self.fabric.global_rank * local
-            sums += self._step(order[first : first + local])
-            done = (number - 1) * self.steps + step + 1
+        for step, (images, places) in enumerate(self.feed.batches(self._parts(seed)), start=1):
+            sums += self._step(images, places)
+            done = (number - 1) * self.steps + step
             if self.schedule is not None:
                 self.schedule.step_update(done)
             if self.average is not None:
                 self.average.update(self.plain.model, step=done)
             if on_step is not None:
-                on_step(number, step + 1, self.steps)
+                on_step(number, step, self.steps)
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
         return loss, accuracy
 
-    def _step(self, rows: Tensor) -> Tensor:
+    def _parts(self, seed: int) -> Iterator[Tensor]:
+        """Yield, for each step, this process's places in the training split."""
+        size, rank = self.recipe.train.batch_size, self.fabric.global_rank
+        local = size // self.fabric.world_size
+        order = _order(self.feed.target, len(self.corpus.classes), self.recipe.data.sampling, seed)
+        for first in range(rank * local, self.steps * size, size):
+            yield order[first : first + local]
+
+    def _step(self, images: Tensor, places: Tensor) -> Tensor:
         """Return the loss and the accuracy of one optimiser step."""
-        inputs, target = self.augment(self.images[rows]), self.target[rows]
-        inputs, mixed = (inputs, target) if self.mixup is None else self.mixup(inputs, target)
-        loss, logits = self.objective(inputs, mixed)
+        target = self.feed.target[places]
+        wanted = self.feed.votes[places] if self.recipe.data.votes and self.feed.votes is not None else target
+        x = self.augment(images)
+        if self.mixup is not None:
+            x, wanted = mix(self.mixup, x, wanted)
+        taught = None if self.teachers is None else self.teachers(x)
+        loss, logits = self.objective(self.finish(x), wanted, taught)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.recipe.optim.clip_norm:
@@ -185,12 +204,15 @@ class Run:
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[float, float]:
-        """Return cross-entropy and accuracy on the selection split, single view."""
+        """Return cross-entropy and accuracy on the selection split, single view; not numbers where there is none."""
+        if self.recipe.data.select is None:
+            return math.nan, math.nan
+        rows = self.corpus.where(self.recipe.data.select)
         model = self._kept().eval()
-        device = self.images.device
-        logits = torch.cat([model(part.to(device)).float().cpu() for part in self.val_inputs.split(512)])
-        accuracy = (logits.argmax(1) == self.val_target).float().mean().item()
-        return F.cross_entropy(logits, self.val_target).item(), accuracy
+        with self.fabric.autocast():
+            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(self.corpus, rows, self.spec)]
+        logits, target = torch.cat(parts), torch.from_numpy(self.corpus.target[rows])
+        return F.cross_entropy(logits, target).item(), (logits.argmax(1) == target).float().mean().item()
 
     def _kept(self) -> nn.Module:
         return self.plain.model if self.average is None else self.average.module
@@ -210,7 +232,7 @@ class Run:
         write_history(self.out, history)
         state = {
             "recipe": self.recipe.to_dict(),
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.corpus.fingerprint,
             "objective": self.plain.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -228,8 +250,8 @@ class Run:
         if not path.is_file():
             return []
         try:
-            state = torch.load(path, map_location=self.images.device, weights_only=True)
-            same = state["recipe"] == self.recipe.to_dict() and state["fingerprint"] == self.fingerprint
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            same = state["recipe"] == self.recipe.to_dict() and state["fingerprint"] == self.corpus.fingerprint
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
@@ -243,32 +265,50 @@ class Run:
         return [Epoch(**row) for row in state["history"]]
 
     def _info(self, best: Epoch) -> ModelInfo:
+        select = self.recipe.data.select
         return ModelInfo(
             arch=self.recipe.model.name,
             arguments=self.recipe.model.arguments,
-            classes=self.classes,
+            classes=self.corpus.classes,
             label_set=self.recipe.data.corpus,
             preprocess=self.spec,
             recipe=self.recipe.to_dict(),
-            data_fingerprint=self.fingerprint,
+            data_fingerprint=self.corpus.fingerprint,
             commit=current_commit(),
             mien_version=mien.__version__,
-            results={self.recipe.data.select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
+            results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
 
 
-def _tensors(corpus: Corpus, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(corpus.images[rows])), torch.from_numpy(corpus.target[rows])
+def _feed(recipe: Recipe, corpus: Corpus, device: torch.device) -> Feed:
+    """Return the training images.
+
+    Raises:
+        RecipeError: They are fewer than a batch, or the recipe wants votes and the corpus has none.
+    """
+    rows = corpus.where(recipe.data.train)
+    if recipe.data.select is not None:
+        corpus.where(recipe.data.select)
+    if len(rows) < recipe.train.batch_size:
+        raise RecipeError(f"train.batch_size is {recipe.train.batch_size}, the training split has {len(rows)} images")
+    if recipe.data.votes and corpus.rows.votes is None:
+        raise RecipeError(f"data.votes: {corpus.name} has one label an image; set it to false")
+    return Feed(corpus, rows, device)
 
 
-def _mixup(recipe: Recipe, classes: int) -> Mixup | None:
-    if not recipe.augment.mixup:
-        return None
-    return Mixup(mixup_alpha=recipe.augment.mixup, label_smoothing=0.0, num_classes=classes)
+def _order(target: Tensor, classes: int, sampling: Sampling, seed: int) -> Tensor:
+    """Return the places of an epoch's images in the training split."""
+    if sampling == "natural":
+        return torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
+    labels = target.cpu().numpy()
+    return torch.from_numpy(epoch_order(labels, sampling_weights(labels, classes, sampling), seed))
 
 
 def _best(history: list[Epoch]) -> Epoch:
-    return max(history, key=lambda row: row.val_accuracy)  # the first of equals
+    """Return the epoch that is kept: the first of the best on the selection split, the last where there is none."""
+    if math.isnan(history[-1].val_accuracy):
+        return history[-1]
+    return max(history, key=lambda row: row.val_accuracy)
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

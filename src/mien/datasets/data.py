@@ -1,0 +1,30 @@
+"""From a recipe's `data` section and the files on disk to a corpus that is split as the recipe says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mien.datasets.cache import load_corpus
+from mien.datasets.corpus import Corpus
+from mien.datasets.splits import apply_protocol
+
+
+def load_data(
+    data: Mapping[str, Any], source: str | os.PathLike[str], on_step: Callable[[int, int], None] | None = None
+) -> Corpus:
+    """Return the corpus of a recipe.
+
+    Args:
+        data: `corpus`, and if given `options` and `protocol`, as in `mien.recipe.DataPart`.
+        source: The file or folder.
+        on_step: Called with the pictures decoded and their number while the cache is built.
+
+    Raises:
+        UnknownNameError: No such corpus or protocol.
+        DataError: The source cannot be read, or not split so.
+    """
+    corpus = load_corpus(data["corpus"], source, options=data.get("options"), on_step=on_step)
+    protocol = data.get("protocol")
+    return apply_protocol(corpus, protocol) if protocol else corpus

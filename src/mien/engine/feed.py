@@ -1,0 +1,86 @@
+"""The images of a split on their way to the device: all there from the start, or read from the cache as they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mien.datasets import Corpus
+from mien.preprocess import PreprocessSpec, preprocess
+
+RESIDENT = 1 << 29
+"""Bytes of images that are kept in memory; a GPU keeps up to `RESIDENT_GPU`."""
+RESIDENT_GPU = 1 << 34
+
+
+class Feed:
+    """Images and targets of some rows of a corpus, a batch at a time.
+
+    A split that fits lies on the device as uint8. A larger one stays in the cache on disk, and a thread reads the next batch
+    while the device works on this one, so memory does not grow with the corpus.
+
+    Args:
+        corpus: The corpus.
+        rows: Row numbers of the split, (M,).
+        device: Where batches are wanted.
+
+    Attributes:
+        target: Class index of each row, int64 (M,), on the device.
+        votes: Votes of each row, float32 (M, K), on the device, or None.
+    """
+
+    def __init__(self, corpus: Corpus, rows: NDArray[np.int64], device: torch.device) -> None:
+        self.rows, self.device, self.source = rows, device, corpus.images
+        self.target = torch.from_numpy(corpus.target[rows]).to(device)
+        self.votes = None if corpus.rows.votes is None else torch.from_numpy(corpus.rows.votes[rows]).to(device)
+        size = len(rows) * int(np.prod(corpus.images.shape[1:]))
+        self.resident: Tensor | None = None
+        if size <= (RESIDENT_GPU if device.type == "cuda" else RESIDENT):
+            self.resident = torch.from_numpy(np.ascontiguousarray(corpus.images[rows])).to(device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield, for each part of `order` (places in `rows`, on the CPU), the images, uint8, and the places, on the device."""
+        if self.resident is not None:
+            for part in order:
+                places = part.to(self.device)
+                yield self.resident[places], places
+            return
+        with ThreadPoolExecutor(1) as pool:
+            waiting: tuple[Tensor, Future[Tensor]] | None = None
+            for part in order:
+                later = part, pool.submit(self._read, part)
+                if waiting is not None:
+                    yield self._arrived(*waiting)
+                waiting = later
+            if waiting is not None:
+                yield self._arrived(*waiting)
+
+    def _arrived(self, part: Tensor, images: Future[Tensor]) -> tuple[Tensor, Tensor]:
+        return images.result().to(self.device, non_blocking=True), part.to(self.device)
+
+    def _read(self, part: Tensor) -> Tensor:
+        rows = self.rows[part.numpy()]
+        if not isinstance(self.source, np.memmap) or self.source.filename is None:
+            return torch.from_numpy(self.source[rows])
+        images = np.empty((len(rows), *self.source.shape[1:]), np.uint8)
+        size = images[0].nbytes
+        with open(self.source.filename, "rb") as file:  # noqa: PTH123 (not through the map: its pages would count as ours)
+            for image, row in zip(images, rows, strict=True):
+                file.seek(int(row) * size, os.SEEK_SET)
+                file.readinto(image.data)  # type: ignore[attr-defined]
+        return torch.from_numpy(images)
+
+
+def inputs_of(corpus: Corpus, rows: NDArray[np.int64], spec: PreprocessSpec, batch: int = 512) -> Iterator[Tensor]:
+    """Yield a network's inputs of some rows, (batch, C, h, w), as evaluation makes them."""
+    for first in range(0, len(rows), batch):
+        yield torch.from_numpy(preprocess(list(corpus.images[rows[first : first + batch]]), spec))

@@ -1,0 +1,65 @@
+"""Distillation: trained networks whose probabilities a smaller one learns beside the labels.
+
+Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network". As Beyer et al. 2022 advise ("Knowledge
+distillation: a good teacher is patient and consistent"), the teachers look at the very images the student gets, changed and
+mixed alike, each in the size it was trained in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.augment import Finish
+from mien.checkpoint import load_checkpoint
+from mien.errors import RecipeError
+from mien.recipe import DistillPart
+
+
+class Teachers(nn.Module):
+    """One trained network or several, whose probabilities are averaged.
+
+    Args:
+        part: Checkpoints and temperature.
+        classes: The student's classes.
+
+    Raises:
+        CheckpointError: A checkpoint is missing, damaged or of another version.
+        RecipeError: A teacher has other classes, or another order of them.
+    """
+
+    def __init__(self, part: DistillPart, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.temperature = part.temperature
+        self.networks, self.finishes = nn.ModuleList(), nn.ModuleList()
+        for path in part.teachers:
+            network, info = load_checkpoint(path)
+            if info.classes != tuple(classes):
+                raise RecipeError(f"distill.teachers: {path} tells apart {', '.join(info.classes)}, not {', '.join(classes)}")
+            self.networks.append(network.requires_grad_(False))
+            self.finishes.append(Finish(info.preprocess))
+
+    def train(self, mode: bool = True) -> Teachers:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return softened probabilities (N, K) of images (N, 1 or 3, H, W) in [0, 1]."""
+        logits = [network(finish(x)).float() for network, finish in zip(self.networks, self.finishes, strict=True)]
+        return torch.stack([(each / self.temperature).softmax(1) for each in logits]).mean(0)
+
+
+def distillation_loss(logits: Tensor, probs: Tensor, temperature: float) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of softened predictions from the teachers', times the temperature squared.
+
+    Args:
+        logits: The student's, (N, K).
+        probs: The teachers' probabilities, softened by the same temperature, (N, K).
+        temperature: What logits are divided by; its square keeps the gradient's size (Hinton et al., section 2).
+    """
+    student = (logits.float() / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(student, probs, reduction="batchmean")

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mien.augment import Finish
+from mien.checkpoint import load_checkpoint, save_checkpoint
+from mien.datasets import Corpus, load_corpus
+from mien.engine import train
+from mien.engine.teacher import Teachers, distillation_loss
+from mien.errors import CheckpointError, RecipeError
+from mien.labels import label_set
+from mien.model_info import ModelInfo
+from mien.models import create_model
+from mien.preprocess import PreprocessSpec
+from mien.recipe import DistillPart, load_recipe
+
+TINY = {"train.epochs": 1, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 0}
+
+
+def write_teacher(path: Path, size: int, seed: int, classes: tuple[str, ...] = label_set("fer2013")) -> Path:
+    torch.manual_seed(seed)
+    spec = PreprocessSpec(size=(size, size), channels=1, mean=(0.5,), std=(0.25,))
+    model = create_model("sa_csp_ca", num_classes=len(classes))
+    save_checkpoint(path, model.state_dict(), ModelInfo("sa_csp_ca", {}, classes, "fer2013", spec))
+    return path
+
+
+@pytest.fixture
+def corpus(fer2013_csv: Path) -> Corpus:
+    return load_corpus("fer2013", fer2013_csv)
+
+
+def test_the_loss_is_hintons():
+    """Against soft cross-entropy: their difference is the teachers' entropy, so their gradients are equal."""
+    torch.manual_seed(0)
+    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    probs = torch.randn(5, 7).softmax(1)
+    ours = torch.autograd.grad(distillation_loss(logits, probs, 4.0), logits)[0]
+    theirs = torch.autograd.grad(16 * F.cross_entropy(logits / 4, probs.double()), logits)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_it_is_zero_where_student_and_teacher_agree():
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert distillation_loss(logits, (logits / 3).softmax(1), 3.0).abs() < 1e-6
+    assert distillation_loss(logits, (logits / 2).softmax(1), 3.0) > 1e-3
+
+
+def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path):
+    paths = [str(write_teacher(tmp_path / f"{size}.safetensors", size, size)) for size in (40, 48)]
+    images = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    said = Teachers(DistillPart(teachers=paths, temperature=2.0), label_set("fer2013")).train()(images)
+    expected = []
+    for path in paths:
+        network, info = load_checkpoint(path)
+        expected.append((network(Finish(info.preprocess)(images)) / 2).softmax(1))
+    torch.testing.assert_close(said, torch.stack(expected).mean(0))
+    assert not said.requires_grad
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path: Path):
+    path = write_teacher(tmp_path / "t.safetensors", 40, 0, label_set("rafdb"))
+    with pytest.raises(RecipeError, match="tells apart surprise, fear"):
+        Teachers(DistillPart(teachers=[str(path)]), label_set("fer2013"))
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        Teachers(DistillPart(teachers=[str(tmp_path / "missing")]), label_set("fer2013"))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_student_learns_from_its_teacher(tmp_path: Path, corpus: Corpus, mixup: float):
+    """With nothing but the teacher to learn from, the student's predictions come nearer to the teacher's."""
+    teacher = str(write_teacher(tmp_path / "t.safetensors", 48, 0))
+    changes = TINY | {"distill": {"teachers": [teacher], "weight": 1.0}, "augment.mixup": mixup, "train.ema_decay": 0}
+    recipe = load_recipe("sa_csp_ca/fer2013", changes | {"train.epochs": 6, "optim.lr": 0.02, "augment.erase": 0})
+    rows = train(recipe, corpus, tmp_path / "run").epochs
+    assert rows[-1].train_loss < 0.85 * rows[0].train_loss
+    assert load_checkpoint(tmp_path / "run")[1].recipe["distill"]["teachers"] == [teacher]
