@@ -14,6 +14,9 @@ from mien.errors import CheckpointError
 from mien.model_info import METADATA_KEY, ModelInfo
 from mien.models import Model, create_model
 
+LOSS = "loss."
+"""What the names of a loss's own parameters (class centers) begin with; a network is loaded without them."""
+
 
 def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], info: ModelInfo) -> None:
     """Write weights and what they are; the file appears whole or not at all.
@@ -45,7 +48,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     try:
         with safe_open(file, framework="pt") as tensors:
             metadata = (tensors.metadata() or {}).get(METADATA_KEY)
-            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a mapping)
+            names = [name for name in tensors.keys() if not name.startswith(LOSS)]  # noqa: SIM118 (not a mapping)
+            weights = {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: is not a safetensors file or is damaged ({error})") from None
     info = ModelInfo.from_json(metadata, str(file))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus, load_corpus
@@ -153,6 +154,9 @@ def test_the_joint_loss_trains_its_centers(tmp_path: Path, corpus: Corpus):
     train(again, corpus, tmp_path / "still")
     still = torch.load(tmp_path / "still" / "last.ckpt", weights_only=True)["objective"]["loss.centers"]
     assert (first - still).abs().max() > 1e-4
+    with safe_open(tmp_path / "run" / "best.safetensors", framework="pt") as kept:
+        assert torch.equal(kept.get_tensor("loss.centers"), first)
+    assert not any("centers" in name for name in load_checkpoint(tmp_path / "run")[0].state_dict())
 
 
 def test_mixup_needs_a_loss_that_takes_mixed_targets(tmp_path: Path, corpus: Corpus):

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 import mien
 from mien.atomic import atomic_path
 from mien.augment import Augment, Finish
-from mien.checkpoint import save_checkpoint
+from mien.checkpoint import LOSS, save_checkpoint
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
 from mien.engine.feed import Feed, inputs_of
@@ -228,7 +228,8 @@ class Run:
         if not self.fabric.is_global_zero:
             return
         if history[-1] is _best(history):
-            save_checkpoint(self.out / "best.safetensors", self._kept().state_dict(), self._info(history[-1]))
+            loss = {LOSS + name: value for name, value in self.plain.loss.state_dict().items()}
+            save_checkpoint(self.out / "best.safetensors", self._kept().state_dict() | loss, self._info(history[-1]))
         write_history(self.out, history)
         state = {
             "recipe": self.recipe.to_dict(),

@@ -1,0 +1,63 @@
+"""Two processes learn what one learns from the whole batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PROGRAM = '''
+import sys
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from mien.engine.objective import Objective
+from mien.losses import create_loss
+
+
+class Linear(nn.Module):
+    """A network without batch norm, whose statistics differ between processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.head = nn.Conv2d(1, 5, 3), nn.Linear(5, 4)
+
+    def forward_features(self, x):
+        return self.features(x)
+
+    def forward_head(self, features):
+        return self.head(features.mean((2, 3)))
+
+
+if __name__ == "__main__":
+    devices, out = int(sys.argv[1]), sys.argv[2]
+    fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
+    fabric.launch()
+    torch.manual_seed(0)
+    loss = create_loss("joint", num_classes=4, num_features=5, island_weight=0.5)
+    plain = Objective(Linear(), loss)
+    optimizer = torch.optim.SGD([{"params": plain.model.parameters()}, {"params": loss.parameters(), "lr": 0.5}], lr=0.1)
+    objective, optimizer = fabric.setup(plain, optimizer)
+    x = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(12) % 4
+    part = slice(fabric.global_rank * 12 // devices, (fabric.global_rank + 1) * 12 // devices)
+    for _ in range(3):
+        value, _ = objective(x[part], target[part])
+        optimizer.zero_grad()
+        fabric.backward(value)
+        optimizer.step()
+    torch.save(plain.state_dict(), f"{out}/{devices}-{fabric.global_rank}.pt")
+'''
+
+
+def test_class_centers_are_the_same_in_every_process_and_as_in_one(tmp_path: Path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    for devices in ("1", "2"):
+        done = subprocess.run([sys.executable, tmp_path / "program.py", devices, tmp_path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    assert alone["loss.centers"].shape == (4, 5)
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-6)
