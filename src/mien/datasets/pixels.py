@@ -6,7 +6,10 @@ by array arithmetic on its bytes; any other is read again row by row, and the ro
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,16 +17,25 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.datasets.digits import decode_regular
 from mien.datasets.source import MAX_TABLE, open_table
 from mien.errors import DataError
 
 COLUMNS = ("emotion", "pixels", "Usage")
 
-BLOCK = 1 << 20
-"""Bytes read at a time, and the most a line may have; a row of 48x48 pixels has about 8,400."""
+BLOCK = 1 << 18
+"""Bytes read at a time: few enough for the arrays made of them to stay in the processor's cache."""
 
-GROUP = 32
-"""Rows decoded at a time: few enough for their arrays to stay in the processor's cache."""
+THREADS = min(4, os.cpu_count() or 1)
+"""Threads that decode blocks: array arithmetic lets others run."""
+
+MAX_LINE = 1 << 20
+"""Bytes of the longest row; one of 48x48 pixels has about 8,400."""
+
+LINE_END = b"\n"
+
+BLANK = b' \t\r\n\v\f"'
+"""What may stand around a field."""
 
 MAX_ROWS = 200_000
 """Rows of the largest table: as many faces of 48x48 as fit in half a gigabyte, five times those of FER2013."""
@@ -55,15 +67,6 @@ class _Layout:
     side: int
 
 
-@dataclass(slots=True)
-class _Parts:
-    """The rows read so far, in pieces."""
-
-    images: list[NDArray[np.uint8]]
-    target: list[int]
-    split: list[int]
-
-
 def read_pixel_table(
     source: Path, classes: Sequence[str], usage: Mapping[str, int], *, side: int = 48, prefer: Sequence[str] = ()
 ) -> PixelTable:
@@ -79,19 +82,19 @@ def read_pixel_table(
     Raises:
         DataError: The file or a row cannot be read; names it and says why.
     """
-    parts = _Parts([], [], [])
+    pieces, count = list[PixelTable](), 0
     with open_table(source, prefer=prefer) as file:
-        names = _header(file.readline(BLOCK), source)
+        names = _header(file.readline(MAX_LINE), source)
         layout = _Layout(tuple(names.index(name) for name in COLUMNS), len(names), classes, usage, side)
-        for number, lines in _blocks(file, source):
-            if not _read_regular(lines, layout, parts):
-                _read_carefully(lines, layout, parts, source, number)
-            if len(parts.target) > MAX_ROWS:
+        for number, block, regular in _ahead(_blocks(file, source), layout):
+            pieces.append(regular.result() or _read_carefully(block, layout, source, number))
+            count += len(pieces[-1].target)
+            if count > MAX_ROWS:
                 raise DataError(f"{source}: has more than {MAX_ROWS:,} rows; split it, or pass a folder of pictures")
-    if not parts.target:
+    if not count:
         raise DataError(f"{source}: holds no rows after its header; is the file complete?")
-    images = np.concatenate(parts.images).reshape(-1, side, side)
-    return PixelTable(images, np.array(parts.target, np.int64), np.array(parts.split, np.int8))
+    images = np.concatenate([piece.images for piece in pieces])
+    return PixelTable(images, *(np.concatenate([getattr(piece, key) for piece in pieces]) for key in ("target", "split")))
 
 
 def refuse_utf16(start: bytes, source: object) -> None:
@@ -114,102 +117,97 @@ def _header(line: bytes, source: Path) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    return text.strip().strip('"').strip()
+    return text.strip(BLANK.decode())
 
 
-def _blocks(file: BinaryIO, source: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the lines of a table, some at a time, and the number of the first; the header is row 1."""
-    number, size, rest = 2, 0, b""
+def _blocks(file: BinaryIO, source: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a table, whole, some at a time, and the number of the first; the header is row 1."""
+    number, size = 2, 0
     while block := file.read(BLOCK):
+        end = b"" if block.endswith(b"\n") else file.readline(MAX_LINE)
+        if len(end) == MAX_LINE and not end.endswith(b"\n"):
+            raise DataError(f"{source}: row {number + _count_lines(block)} is longer than a megabyte; is it a table of pixels?")
+        block += end
         size += len(block)
         if size > MAX_TABLE:
             raise DataError(f"{source}: unpacks to more than {MAX_TABLE // 10**9} GB; is it the right file?")
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        if len(rest) > BLOCK:
-            raise DataError(f"{source}: row {number + len(lines)} is longer than a megabyte; is it a table of pixels?")
-        yield number, lines
-        number += len(lines)
-    yield number, [rest]
+        yield number, block
+        number += _count_lines(block)
 
 
-def _read_regular(lines: Sequence[bytes], layout: _Layout, parts: _Parts) -> bool:
-    """Add regular lines to `parts`; return False, and add none, if any is not regular."""
+def _count_lines(block: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == LINE_END[0]))  # five times as fast as `bytes.count`
+
+
+def _ahead(blocks: Iterator[tuple[int, bytes]], layout: _Layout) -> Iterator[tuple[int, bytes, Future[PixelTable | None]]]:
+    """Yield blocks with what `_read_regular` makes of them, in order; threads decode some blocks ahead."""
+    waiting: deque[tuple[int, bytes, Future[PixelTable | None]]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for number, block in blocks:
+            waiting.append((number, block, pool.submit(_read_regular, block, layout)))
+            if len(waiting) > 2 * THREADS:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _read_regular(block: bytes, layout: _Layout) -> PixelTable | None:
+    """Return the rows of a block, or None if any is not regular."""
     labels = {str(i).encode(): i for i in range(len(layout.classes))}
     usage = {word.encode(): i for word, i in layout.usage.items()}
-    label_at, pixels_at, usage_at = layout.columns
-    rows = [line.split(b",") for line in lines if line and not line.isspace()]
-    if any(len(row) != layout.fields for row in rows):
-        return False
-    target = [labels.get(_clean_bytes(row[label_at]), -1) for row in rows]
-    split = [usage.get(_clean_bytes(row[usage_at]), -1) for row in rows]
-    if -1 in target or -1 in split:
-        return False
-    texts = [_clean_bytes(row[pixels_at]) for row in rows]
-    images = [decode_regular(texts[i : i + GROUP], layout.side**2) for i in range(0, len(texts), GROUP)]
-    if any(group is None for group in images):
-        return False
-    parts.images += [group for group in images if group is not None]
-    parts.target += target
-    parts.split += split
-    return True
+    view = memoryview(block)  # parts of it are no copies
+    target, texts, split = list[int](), list[memoryview](), list[int]()
+    for row in _spans(block):
+        if len(row) != layout.fields:
+            return None
+        label, pixels, word = (slice(*row[i]) for i in layout.columns)
+        target.append(labels.get(block[label].strip(BLANK), -1))
+        split.append(usage.get(block[word].strip(BLANK), -1))
+        texts.append(view[_trimmed(block, pixels)])
+    images = None if -1 in target or -1 in split else decode_regular(texts, layout.side**2)
+    return None if images is None else _piece(images, target, split, layout)
 
 
-def _clean_bytes(field: bytes) -> bytes:
-    return field.strip().strip(b'"').strip()
+def _piece(images: NDArray[np.uint8], target: list[int], split: list[int], layout: _Layout) -> PixelTable:
+    shape = (len(target), layout.side, layout.side)
+    return PixelTable(images.reshape(shape), np.array(target, np.int64), np.array(split, np.int8))
 
 
-def decode_regular(texts: Sequence[bytes], size: int) -> NDArray[np.uint8] | None:
-    """Return the numbers in some texts, uint8 (N, size), or None if any text is not regular.
-
-    A regular text is `size` numbers from 0 to 255 with one space between two of them.
-
-    >>> decode_regular([b"0 31 255", b"4 5 6"], 3)
-    array([[  0,  31, 255],
-           [  4,   5,   6]], dtype=uint8)
-
-    Args:
-        texts: The texts.
-        size: How many numbers each should hold.
-    """
-    if not texts:
-        return np.empty((0, size), np.uint8)
-    codes = np.frombuffer(b"0\n" + b"\n".join(texts) + b"\n", np.uint8)  # two bytes before the first number, see below
-    digits = codes - np.uint8(ord("0"))  # what stands before "0" wraps round to more than 9
-    is_digit = digits < 10
-    stops = np.flatnonzero(~is_digit)  # what follows each number
-    if not _is_regular(codes, stops, len(texts), size):
-        return None
-    digits *= is_digit
-    low = digits[1:-1] * np.uint8(10) + digits[2:]  # of the number up to each byte, its last two digits,
-    high = digits[:-2] * is_digit[1:-1] * is_digit[2:]  # and its hundreds
-    values = high * np.uint8(100) + low
-    if high.max() > 2 or (values < low).any():  # over 299, or wrapped round
-        return None
-    return values[stops[1:] - 3].reshape(len(texts), size)
+def _spans(block: bytes) -> Iterator[list[tuple[int, int]]]:
+    """Yield, for each line that is not blank, where its fields begin and end."""
+    start = 0
+    while start < len(block):
+        end = block.find(LINE_END, start)
+        end = len(block) if end < 0 else end
+        row = []
+        while (comma := block.find(b",", start, end)) >= 0:
+            row.append((start, comma))
+            start = comma + 1
+        if row or block[start:end].strip():
+            yield [*row, (start, end)]
+        start = end + 1
 
 
-def _is_regular(codes: NDArray[np.uint8], stops: NDArray[np.int64], rows: int, size: int) -> bool:
-    """Return whether `size` numbers of one to three digits stand on each line, one space between two of them."""
-    if len(stops) != rows * size + 1 or np.count_nonzero(codes == ord(" ")) != rows * (size - 1):
-        return False
-    steps = np.diff(stops)
-    return bool(steps.min() > 1 and steps.max() < 5 and (codes[stops[::size]] == ord("\n")).all())
+def _trimmed(block: bytes, field: slice) -> slice:
+    """Return where a field begins and ends without what may stand around it."""
+    start, end = field.start, field.stop
+    while start < end and block[start] in BLANK:
+        start += 1
+    while start < end and block[end - 1] in BLANK:
+        end -= 1
+    return slice(start, end)
 
 
-def _read_carefully(lines: Sequence[bytes], layout: _Layout, parts: _Parts, source: Path, number: int) -> None:
-    """Add lines to `parts` one by one; `number` is the row number of the first."""
-    for row, line in enumerate(lines, start=number):
-        if line.strip():
-            label, pixels, usage = _parse_row(line, layout, f"{source}: row {row}")
-            parts.images.append(pixels)
-            parts.target.append(label)
-            parts.split.append(usage)
+def _read_carefully(block: bytes, layout: _Layout, source: Path, number: int) -> PixelTable:
+    """Return the rows of a block, read one by one; `number` is that of the first."""
+    lines = enumerate(block.split(LINE_END), start=number)
+    rows = [_parse_row(line, layout, f"{source}: row {row}") for row, line in lines if line.strip()]
+    images = np.array([pixels for _, pixels, _ in rows], np.uint8)
+    return _piece(images, [label for label, _, _ in rows], [usage for _, _, usage in rows], layout)
 
 
 def _parse_row(line: bytes, layout: _Layout, where: str) -> tuple[int, NDArray[np.uint8], int]:
-    """Return class, pixels (1, side * side) and split number of a row."""
-    fields = [_clean_bytes(field) for field in line.split(b",")]
+    """Return class, pixels (side * side,) and split number of a row."""
+    fields = [field.strip(BLANK) for field in line.split(b",")]
     if len(fields) != layout.fields:
         raise DataError(f"{where} has {len(fields)} fields separated by commas, not {layout.fields}")
     label, pixels, usage = (fields[i] for i in layout.columns)
@@ -222,7 +220,7 @@ def _parse_row(line: bytes, layout: _Layout, where: str) -> tuple[int, NDArray[n
 
 
 def _parse_pixels(text: bytes, side: int, where: str) -> NDArray[np.uint8]:
-    """Return the pixels of a row, (1, side * side)."""
+    """Return the pixels of a row, (side * side,)."""
     words = text.split()
     if len(words) > 2 * side**2:
         raise DataError(f"{where} has {len(words):,} pixels, not {side**2:,} ({side}x{side})")
@@ -234,7 +232,7 @@ def _parse_pixels(text: bytes, side: int, where: str) -> NDArray[np.uint8]:
     values = np.array([int(word) for word in words])
     if values.min() < 0 or values.max() > 255:
         raise DataError(f"{where} has a pixel outside 0-255 ({values.min()} to {values.max()})")
-    return values.astype(np.uint8)[None]
+    return values.astype(np.uint8)
 
 
 def _shown(field: bytes) -> str:
