@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mien import __version__
+from mien.cli.audit import audit
 from mien.cli.doctor import doctor
 from mien.cli.models import info, models
 from mien.cli.predict import predict
@@ -52,6 +53,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(export)
 app.command()(recipes)
+app.command()(audit)
 
 
 def main() -> None:

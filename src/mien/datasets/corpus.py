@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.datasets.source import Tree
+from mien.datasets.twins import digests
 from mien.errors import DataError
 from mien.registry import Registry, nearest
 
@@ -135,8 +136,8 @@ class Corpus:
 
     def twin_free(self, split: str) -> NDArray[np.bool_]:
         """Return, for each row of `where(split)`, whether no byte-identical image lies in the training split."""
-        train = {hash(self.images[row].tobytes()) for row in self.where(self.splits[0])}
-        return np.array([hash(self.images[row].tobytes()) not in train for row in self.where(split)])
+        train = digests(self.images, self.where(self.splits[0]))
+        return ~np.isin(digests(self.images, self.where(split)), train)
 
 
 Reader = Callable[..., Listing]

@@ -1,0 +1,140 @@
+"""`mien audit`: what is wrong with a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.errors import DataError, InputError, OutputError, require
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mien.datasets.audit import Audit
+
+SHOWN = 10
+"""Skipped entries named in the terminal; the report names them all."""
+
+
+def audit(
+    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
+) -> None:
+    """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
+    require("imagehash", "train")
+    require("filelock", "train")
+    from mien.datasets import load_corpus
+    from mien.datasets.audit import audit as look
+    from mien.datasets.audit import write_audit
+    from mien.runtime.annotate import FORMATS
+
+    if out is not None and out.suffix != ".json":
+        raise InputError(f"{out}: the report is JSON; name it with --out report.json")
+    if picture is not None and picture.suffix.lower() not in FORMATS:
+        raise OutputError(f"{picture}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
+    options = dict(_parse_option(text) for text in option or [])
+    with _Progress() as progress:
+        loaded = load_corpus(corpus, data, options=options, on_step=progress.reading)
+        done = look(loaded, data, progress.step)
+    _show(done)
+    if out is not None:
+        for path in write_audit(out, done):
+            typer.echo(f"wrote {path}")
+    if picture is not None:
+        _draw(picture, done)
+    if skipped := len(loaded.skipped):
+        typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
+        raise typer.Exit(3)
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    """Return key and value of `--option key=value`; the value is read as YAML."""
+    yaml = require("yaml", "train")
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise DataError(f"--option {text}: write it as key=value, such as --option size=48")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise DataError(f"--option {text}: the value cannot be read") from None
+
+
+def _draw(path: Path, done: Audit) -> None:
+    from mien.datasets.audit_picture import draw_twins
+    from mien.runtime.annotate import write_picture
+
+    write_picture(path, draw_twins(done.corpus, done.twins))
+    typer.echo(f"wrote {path}")
+
+
+def _show(done: Audit) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from mien.datasets.audit_findings import findings
+    from mien.datasets.statistics import Statistics
+
+    report, console = done.report, Console(highlight=False)
+    numbers = Statistics.from_dict(report["statistics"])
+    facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
+    colour = "grey" if numbers.channels == 1 else "RGB"
+    console.print(Text(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}", "bold"), soft_wrap=True)
+    _print_table(console, numbers.table(), sums=True)
+    _print_table(console, numbers.brightness())
+    if files := report["files"]:
+        told = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
+        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {told}", soft_wrap=True)
+    for line in findings(report):
+        console.print(Text(f"- {line}"), soft_wrap=True)
+    for line in report["skipped"][:SHOWN]:
+        typer.echo(f"skipped: {line}", err=True)
+    if len(report["skipped"]) > SHOWN:
+        typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json names them all", err=True)
+
+
+def _print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows[1:]:
+        table.add_row(*row, end_section=sums and row is rows[-2])
+    console.print(table)
+
+
+class _Progress:
+    """A bar in a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self.bar = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.bar.stop()
+
+    def reading(self, done: int, total: int) -> None:
+        """Move the bar of decoding."""
+        self.step("decoding", done, total)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Move the bar of a step."""
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self.tasks[what], completed=done)

@@ -1,0 +1,205 @@
+"""Images of a corpus that are the same picture: byte for byte, nearly, or mirrored.
+
+Byte-identical images have the same digest. Near twins are found in two steps. Candidates are the pairs whose perceptual
+hashes (`imagehash.phash`, 64 bits; about 0.1 ms an image) differ in at most `HASH_BITS` bits; all pairs are compared by
+matrix products. Each candidate is then verified by its pixels: both pictures are taken as grey of 48x48, moved against one
+another by up to `SHIFT` px, each standardised over their overlap (mean 0, standard deviation 1, so that brightness and contrast
+do not count), and their root mean square difference must be at most `NEAR`. How many of such pairs were right, judged by eye,
+stands in results/audit/README.md. Photos cropped further apart than that, or turned, are not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien.errors import require
+
+HASH_BITS = 10
+"""Most bits, of 64, in which the perceptual hashes of candidates differ."""
+
+NEAR = 0.4
+"""Largest pixel distance of near twins, in standard deviations; unrelated pictures lie near 1.41."""
+
+FAR = 0.9
+"""Candidates further apart than this before they are moved are not looked at again; it costs less than 1 % of the twins."""
+
+SIDE = 48
+"""Side in which pictures are compared, px."""
+
+SHIFT = 2
+"""Most that pictures are moved against one another along each axis, px."""
+
+BLOCK = 2048
+"""Images whose hashes, or candidates whose pixels, are compared at once."""
+
+Pairs = NDArray[np.int64]
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Twins:
+    """Which images are the same picture.
+
+    Attributes:
+        first: The first row with the same bytes as each row, int64 (N,); its own number where there is none before it.
+        blank: Whether all pixels of an image are the same, (N,); such images have no near twins.
+        near: Pairs of near twins, first rows of different bytes, ascending, int64 (P, 2).
+        near_distance: Their pixel distances, float32 (P,).
+        mirrored: Pairs nearer to each other when one of them is mirrored, int64 (M, 2).
+        mirrored_distance: Their pixel distances with one mirrored, float32 (M,).
+    """
+
+    first: NDArray[np.int64]
+    blank: NDArray[np.bool_]
+    near: Pairs
+    near_distance: NDArray[np.float32]
+    mirrored: Pairs
+    mirrored_distance: NDArray[np.float32]
+
+    @property
+    def exact(self) -> Pairs:
+        """Each byte-identical image with the first of its group, int64 (E, 2)."""
+        later = np.flatnonzero(self.first != np.arange(len(self.first)))
+        return np.stack([self.first[later], later], axis=1)
+
+    def groups(self) -> list[NDArray[np.int64]]:
+        """Return the rows of each group of byte-identical images, by first row."""
+        order = np.argsort(self.first, kind="stable")
+        cuts = np.flatnonzero(np.diff(self.first[order])) + 1
+        return [rows for rows in np.split(order, cuts) if len(rows) > 1]
+
+    def in_split(self, split: NDArray[np.integer], splits: int) -> dict[str, NDArray[np.bool_]]:
+        """Return, by kind of twin, whether each image has such a twin among the images of each split.
+
+        Args:
+            split: Split of each image, (N,); an image of a negative split is nobody's twin.
+            splits: Their number S.
+
+        Returns:
+            bool (N, S) under "exact" (another image of the same bytes), "near", "mirrored" and "any".
+        """
+        held = np.zeros((len(self.first), splits), np.int64)  # images of a group in each split, at the group's first row
+        used = np.flatnonzero(split >= 0)
+        np.add.at(held, (self.first[used], split[used]), 1)
+        itself = np.zeros_like(held)
+        itself[used, split[used]] = 1
+        found = {"exact": held[self.first] > itself}
+        for kind, pairs in (("near", self.near), ("mirrored", self.mirrored)):
+            reached = np.zeros(held.shape, bool)
+            for here, there in ((0, 1), (1, 0)):
+                np.logical_or.at(reached, pairs[:, here], held[pairs[:, there]] > 0)
+            found[kind] = reached[self.first]
+        return found | {"any": found["exact"] | found["near"] | found["mirrored"]}
+
+
+def digests(images: NDArray[np.uint8], rows: Iterable[int] | None = None) -> NDArray[np.uint64]:
+    """Return a digest of each image's bytes, uint64; two different images share one by chance once in 10^19 pairs.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3); read one at a time.
+        rows: Which of them; by default all.
+    """
+    chosen = range(len(images)) if rows is None else rows
+    short = (hashlib.blake2b(images[row].tobytes(), digest_size=8).digest() for row in chosen)
+    return np.array([int.from_bytes(digest, "little") for digest in short], np.uint64)
+
+
+def find_twins(images: NDArray[np.uint8], on_step: Step | None = None) -> Twins:
+    """Return which images are byte-identical, near or mirrored twins.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), N at least 1.
+        on_step: Called with what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        MissingExtraError: imagehash is not installed.
+    """
+    _, start, group = np.unique(digests(images), return_index=True, return_inverse=True)
+    first = start[group].astype(np.int64)
+    blank = np.array([bool((image == image[0, 0]).all()) for image in images])
+    rows = np.unique(first[~blank])
+    small, plain, mirror = _described(images, rows, on_step)
+    near, distance = _pairs(small, plain, plain, False, on_step)
+    mirrored, mirrored_distance = _pairs(small, plain, mirror, True, on_step)
+    nearer = mirrored_distance < pixel_distance(small, mirrored)  # a face is much like its own mirror image
+    mirrored, mirrored_distance = mirrored[nearer], mirrored_distance[nearer]
+    return Twins(first, blank, rows[near], distance, rows[mirrored], mirrored_distance)
+
+
+def _described(
+    images: NDArray[np.uint8], rows: NDArray[np.int64], on_step: Step | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the rows' pictures as grey (R, 48, 48), and the hashes of them and of their mirror images, -1 or 1 (R, 64)."""
+    phash = require("imagehash", "train").phash
+    small = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    hashes = np.empty((2, len(rows), 64), np.float32)
+    for i, row in enumerate(rows):
+        picture = Image.fromarray(images[row]).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+        small[i] = np.asarray(picture)
+        for view, turned in enumerate((picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+            hashes[view, i] = np.where(phash(turned).hash.ravel(), 1, -1)
+        if on_step is not None and (i + 1 == len(rows) or i % BLOCK == 0):
+            on_step("hashing", i + 1, len(rows))
+    return small, hashes[0], hashes[1]
+
+
+def _pairs(
+    small: NDArray[np.uint8], left: NDArray[np.float32], right: NDArray[np.float32], mirrored: bool, on_step: Step | None
+) -> tuple[Pairs, NDArray[np.float32]]:
+    """Return the verified pairs i < j of all pictures, ascending, and their distances."""
+    found, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, len(left), BLOCK):
+        agreeing = left[start : start + BLOCK] @ right[start:].T  # bits that agree less bits that differ
+        i, j = np.nonzero(agreeing >= left.shape[1] - 2 * HASH_BITS)
+        pairs = np.stack([i, j], axis=1)[i < j] + start
+        pairs = pairs[pixel_distance(small, pairs, mirrored, shift=0) <= FAR]
+        distance = pixel_distance(small, pairs, mirrored)
+        found.append(pairs[distance <= NEAR])
+        distances.append(distance[distance <= NEAR])
+        if on_step is not None:
+            on_step("comparing mirrored" if mirrored else "comparing", min(start + BLOCK, len(left)), len(left))
+    return np.concatenate(found), np.concatenate(distances)
+
+
+def pixel_distance(small: NDArray[np.uint8], pairs: Pairs, mirrored: bool = False, shift: int = SHIFT) -> NDArray[np.float32]:
+    """Return how far apart the pictures of each pair are at their best alignment, float32 (P,), 0 to 2.
+
+    Args:
+        small: Grey pictures, uint8 (R, S, S).
+        pairs: Row numbers, (P, 2).
+        mirrored: Mirror the second of each pair.
+        shift: Most they are moved against one another along each axis, px.
+
+    Returns:
+        Root mean square difference of the pixels in standard deviations: sqrt(2 - 2 r) at a correlation of r.
+    """
+    best = np.full(len(pairs), -1, np.float32)
+    moves = [(down, right) for down in range(-shift, shift + 1) for right in range(-shift, shift + 1)]
+    for start in range(0, len(pairs), BLOCK):
+        part = slice(start, start + BLOCK)
+        a, b = (small[pairs[part, side]].astype(np.float32) for side in (0, 1))
+        b = b[:, :, ::-1] if mirrored else b
+        for down, right in moves:
+            r = _correlation(_moved(a, down, right), _moved(b, -down, -right))
+            best[part] = np.maximum(best[part], r)
+    return np.sqrt(np.maximum(2 - 2 * best, 0))
+
+
+def _moved(pictures: NDArray[np.float32], down: int, right: int) -> NDArray[np.float32]:
+    """Return what is left of pictures when `down` rows and `right` columns are cut off, at the far side if negative."""
+    height, width = pictures.shape[1:]
+    cut = pictures[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+    return cut.reshape(len(pictures), -1)
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the correlation of each row of `a` with that of `b`; 0 where one of them is constant."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    size = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
+    return np.einsum("ij,ij->i", a, b) / np.maximum(size, 1e-6)
