@@ -23,6 +23,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mien import weights
+from mien.datasets.audit_findings import KINDS
+from mien.datasets.statistics import Statistics
 from mien.image import read_image
 from mien.labels import label_set
 from mien.model_info import ModelInfo
@@ -270,6 +272,56 @@ def recipes() -> str:
     return _table(["recipe", "what it trains", "stands for", "the paper reports"], rows)
 
 
+def audits() -> list[tuple[str, dict[str, Any]]]:
+    """Return every audit in results/audit/, by its file's name."""
+    return [
+        (path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "results/audit").glob("*.json"))
+    ]
+
+
+def corpus_facts() -> str:
+    """Return what Table I of ResEmoteNet says of its corpora, for the audited ones."""
+    found = [(name, dict(_statistics(report).characteristics())) for name, report in audits()]
+    head = ["", *(f"`{name}`" for name, _ in found)]
+    return _table(head, [[key, *(facts[key] for _, facts in found)] for key in found[0][1]])
+
+
+def class_counts() -> str:
+    """Return, for each audited corpus, Table II of ResEmoteNet: images of each class in each split."""
+    parts = []
+    for name, report in audits():
+        head, *rows = _statistics(report).table()
+        parts += [f"From `results/audit/{name}.json`, fingerprint `{report['data']['fingerprint'][:16]}`:", _table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def brightness() -> str:
+    """Return mean and standard deviation of the pixels of each split of each audited corpus."""
+    rows = [[f"`{name}`", *row] for name, report in audits() for row in _statistics(report).brightness()[1:]]
+    return _table(["corpus", "split", "mean", "standard deviation"], rows)
+
+
+def twins() -> str:
+    """Return how many test images have a twin in training, in the official splits and in a random one."""
+    rows = []
+    for name, report in audits():
+        numbers, across = _statistics(report), {kind: report["twins"][kind]["across"] for kind in KINDS}
+        for index, split in enumerate(numbers.splits[1:], start=1):
+            images = sum(row[index] for row in numbers.counts)
+            rows.append([name, split, images, {kind: across[kind][split][numbers.splits[0]] for kind in KINDS}])
+        if drawn := report["random_split"]:
+            rows.append([name, drawn["protocol"], drawn["images"], drawn["twin_in_train"]])
+    cells = [
+        [f"`{name}`", split, f"{images:,}", *(f"{counts[kind]:,} ({_per_cent(counts[kind] / images)})" for kind in KINDS)]
+        for name, split, images, counts in rows
+    ]
+    return _table(["corpus", "test split", "images", *KINDS.values()], cells)
+
+
+def _statistics(report: dict[str, Any]) -> Statistics:
+    return Statistics.from_dict(report["statistics"])
+
+
 def _per_cent(share: float) -> str:
     if not 0 <= share <= 1:
         raise ValueError(f"results hold shares from 0 to 1, got {share}")
@@ -294,6 +346,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "model-facts": model_facts,
     "all-results": all_results,
     "recipes": recipes,
+    "corpus-facts": corpus_facts,
+    "class-counts": class_counts,
+    "brightness": brightness,
+    "twins": twins,
 }
 
 if __name__ == "__main__":
