@@ -1,6 +1,7 @@
 """Training images a second of mien's step beside the loop a research script has, on the same network and the same images.
 
-    python -m benchmarks.training_step --model sa_csp_ca
+    python -m benchmarks.training_step                        # sa_csp_ca
+    python -m benchmarks.training_step --model all --batch 32  # every registered network, at most 64 px a side
 
 - mien: `mien.engine.train` with the model's recipe: images resident as uint8, augmented in batches, the step compiled if the
   recipe says so, weights averaged, the gradient clipped
@@ -35,8 +36,9 @@ from mien.datasets.fer2013 import SPLITS
 from mien.engine import train
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
+from mien.engine.train import default_fabric
 from mien.labels import label_set
-from mien.models import create_model
+from mien.models import MODELS, create_model
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
 
 BASE = "sa_csp_ca/fer2013"
@@ -46,21 +48,29 @@ MARGIN = 4
 """Batches a plain turn runs before and after those it times: as many as its two workers fetch ahead."""
 
 
-def recipe_for(model: str, batch: int | None, compiled: bool) -> Recipe:
+def recipe_for(model: str, arguments: argparse.Namespace) -> Recipe:
     """Return a model's recipe for FER2013, else the base recipe with this model and its input; one epoch of it."""
-    overrides: dict[str, Any] = {"train.epochs": 1, "optim.warmup_epochs": 0}
-    if batch:
-        overrides["train.batch_size"] = batch
-    if not compiled:
+    overrides: dict[str, Any] = {"train.epochs": 1, "optim.warmup_epochs": 0, "model.start": None}
+    if arguments.batch:
+        overrides["train.batch_size"] = arguments.batch
+    if arguments.no_compile:
         overrides["train.compile"] = False
-    if f"{model}/fer2013" in recipe_names():
-        return load_recipe(f"{model}/fer2013", overrides)
+    own = [name for name in recipe_names() if _trains(name, model)]
+    if own:
+        first = load_recipe(f"{model}/fer2013" if f"{model}/fer2013" in own else own[0])
+        size = [min(side, arguments.side) for side in first.preprocess.size]
+        return load_recipe(first.name, overrides | {"preprocess.size": size})
     network = create_model(model)
-    channels = network.in_channels
-    overrides |= {"model.name": model, "model.arguments": {}}
-    overrides |= {"preprocess.size": list(network.input_size), "preprocess.channels": channels}
+    channels, size = network.in_channels, [min(side, arguments.side) for side in network.input_size]
+    overrides |= {"model.name": model, "model.arguments": {}, "preprocess.size": size, "preprocess.channels": channels}
     overrides |= {"preprocess.mean": [0.508] * channels, "preprocess.std": [0.255] * channels}
+    overrides |= {"train.compile": False, "train.channels_last": True}
     return load_recipe(BASE, overrides)
+
+
+def _trains(recipe: str, model: str) -> bool:
+    read = load_recipe(recipe)
+    return read.model.name == model and read.data.corpus == "fer2013"
 
 
 def corpus_of(number: int, data: Path | None) -> Corpus:
@@ -181,31 +191,43 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, list[flo
     return {name: [size / seconds for seconds in values] for name, values in turns.seconds.items()}
 
 
+def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was measured of one network."""
+    recipe = recipe_for(model, arguments)
+    rates = measure(recipe, arguments)
+    return {
+        "recipe": recipe.to_dict(),
+        "precision": default_fabric(recipe).strategy.precision.precision,
+        "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
+        "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
+        "mien_times_plain": round(float(np.median(np.array(rates["mien"]) / np.array(rates["plain"]))), 3),
+    }
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--model", default="sa_csp_ca", help="a registered model")
+    parser.add_argument("--model", default="sa_csp_ca", help="a registered model, or all")
     parser.add_argument("--data", type=Path, help="FER2013; by default noise of its shape")
     parser.add_argument("--batch", type=int, help="images a step; by default the recipe's")
+    parser.add_argument("--side", type=int, default=64, help="largest input, px a side")
     parser.add_argument("--no-compile", action="store_true", help="run mien's step eagerly, whatever the recipe says")
     parser.add_argument("--rounds", type=int, default=6, help="turns of each loop")
     parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
     parser.add_argument("--workers", type=int, default=2, help="processes of the plain loop's DataLoader")
     arguments = parser.parse_args()
-    recipe = recipe_for(arguments.model, arguments.batch, not arguments.no_compile)
-    rates = measure(recipe, arguments)
-    faster = round(float(np.median(np.array(rates["mien"]) / np.array(rates["plain"]))), 3)
-    found: dict[str, Any] = {
-        "recipe": recipe.to_dict(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
-        "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
-        "mien_times_plain": faster,
-    }
-    rows: list[Row] = [(f"{name} images/s, {arguments.model}", f"{rate:,.0f}", "") for name, rate in found["median"].items()]
-    rows.append((f"mien / plain DataLoader loop, {arguments.model}", f"{faster:.2f}x", ""))
+    models = MODELS.names() if arguments.model == "all" else [arguments.model]
+    found: dict[str, Any] = {}
+    for model in models:
+        found[model] = figures(model, arguments)
+        print(model, found[model]["median"], found[model]["mien_times_plain"], flush=True)
+    rows: list[Row] = []
+    for model, read in found.items():
+        rates = f"{read['median']['mien']:,.0f} beside {read['median']['plain']:,.0f}"
+        aim = "1.5x" if model == "sa_csp_ca" else "1x"
+        rows.append((f"mien / plain DataLoader loop, {model} ({rates} images/s)", f"{read['mien_times_plain']:.2f}x", aim))
     name = "training_step" if arguments.model == "sa_csp_ca" else f"training_step-{arguments.model.replace('/', '_')}"
-    write_run(name, found, rows, arguments)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    write_run(name, {"device": device, "threads": torch.get_num_threads(), "models": found}, rows, arguments)
 
 
 if __name__ == "__main__":

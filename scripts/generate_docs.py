@@ -318,6 +318,21 @@ def twins() -> str:
     return _table(["corpus", "test split", "images", *KINDS.values()], cells)
 
 
+def imbalance() -> str:
+    """Return what each answer to uneven classes gave, mean and deviation over the seeds."""
+    parts = []
+    for path in sorted((ROOT / "results/imbalance").glob("*.json")):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        head = ["answer", "accuracy", "macro-F1", "balanced accuracy", "recall of disgust"]
+        rows = [
+            [name, *(f"{value['mean']:.1f} ± {value['std']:.1f} %" for value in figures.values())]
+            for name, figures in read["rows"].items()
+        ]
+        note = f"{read['what']}; seeds {', '.join(map(str, read['seeds']))}; `{path.relative_to(ROOT)}`."
+        parts.append(f"{_table(head, rows)}\n\n{note[0].upper()}{note[1:]}")
+    return "\n\n".join(parts) or NOT_RUN
+
+
 def _statistics(report: dict[str, Any]) -> Statistics:
     return Statistics.from_dict(report["statistics"])
 
@@ -350,6 +365,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "class-counts": class_counts,
     "brightness": brightness,
     "twins": twins,
+    "imbalance": imbalance,
 }
 
 if __name__ == "__main__":
