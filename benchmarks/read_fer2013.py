@@ -4,8 +4,8 @@
 
 The first opening reads the table, checks every row and writes the cache; later ones map the cache into memory. Beside it stands
 what research code does: `pandas.read_csv`, then each string of pixels split and converted; the same with `numpy.fromstring`.
-All take turns; the file is in the system's cache, its name is new to mien's every time. Processor seconds, all threads together,
-are kept too: a busy neighbour changes them less.
+All take turns; the file is in the system's cache, its name is new to mien's every time. Processor seconds, all
+threads together, are kept too: a busy neighbour changes them less.
 """
 
 from __future__ import annotations
