@@ -18,6 +18,7 @@ from mien.cli.audit import audit
 from mien.cli.doctor import doctor
 from mien.cli.models import info, models
 from mien.cli.predict import predict
+from mien.cli.prepare import prepare
 from mien.cli.training import evaluate, export, recipes, train
 from mien.errors import MienError
 
@@ -54,6 +55,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(recipes)
 app.command()(audit)
+app.command()(prepare)
 
 
 def main() -> None:

@@ -1,0 +1,92 @@
+"""`mien prepare`: photos in, a folder of faces to train on out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.errors import require
+
+if TYPE_CHECKING:
+    from mien.datasets.prepare import Report
+
+SHOWN = 10
+"""Photos that are named in the terminal; the report names them all."""
+
+
+def prepare(
+    photos: Annotated[
+        Path, typer.Argument(help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder to write; the same command goes on after a stop.")
+    ],
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of a picture.")] = 224,
+    augment: Annotated[
+        int | None,
+        typer.Option(
+            metavar="1|5|10|15",
+            help="Pictures from each training face: 5 angles, 10 with a flip left to right, 15 with one top to bottom. By "
+            "default 15 if there are split folders, else 1. Without split folders, more than 1 takes all photos for training.",
+            show_default=False,
+        ),
+    ] = None,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo; else the largest.")] = False,
+    grey: Annotated[bool, typer.Option("--grey", help="Write grey pictures.")] = False,
+    jpeg: Annotated[bool, typer.Option("--jpeg", help="Write JPEG of quality 95 instead of PNG.")] = False,
+    min_face: Annotated[float, typer.Option(metavar="PX", help="Side of the smallest face looked for.")] = 40,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Photos worked on at once; by default one a core.", show_default=False)
+    ] = None,
+) -> None:
+    """Cut the faces out of photos and augment them, as vgg16-gcca's paper does: a corpus with a manifest and a report."""
+    require("filelock", "train")
+    from mien.datasets.prepare import Settings
+    from mien.datasets.prepare import prepare as run
+    from mien.runtime.onnx_backend import available_cores
+
+    settings = Settings(size, augment, all_faces, grey, jpeg, min_face)
+    with _Progress() as progress:
+        report = run(photos, out, settings, jobs=available_cores() if jobs is None else jobs, on_step=progress.step)
+    typer.echo(f"wrote {report.pictures:,} pictures of {report.faces:,} faces from {report.photos:,} photos to {out}")
+    if not report.complete:
+        _name_the_rest(report, out)
+        raise typer.Exit(3)
+
+
+def _name_the_rest(report: Report, out: Path) -> None:
+    """Print which photos gave no picture, the first of them by name."""
+    lines = [f"{name}: no face was found in it" for name in report.no_face]
+    lines += [f"{name}: {reason}" for name, reason in report.unreadable.items()]
+    lines += report.skipped
+    for line in lines[:SHOWN]:
+        typer.echo(f"skipped: {' '.join(line.split())}", err=True)
+    faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
+    others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"
+    typer.echo(f"{faceless}, {others}; all are named in {out / 'report.json'}", err=True)
+
+
+class _Progress:
+    """A bar in a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self.task = self.bar.add_task("photos", total=None)
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.bar.stop()
+
+    def step(self, done: int, photos: int) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=done, total=photos)
