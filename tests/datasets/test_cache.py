@@ -429,3 +429,11 @@ def test_the_note_of_what_was_skipped_outlives_the_build(tmp_path: Path):
     assert len(again.skipped) == 1
     (meta,) = (tmp_path / "cache").glob("*/meta.json")
     assert json.loads(meta.read_text())["skipped"] == list(first.skipped)
+
+
+@pytest.mark.parametrize("size", ["x", "48", 0, 4097, 1.5, [48], [48, 48, 48], [48, True], {}])
+def test_a_size_that_is_none_is_refused(tmp_path: Path, size: object):
+    (tmp_path / "faces" / "happy").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "faces" / "happy" / "a.png")
+    with pytest.raises(DataError, match=r"size is .*; give the side, or height and width"):
+        load_corpus("folder", tmp_path / "faces", options={"size": size})

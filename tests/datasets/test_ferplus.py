@@ -82,6 +82,14 @@ def test_eight_classes_keep_the_faces_with_a_majority(folder: Path):
     assert corpus.rows.votes is None
 
 
+def test_a_row_that_is_kept_says_where_it_came_from(folder: Path):
+    corpus = load_corpus("ferplus", folder)
+    for row in range(len(corpus.target)):
+        number = int(corpus.origin(row).removeprefix("row "))
+        assert (corpus.images[row] == 20 * number).all()
+    assert corpus.origin(1) == "row 3"
+
+
 def test_ten_classes_keep_every_row(folder: Path):
     corpus = load_corpus("ferplus", folder, options={"classes": 10})
     assert corpus.classes == label_set("ferplus10")

@@ -136,7 +136,7 @@ def _build(folder: Path, listing: Listing, source: Path, on_step: Callable[[int,
     shape: tuple[int, ...]
     if isinstance(listing.images, np.ndarray):
         (building / "images.bin").write_bytes(np.ascontiguousarray(listing.images).data)
-        shape = listing.images.shape
+        shape, files = listing.images.shape, list(listing.origins)
         if on_step is not None:
             on_step(len(rows.target), len(rows.target))
     else:

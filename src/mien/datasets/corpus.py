@@ -6,7 +6,6 @@ A reader, one a corpus, turns the files people have into a `Listing`; `mien.data
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +69,7 @@ class Listing:
         colour: Store RGB; else grey.
         faces: Cut the largest face out of each picture with the default detector; a picture without one is skipped.
         skipped: A line for each entry that was left out, naming it and why.
+        origins: Where each row of decoded pixels came from, if its number does not say it.
     """
 
     rows: Rows
@@ -78,6 +78,7 @@ class Listing:
     colour: bool = False
     faces: bool = False
     skipped: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,7 @@ class Corpus:
         rows: What is known of each image.
         fingerprint: Digest of images, targets and official splits.
         protocol: Name of the protocol `rows.split` follows; see `mien.datasets.splits`.
-        files: The picture file of each image, relative to the source; empty for tables of pixels.
+        files: The picture file of each image, relative to the source, or its row in a table; empty where its number is that row.
         skipped: A line for each entry of the source that was left out.
     """
 
@@ -172,24 +173,7 @@ def read_listing(name: str, source: Path, options: dict[str, Any]) -> Listing:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    height, width = (value, value) if isinstance(value, int) else tuple(value)
-    if not (1 <= height <= 4096 and 1 <= width <= 4096):
-        raise DataError(f"size is {height}x{width} px; images are stored in 1 to 4,096 px a side")
-    return height, width
-
-
-def source_files(source: str | os.PathLike[str]) -> list[Path]:
-    """Return every file of a source, links to folders followed once."""
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    found, seen = [], set()
-    for folder, inner, names in os.walk(path, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner.sort()
-        found += [Path(folder) / name for name in sorted(names)]
-    return found
+    sides = [value, value] if isinstance(value, int) else value
+    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(n) is int and 1 <= n <= 4096 for n in sides)):
+        raise DataError(f"size is {value!r}; give the side, or height and width, in px, from 1 to 4,096")
+    return sides[0], sides[1]

@@ -68,7 +68,7 @@ def read_ferplus(
         table = read_fer2013_table(find_table(source) or source)
         _require_same_rows(source, table.split, found)
         rows, keep = label_rows(found, table.split, classes, targets, min_agreement)
-        return Listing(rows, table.images[keep])
+        return Listing(rows, table.images[keep], origins=tuple(f"row {i}" for i in np.flatnonzero(keep)))
     files, found, split, skipped = _read_folders(source)
     rows, keep = label_rows(found, split, classes, targets, min_agreement)
     return Listing(rows, [files[i] for i in np.flatnonzero(keep)], skipped=skipped)

@@ -6,12 +6,10 @@ For readers whose corpus lies in hundreds of folders: asking an archive for the 
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
-from mien.datasets.corpus import source_files
-from mien.datasets.source import Tree, open_tree
-from mien.errors import DataError
+from mien.datasets.source import Tree, Walk, is_folder, open_tree, read_small, scan
+from mien.errors import DataError, InputError
 
 MAX_TEXT = 50_000_000
 """Bytes of the largest file of labels that is read; RAF-DB's has 0.3 million."""
@@ -30,7 +28,10 @@ def file_names(source: Path) -> tuple[Tree, list[str]]:
     if isinstance(tree, zipfile.Path):
         names = [name for name in tree.root.namelist() if not name.endswith("/")]
     else:
-        names = [file.relative_to(tree).as_posix() for file in source_files(tree)]
+        found = (
+            entry.path for folder in Walk(tree, []).everywhere(tree) for entry in scan(str(folder)) if not is_folder(entry)
+        )
+        names = [Path(path).relative_to(tree).as_posix() for path in found]
     return tree, sorted({name for name in names if not _is_litter(name)})  # an archive may hold a name twice
 
 
@@ -46,10 +47,7 @@ def read_text(file: Tree) -> str:
         DataError: It cannot be read, or is too large for a file of labels.
     """
     try:
-        with file.open("rb") as stream:
-            data: bytes = stream.read(MAX_TEXT + 1)
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if len(data) > MAX_TEXT:
-        raise DataError(f"{file}: holds more than {MAX_TEXT // 10**6} MB; is it the right file of labels?")
+        data = read_small(file, MAX_TEXT)
+    except InputError as error:
+        raise DataError(f"{error}; is it the right file of labels?") from None
     return data.decode("utf-8-sig", "replace")
