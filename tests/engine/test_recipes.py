@@ -1,31 +1,164 @@
-"""Every bundled recipe is built and stepped twice, in its real input size, on a few made-up faces."""
+"""Every bundled recipe is built and stepped twice, in its real input size, on made-up faces in its corpus's own layout."""
 
+import csv
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, apply_protocol, load_corpus
+from mien.datasets.splits import OUT
+from mien.datasets.votes import COLUMNS
 from mien.engine.train import Run, default_fabric
-from mien.recipe import load_recipe, recipe_names
+from mien.labels import label_set
+from mien.recipe import Recipe, load_recipe, recipe_names
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+CK48 = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+SHAPES = {"fer2013": (48, 48), "ferplus": (48, 48), "ckplus": (48, 48), "rafdb": (100, 100, 3), "affectnet": (224, 224, 3)}
+"""What a corpus is stored in, unless a recipe says otherwise."""
+
+RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture
-def corpus(fer2013_csv: Path) -> Corpus:
-    """The four first training rows and two of each test split."""
-    header, *rows = fer2013_csv.read_text().splitlines()
-    fer2013_csv.write_text("\n".join([header, *rows[:4], *rows[96:98], *rows[128:130]]) + "\n")
-    return load_corpus("fer2013", fer2013_csv)
+def draw(path: Path, size: int, mode: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size, size, 3) if mode == "RGB" else (size, size)
+    Image.fromarray(RANDOM.integers(0, 256, shape, dtype=np.uint8)).save(path)
+
+
+def fer2013(root: Path) -> Path:
+    """Write fourteen images or more of each class for training, and two for each test."""
+    path = root / "fer2013.csv"
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["emotion", "pixels", "Usage"])
+        for usage in USAGES:
+            for i in range(100 if usage == "Training" else 14):
+                table.writerow([i % 7, " ".join(map(str, RANDOM.integers(0, 256, 48 * 48))), usage])
+    return path
+
+
+def ferplus(root: Path) -> Path:
+    """Write the votes beside the images: eight for one class, two for the next."""
+    path = fer2013(root)
+    with (root / "fer2013new.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["Usage", "Image name", *COLUMNS])
+        for usage in USAGES:
+            for i in range(100 if usage == "Training" else 14):
+                votes = np.roll([8, 2, *[0] * 8], i)
+                table.writerow([usage, f"fer{i:07}.png", *votes])
+    return path
+
+
+def ckplus(root: Path) -> Path:
+    """Write CK+48: a sequence of three frames of each expression, of each of twelve people."""
+    for number, expression in enumerate(CK48, start=1):
+        for subject in range(1, 13):
+            for frame in (8, 9, 10):
+                draw(root / "CK+48" / expression / f"S{subject:03}_{number:03}_{frame:08}.png", 48, "L")
+    return root
+
+
+def rafdb(root: Path) -> Path:
+    """Write Kaggle's tree: ten images of each class for training, two for the test."""
+    for split, count in (("train", 10), ("test", 2)):
+        for label in range(1, 8):
+            for i in range(count):
+                draw(root / split / str(label) / f"{split}_{label}{i:04}_aligned.jpg", 100, "RGB")
+    return root
+
+
+def affectnet(root: Path) -> Path:
+    """Write the trees: four images of each of the eight classes for training, two to report on."""
+    for tree, count in (("train_set", 4), ("val_set", 2)):
+        for number in range(8 * count):
+            draw(root / tree / "images" / f"{number}.jpg", 224, "RGB")
+            (root / tree / "annotations").mkdir(exist_ok=True)
+            for kind, value in (("exp", str(number % 8)), ("val", "0.5"), ("aro", "-0.25")):
+                np.save(root / tree / "annotations" / f"{number}_{kind}.npy", np.array(value))
+    return root
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "fer2013": fer2013,
+    "ferplus": ferplus,
+    "ckplus": ckplus,
+    "rafdb": rafdb,
+    "affectnet": affectnet,
+}
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Corpus]:
+    """How to get a recipe's corpus, split as it says; each is written and decoded once."""
+    sources: dict[str, Path] = {}
+    cache = tmp_path_factory.mktemp("cache")
+    loaded: dict[str, Corpus] = {}
+
+    def corpus_of(recipe: Recipe) -> Corpus:
+        name, options = recipe.data.corpus, recipe.data.options
+        if name not in sources:
+            sources[name] = WRITERS[name](tmp_path_factory.mktemp(name))
+        key = f"{name} {sorted(options.items())}"
+        if key not in loaded:
+            loaded[key] = load_corpus(name, sources[name], cache, options=options)
+        return apply_protocol(loaded[key], recipe.data.protocol) if recipe.data.protocol else loaded[key]
+
+    return corpus_of
+
+
+def few(corpus: Corpus, counts: dict[str, int]) -> Corpus:
+    """Return a corpus of which only the first so many images of some splits are left."""
+    keep = np.concatenate([corpus.where(split)[:count] for split, count in counts.items()])
+    split = np.full_like(corpus.rows.split, OUT)
+    split[keep] = corpus.rows.split[keep]
+    return replace(corpus, rows=replace(corpus.rows, split=split))
+
+
+def expected_classes(recipe: Recipe) -> tuple[str, ...]:
+    """Return the classes that a recipe's corpus and options promise."""
+    name, options = recipe.data.corpus, recipe.data.options
+    if name == "ferplus":
+        return label_set("ferplus10" if options.get("classes") == 10 else "ferplus")
+    if name == "affectnet":
+        return label_set(f"affectnet{options.get('classes', 8)}")
+    dropped = {"contempt"} if options.get("contempt") is False else set()
+    return tuple(expression for expression in label_set(name) if expression not in dropped)
+
+
+def expected_shape(recipe: Recipe) -> tuple[int, ...]:
+    shape: tuple[int, ...] = SHAPES[recipe.data.corpus]
+    size = recipe.data.options.get("size")
+    return shape if size is None else (size, size, *shape[2:])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
-def test_it_steps(tmp_path: Path, corpus: Corpus, name: str):
-    changes = {"train.batch_size": 2, "train.compile": False, "model.start": None}  # weights are not here to start from
+def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str):
+    changes: dict[str, Any] = {"train.batch_size": 2, "train.compile": False}
+    changes |= {"model.start": None, "distill": None}  # weights are not here to start or to learn from
     recipe = load_recipe(name, changes)
-    run = Run(recipe, corpus, tmp_path, default_fabric(recipe))
+    whole, data = load(recipe), recipe.data
+    assert whole.classes == expected_classes(recipe)
+    assert whole.images.shape[1:] == expected_shape(recipe)
+    assert data.select is None or whole.splits[-1] not in (data.train, data.select), "the last split is the one to report"
+    counts = {split: 1 for split in (data.select,) if split} | {data.train: 4}
+    run = Run(recipe, few(whole, counts), tmp_path, default_fabric(recipe))
     assert run.steps == 2
-    assert run.val_inputs.shape[1:] == (recipe.preprocess.channels, *recipe.preprocess.size)
-    loss, _ = run.fit(1)
-    assert math.isfinite(loss)
-    assert loss > 0
+    seen: list[tuple[int, ...]] = []
+    run.plain.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
+    last = list(run.plain.model.parameters())[-1]
+    before = last.detach().clone()
+    row = run.epoch(1, None)
+    assert math.isfinite(row.train_loss)
+    assert row.train_loss > 0
+    assert data.select is None or math.isfinite(row.val_loss)
+    assert set(seen) == {(recipe.preprocess.channels, *recipe.preprocess.size)}
+    assert not before.equal(last), "the steps changed nothing"

@@ -91,7 +91,7 @@ class Corpus:
         rows: What is known of each image.
         fingerprint: Digest of images, targets and official splits.
         protocol: Name of the protocol `rows.split` follows; see `mien.datasets.splits`.
-        files: The picture file of each image, relative to the source, or its row in a table; empty where its number is that row.
+        files: The picture file of each image, relative to the source, or its row in a table; empty where rows are numbered so.
         skipped: A line for each entry of the source that was left out.
     """
 
