@@ -67,3 +67,10 @@ def test_every_key_is_documented():
     for part in [Recipe, *(f.annotation for f in Recipe.model_fields.values() if hasattr(f.annotation, "model_fields"))]:
         if part.__doc__ and "Attributes:" in part.__doc__:
             assert [key for key in part.model_fields if f"{key}:" not in part.__doc__ and part is not Recipe] == []
+
+
+def test_a_plateau_needs_a_selection_split():
+    plateau = {"optim.schedule": "plateau", "optim.warmup_epochs": 0}
+    with pytest.raises(RecipeError, match=r"watches data\.select"):
+        load_recipe("sa_csp_ca/fer2013", plateau | {"data.select": None})
+    assert load_recipe("sa_csp_ca/fer2013", plateau).optim.schedule == "plateau"

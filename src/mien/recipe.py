@@ -232,6 +232,12 @@ class Recipe(_Strict):
     optim: OptimPart
     train: TrainPart
 
+    @model_validator(mode="after")
+    def _a_plateau_of_what(self) -> Recipe:
+        if self.optim.schedule == "plateau" and self.data.select is None:
+            raise ValueError("a plateau schedule watches data.select; name a split there or choose another schedule")
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON types."""
         return self.model_dump(mode="json")
@@ -311,6 +317,8 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _explain(part: Any) -> str:
     """Return one of pydantic's complaints as a sentence; for an unknown key, with the nearest known one."""
+    if part["type"] == "value_error":  # of values that do not go together
+        return str(part["ctx"]["error"])
     *section, key = [str(step) for step in part["loc"]]
     where = ".".join([*section, key])
     if part["type"] != "extra_forbidden":

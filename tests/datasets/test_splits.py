@@ -234,8 +234,16 @@ def test_official_splits():
         official(random_split(corpus))
     with pytest.raises(DataError, match="has the splits all; leave val out"):
         official(posed(), val=0.1)
-    with pytest.raises(DataError, match="has the splits train, val; leave val out"):
-        official(corpus_of([0, 1] * 50, split=[0] * 60 + [1] * 40, splits=("train", "val")), val=0.1)
+    with pytest.raises(DataError, match="has the splits train, val, test; leave val out"):
+        official(corpus_of([0, 1] * 50, split=[0] * 60 + [1] * 20 + [2] * 20, splits=("train", "val", "test")), val=0.1)
+
+
+def test_makers_validation_images_are_the_test_where_there_is_none():
+    corpus = corpus_of([0, 1] * 50, split=[0] * 60 + [1] * 40, splits=("train", "val"))
+    carved = official(corpus, val=0.1)
+    assert carved.splits == ("train", "val", "test")
+    assert carved.where("test").tolist() == corpus.where("val").tolist()
+    assert set(carved.where("val")) < set(corpus.where("train"))
 
 
 def test_protocols_are_named():

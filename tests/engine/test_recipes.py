@@ -76,8 +76,8 @@ def rafdb(root: Path) -> Path:
 
 
 def affectnet(root: Path) -> Path:
-    """Write the trees: four images of each of the eight classes for training, two to report on."""
-    for tree, count in (("train_set", 4), ("val_set", 2)):
+    """Write the trees: twenty images of each of the eight classes for training, two to report on."""
+    for tree, count in (("train_set", 20), ("val_set", 2)):
         for number in range(8 * count):
             draw(root / tree / "images" / f"{number}.jpg", 224, "RGB")
             (root / tree / "annotations").mkdir(exist_ok=True)

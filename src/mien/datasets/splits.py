@@ -58,23 +58,25 @@ def official(corpus: Corpus, val: float = 0.0, by: Unit = "image", seed: int = 0
 
     Args:
         corpus: The corpus, as loaded.
-        val: Share of train that becomes val, for a corpus without validation rows of its own; 0 leaves the splits alone.
+        val: Share of train that becomes val; 0 leaves the splits alone. Makers' validation rows (AffectNet, whose test rows are
+            not given out) are the test then: they are what papers report.
         by: What stays on one side: an image, a sequence or a subject.
         seed: Seed of the draw.
 
     Raises:
-        DataError: The splits were replaced before, or `val` is asked of a corpus that has val or has no train.
+        DataError: The splits were replaced before, or `val` is asked of a corpus that has val and test, or no train.
     """
     _check(val=val, by=by, seed=seed)
     if corpus.protocol != "official":
         raise DataError(f"the official splits of {corpus.name} were replaced ({corpus.protocol}); load it again")
     if not val:
         return corpus
-    if corpus.splits[0] != "train" or "val" in corpus.splits:
+    rest = ("test",) if corpus.splits == ("train", "val") else corpus.splits[1:]
+    if corpus.splits[0] != "train" or "val" in rest:
         raise DataError(f"{corpus.name} has the splits {', '.join(corpus.splits)}; leave val out, or use another protocol")
     split = np.where(corpus.rows.split > 0, corpus.rows.split + 1, corpus.rows.split)
     split[carve(corpus, np.flatnonzero(split == 0), val, by, RandomState(seed))] = 1
-    return _with_splits(corpus, split, ("train", "val", *corpus.splits[1:]), f"official{_of_val(val, by)}, seed {seed}")
+    return _with_splits(corpus, split, ("train", "val", *rest), f"official{_of_val(val, by)}, seed {seed}")
 
 
 @PROTOCOLS.register("random_split")
