@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
+from mien.datasets.splits import random_split
 from mien.errors import DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo
@@ -35,7 +36,26 @@ def test_a_perfect_backend_scores_one(corpus: Corpus, tiny_info: ModelInfo):
     results = evaluate(Oracle(tiny_info), corpus, "private_test").results
     assert results["standard"]["accuracy"] == results["standard"]["uar"] == 1
     assert np.diag(results["confusion"]).sum() == results["standard"]["images"] == 32
-    assert results["data"] == {"corpus": "fer2013", "split": "private_test", "fingerprint": corpus.fingerprint, "images": 32}
+    data = {"corpus": "fer2013", "protocol": "official", "split": "private_test", "images": 32, "left_out": 0}
+    fingerprints = {"fingerprint": corpus.fingerprint, "split_fingerprint": corpus.split_fingerprint}
+    assert results["data"] == data | fingerprints
+
+
+def test_a_drawn_split_must_be_the_one_that_trained_the_network(corpus: Corpus, tiny_info: ModelInfo):
+    drawn = random_split(corpus, seed=1)
+    trained = replace(tiny_info, split_fingerprint=drawn.split_fingerprint)
+    assert evaluate(Oracle(trained), drawn, "test").results["data"]["protocol"].startswith("random 20 % test")
+    for other in (random_split(corpus, seed=2), replace(drawn, fingerprint="another copy")):
+        with pytest.raises(DataError, match="very copy of the corpus"):
+            evaluate(Oracle(trained), other, "test")
+
+
+def test_without_training_images_there_is_one_figure(corpus: Corpus, tiny_info: ModelInfo):
+    keep = np.flatnonzero(corpus.rows.split == 2)
+    alone = replace(corpus, images=np.array(corpus.images[keep]), rows=corpus.rows.take(keep))
+    results = evaluate(Oracle(tiny_info), alone, "private_test").results
+    assert results["twin_free"] is None
+    assert results["standard"]["accuracy"] == 1
 
 
 def test_twins_are_left_out_of_the_second_figure(tmp_path: Path, fer2013_csv: Path, tiny_info: ModelInfo):

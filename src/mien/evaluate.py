@@ -20,7 +20,7 @@ import mien
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.datasets import Corpus
-from mien.errors import LabelError
+from mien.errors import DataError, LabelError
 from mien.model_info import ModelInfo
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware
@@ -68,7 +68,7 @@ def predict_split(
     rows = corpus.where(split)
     parts = []
     for start in range(0, len(rows), BATCH):
-        crops = list(corpus.images[rows[start : start + BATCH]])
+        crops = list(corpus.read(rows[start : start + BATCH]))
         parts.append(backend.logits(preprocess(crops, backend.info.preprocess)))
         if on_step is not None:
             on_step(min(start + BATCH, len(rows)), len(rows))
@@ -93,11 +93,12 @@ def evaluate(
 
     Raises:
         LabelError: The network's classes are not the corpus's, in its order.
-        DataError: The corpus has no such split.
+        DataError: The corpus has no such split, or is split otherwise than the one that trained the network.
     """
+    _require_same_split(backend.info, corpus)
     probs = softmax(predict_split(backend, corpus, split, on_step))
     rows, classes = corpus.where(split), corpus.classes
-    target, free = corpus.target[rows], corpus.twin_free(split)
+    target, free = corpus.target[rows], corpus.twin_free(split, backend.info.recipe.get("data", {}).get("train", "train"))
     results = {
         "model": _describe(backend.info) | {"weights_sha256": sha256(weights) if weights else None},
         "data": {
@@ -105,6 +106,7 @@ def evaluate(
             "protocol": corpus.protocol,
             "split": split,
             "fingerprint": corpus.fingerprint,
+            "split_fingerprint": corpus.split_fingerprint,
             "images": len(rows),
             "left_out": len(corpus.skipped),
         },
@@ -112,7 +114,9 @@ def evaluate(
         "precision": backend.info.precision,
         "view": "single",
         "standard": metrics.classification_report(probs, target, classes),
-        "twin_free": metrics.classification_report(probs[free], target[free], classes) if free.any() else None,
+        "twin_free": None
+        if free is None or not free.any()
+        else metrics.classification_report(probs[free], target[free], classes),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
         "hardware": hardware(),
@@ -121,6 +125,18 @@ def evaluate(
         "mien_version": mien.__version__,
     }
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
+    """Refuse a corpus whose test images, by a protocol of its own, the model may have been trained on.
+
+    Official splits are the same in every copy of a corpus; drawn ones are those of the copy they were drawn from.
+    """
+    if corpus.protocol != "official" and corpus.split_fingerprint != info.split_fingerprint:
+        raise DataError(
+            f"{corpus.name} is split by {corpus.protocol}, and the model was trained on other rows than this split's train; "
+            "evaluate it on the very copy of the corpus, and the protocol, that trained it"
+        )
 
 
 def _describe(info: ModelInfo) -> dict[str, Any]:

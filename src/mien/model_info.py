@@ -32,6 +32,7 @@ class ModelInfo:
         precision: `"fp32"` or `"int8"`.
         recipe: The recipe that trained it, as plain JSON types; empty if unknown.
         data_fingerprint: Fingerprint of the corpus it was trained on; empty if unknown.
+        split_fingerprint: Digest of which image was in which split; empty if unknown.
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
@@ -45,6 +46,7 @@ class ModelInfo:
     precision: str = "fp32"
     recipe: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
+    split_fingerprint: str = ""
     commit: str = ""
     mien_version: str = ""
     results: dict[str, Any] = field(default_factory=dict)

@@ -47,8 +47,8 @@ class DataPart(_Strict):
     Attributes:
         corpus: Registered name.
         options: Options of its reader, and `size`, `colour` and `faces`: how pictures are stored.
-        protocol: How its images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`; empty takes the corpus's
-            official splits (see `mien.datasets.splits`).
+        protocol: How its images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`, or several steps of that;
+            empty takes the corpus's official splits (see `mien.datasets.splits`).
         train: Split the weights are fitted on.
         select: Split the best epoch is chosen on, never a test split; None keeps the last epoch.
         sampling: How often a class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or `balanced`.
@@ -57,7 +57,7 @@ class DataPart(_Strict):
 
     corpus: str
     options: dict[str, Any] = {}
-    protocol: dict[str, Any] = {}
+    protocol: dict[str, Any] | list[dict[str, Any]] = {}
     train: str
     select: str | None
     sampling: Sampling = "natural"
@@ -150,12 +150,14 @@ class LossPart(_Strict):
         name: Registered name.
         arguments: Its own arguments, such as `label_smoothing`.
         class_weights: Weigh classes by their `inverse` frequency or their `effective` number; None weighs all alike.
+        beta: Of the effective number, in [0, 1).
         lr: Peak learning rate of the loss's own parameters (class centers); they do not decay.
     """
 
     name: str = "cross_entropy"
     arguments: dict[str, Any] = {}
     class_weights: Literal["inverse", "effective"] | None = None
+    beta: float = Field(0.999, ge=0, lt=1)
     lr: float = Field(0.1, gt=0)
 
 

@@ -45,9 +45,16 @@ def test_no_batch_is_no_error(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
     assert list(Feed(corpus, corpus.where("train"), CPU).batches([])) == []
 
 
-def test_inputs_are_those_of_evaluation(corpus: Corpus):
+def test_a_part_of_a_map_is_read_as_that_part(corpus: Corpus):
+    part = replace(corpus, images=corpus.images[10:20])
+    assert np.array_equal(part.read(np.array([3, 0])), np.array(corpus.images)[[13, 10]])
+    assert np.array_equal(corpus.read(np.array([159, 3, 3])), np.array(corpus.images)[[159, 3, 3]])
+
+
+def test_inputs_are_those_of_evaluation(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
     spec = PreprocessSpec(size=(40, 40), channels=1, mean=(0.5,), std=(0.25,))
     rows = corpus.where("train")
-    parts = list(inputs_of(corpus, rows, spec, batch=40))
+    monkeypatch.setattr(feed, "INPUT_BYTES", 40 * 4 * 40 * 40)
+    parts = list(inputs_of(Feed(corpus, rows, CPU), spec))
     assert [len(part) for part in parts] == [40, 40, 16]
     assert np.array_equal(torch.cat(parts).numpy(), preprocess(list(corpus.images[rows]), spec))

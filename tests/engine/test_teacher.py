@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from mien.augment import Finish
 from mien.checkpoint import load_checkpoint, save_checkpoint
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
 from mien.engine.teacher import Teachers, distillation_loss
 from mien.errors import CheckpointError, RecipeError
@@ -48,10 +48,10 @@ def test_it_is_zero_where_student_and_teacher_agree():
     assert distillation_loss(logits, (logits / 2).softmax(1), 3.0) > 1e-3
 
 
-def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path):
+def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path, corpus: Corpus):
     paths = [str(write_teacher(tmp_path / f"{size}.safetensors", size, size)) for size in (40, 48)]
     images = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(1))
-    said = Teachers(DistillPart(teachers=paths, temperature=2.0), label_set("fer2013")).train()(images)
+    said = Teachers(DistillPart(teachers=paths, temperature=2.0), corpus).train()(images)
     expected = []
     for path in paths:
         network, info = load_checkpoint(path)
@@ -60,12 +60,24 @@ def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path):
     assert not said.requires_grad
 
 
-def test_a_teacher_of_other_classes_is_refused(tmp_path: Path):
+def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, corpus: Corpus):
     path = write_teacher(tmp_path / "t.safetensors", 40, 0, label_set("rafdb"))
     with pytest.raises(RecipeError, match="tells apart surprise, fear"):
-        Teachers(DistillPart(teachers=[str(path)]), label_set("fer2013"))
+        Teachers(DistillPart(teachers=[str(path)]), corpus)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        Teachers(DistillPart(teachers=[str(tmp_path / "missing")]), label_set("fer2013"))
+        Teachers(DistillPart(teachers=[str(tmp_path / "missing")]), corpus)
+
+
+def test_a_teacher_that_may_know_the_test_is_refused(tmp_path: Path, corpus: Corpus):
+    random = {"name": "random_split", "test": 0.2, "val": 0.2}
+    changes = TINY | {"data.select": "val", "data.protocol": random}
+    first = apply_protocol(corpus, random)
+    train(load_recipe("sa_csp_ca/fer2013", changes), first, tmp_path / "teacher")
+    part = DistillPart(teachers=[str(tmp_path / "teacher")])
+    Teachers(part, first)
+    for other in (corpus, apply_protocol(corpus, random | {"seed": 1})):
+        with pytest.raises(RecipeError, match="may know this run's test images"):
+            Teachers(part, other)
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])

@@ -86,7 +86,7 @@ def test_what_differs_from_torch_is_not_written(tmp_path: Path, checkpoint: Path
 def test_calibration_takes_training_images_only(fer2013_csv: Path):
     corpus = load_corpus("fer2013", fer2013_csv)
     train = {image.tobytes() for image in corpus.images[corpus.where("train")]}
-    crops = calibration_crops(corpus, 20)
+    crops = calibration_crops(corpus, count=20)
     assert len(crops) == 20
     assert all(crop.tobytes() in train for crop in crops)
 

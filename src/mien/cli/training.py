@@ -154,7 +154,7 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
     path = fp32.with_name(f"{fp32.stem}-int8.onnx")
     full = OnnxBackend(fp32)
     corpus = _corpus_of(full, data)
-    done = export_int8(run, fp32, path, calibration_crops(corpus))
+    done = export_int8(run, fp32, path, calibration_crops(corpus, full.info.recipe["data"]["train"]))
     split = done.info.recipe["data"]["select"] or done.info.recipe["data"]["train"]
     target = corpus.target[corpus.where(split)]
     before, after = (

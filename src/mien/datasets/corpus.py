@@ -5,19 +5,22 @@ A reader, one a corpus, turns the files people have into a `Listing`; `mien.data
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.datasets.reader_options import STORED, check_options, stored_size
 from mien.datasets.source import Tree
 from mien.datasets.twins import digests
 from mien.errors import DataError
-from mien.registry import Registry, nearest
+from mien.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,10 +138,39 @@ class Corpus:
         """Return where an image came from: its file, or its row in the table (counted from 0, without the header)."""
         return self.files[row] if self.files else f"row {row}"
 
-    def twin_free(self, split: str) -> NDArray[np.bool_]:
-        """Return, for each row of `where(split)`, whether no byte-identical image lies in the training split."""
-        train = digests(self.images, self.where(self.splits[0]))
-        return ~np.isin(digests(self.images, self.where(split)), train)
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return some images, uint8 (M, H, W) or (M, H, W, 3), from the cache's file and not through its map.
+
+        Pages of a map that were touched count as the process's memory; what is read here is only what is asked for.
+        """
+        images = self.images
+        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap)):  # a part of a map does not say where it lies
+            return np.array(images[rows])
+        found = np.empty((len(rows), *images.shape[1:]), np.uint8)
+        size = int(np.prod(images.shape[1:]))
+        with Path(str(images.filename)).open("rb", buffering=0) as file:
+            for image, row in zip(found, rows, strict=True):
+                file.seek(images.offset + int(row) * size)
+                file.readinto(image.data)
+        return found
+
+    @property
+    def split_fingerprint(self) -> str:
+        """Digest of which row is in which split: two corpora of one fingerprint may be split differently."""
+        digest = hashlib.sha256(json.dumps([self.fingerprint, self.splits]).encode())
+        digest.update(np.ascontiguousarray(self.rows.split).data)
+        return digest.hexdigest()
+
+    def twin_free(self, split: str, train: str = "train") -> NDArray[np.bool_] | None:
+        """Return, for each row of `where(split)`, whether no byte-identical image lies in training; None without training rows.
+
+        Args:
+            split: The split that is asked about.
+            train: Name of the training split.
+        """
+        if train not in self.splits or not (self.rows.split == self.splits.index(train)).any():
+            return None
+        return ~np.isin(digests(self.images, self.where(split)), digests(self.images, self.where(train)))
 
 
 Reader = Callable[..., Listing]
@@ -155,25 +187,15 @@ def read_listing(name: str, source: Path, options: dict[str, Any]) -> Listing:
 
     Raises:
         UnknownNameError: No such corpus.
-        DataError: An option is unknown, or the source cannot be read.
+        DataError: An option is unknown or of another type, or the source cannot be read.
     """
     reader = CORPORA.get(name)
-    stored = {key: options[key] for key in ("size", "colour", "faces") if key in options}
+    check_options(name, reader, options)
+    stored = {key: options[key] for key in STORED if key in options}
     own = {key: value for key, value in options.items() if key not in stored}
-    known = [key for key in inspect.signature(reader).parameters if key != "source"]
-    for key in own:
-        if key not in known:
-            raise DataError(f"{name} has no option {key!r}{nearest(key, [*known, 'size', 'colour', 'faces'])}")
     listing = reader(source, **own)
     if stored and isinstance(listing.images, np.ndarray):
         raise DataError(f"{name}: this source holds pixels, not pictures; leave out {', '.join(stored)}")
     if "size" in stored:
-        stored["size"] = _size(stored["size"])
+        stored["size"] = stored_size(stored["size"])
     return replace(listing, **stored)
-
-
-def _size(value: Any) -> tuple[int, int]:
-    sides = [value, value] if isinstance(value, int) else value
-    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(n) is int and 1 <= n <= 4096 for n in sides)):
-        raise DataError(f"size is {value!r}; give the side, or height and width, in px, from 1 to 4,096")
-    return sides[0], sides[1]

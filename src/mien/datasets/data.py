@@ -26,5 +26,7 @@ def load_data(
         DataError: The source cannot be read, or not split so.
     """
     corpus = load_corpus(data["corpus"], source, options=data.get("options"), on_step=on_step)
-    protocol = data.get("protocol")
-    return apply_protocol(corpus, protocol) if protocol else corpus
+    protocol = data.get("protocol") or []
+    for step in protocol if isinstance(protocol, list) else [protocol]:
+        corpus = apply_protocol(corpus, step)
+    return corpus

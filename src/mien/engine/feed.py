@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -17,6 +16,8 @@ from mien.preprocess import PreprocessSpec, preprocess
 RESIDENT = 1 << 29
 """Bytes of images that are kept in memory; a GPU keeps up to `RESIDENT_GPU`."""
 RESIDENT_GPU = 1 << 34
+INPUT_BYTES = 1 << 25
+"""Bytes of the inputs that are made at a time for evaluation."""
 
 
 class Feed:
@@ -36,13 +37,13 @@ class Feed:
     """
 
     def __init__(self, corpus: Corpus, rows: NDArray[np.int64], device: torch.device) -> None:
-        self.rows, self.device, self.source = rows, device, corpus.images
+        self.rows, self.device, self.corpus = rows, device, corpus
         self.target = torch.from_numpy(corpus.target[rows]).to(device)
         self.votes = None if corpus.rows.votes is None else torch.from_numpy(corpus.rows.votes[rows]).to(device)
         size = len(rows) * int(np.prod(corpus.images.shape[1:]))
         self.resident: Tensor | None = None
         if size <= (RESIDENT_GPU if device.type == "cuda" else RESIDENT):
-            self.resident = torch.from_numpy(np.ascontiguousarray(corpus.images[rows])).to(device)
+            self.resident = torch.from_numpy(corpus.read(rows)).to(device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,19 +69,11 @@ class Feed:
         return images.result().to(self.device, non_blocking=True), part.to(self.device)
 
     def _read(self, part: Tensor) -> Tensor:
-        rows = self.rows[part.numpy()]
-        if not isinstance(self.source, np.memmap) or self.source.filename is None:
-            return torch.from_numpy(self.source[rows])
-        images = np.empty((len(rows), *self.source.shape[1:]), np.uint8)
-        size = images[0].nbytes
-        with open(self.source.filename, "rb") as file:  # noqa: PTH123 (not through the map: its pages would count as ours)
-            for image, row in zip(images, rows, strict=True):
-                file.seek(int(row) * size, os.SEEK_SET)
-                file.readinto(image.data)  # type: ignore[attr-defined]
-        return torch.from_numpy(images)
+        return torch.from_numpy(self.corpus.read(self.rows[part.numpy()]))
 
 
-def inputs_of(corpus: Corpus, rows: NDArray[np.int64], spec: PreprocessSpec, batch: int = 512) -> Iterator[Tensor]:
-    """Yield a network's inputs of some rows, (batch, C, h, w), as evaluation makes them."""
-    for first in range(0, len(rows), batch):
-        yield torch.from_numpy(preprocess(list(corpus.images[rows[first : first + batch]]), spec))
+def inputs_of(feed: Feed, spec: PreprocessSpec) -> Iterator[Tensor]:
+    """Yield a network's inputs of a whole feed on the CPU, (batch, C, h, w), as evaluation makes them, in order."""
+    batch = max(1, min(512, INPUT_BYTES // (4 * spec.channels * spec.size[0] * spec.size[1])))
+    for images, _ in feed.batches(torch.arange(len(feed)).split(batch)):
+        yield torch.from_numpy(preprocess(list(images.numpy()), spec))

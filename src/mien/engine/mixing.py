@@ -9,13 +9,23 @@ import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
 
+from mien.errors import RecipeError
 from mien.recipe import Recipe
 
 
-def create_mixup(recipe: Recipe, classes: int) -> Mixup | None:
-    """Return the mixup of a recipe, or None if it wants none. It draws from numpy's global state."""
+def create_mixup(recipe: Recipe, classes: int, processes: int) -> Mixup | None:
+    """Return the mixup of a recipe, or None if it wants none. It draws from numpy's global state.
+
+    Raises:
+        RecipeError: A process's part of a batch is odd; images are mixed in pairs.
+    """
     if not recipe.augment.mixup:
         return None
+    if recipe.train.batch_size // processes % 2:
+        raise RecipeError(
+            f"augment.mixup mixes pairs, and train.batch_size {recipe.train.batch_size} over {processes} processes is odd; "
+            "make it even"
+        )
     return Mixup(mixup_alpha=recipe.augment.mixup, label_smoothing=0.0, num_classes=classes)
 
 

@@ -83,9 +83,9 @@ def create_objective(recipe: Recipe, model: Model, target: NDArray[np.int64] | N
     """
     part, arguments = recipe.loss, dict(recipe.loss.arguments)
     if part.class_weights is not None:
-        if target is None or part.name != "cross_entropy":
-            raise RecipeError(f"loss.class_weights: {part.name} takes none; use cross_entropy")
-        arguments["weight"] = class_weights(target, model.num_classes, part.class_weights).tolist()
+        if target is None or part.name != "cross_entropy" or "weight" in arguments:
+            raise RecipeError("loss.class_weights are counted for cross_entropy alone, where loss.arguments names no weight")
+        arguments["weight"] = class_weights(target, model.num_classes, part.class_weights, part.beta).tolist()
     loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **arguments)
     soft = "augment.mixup" if recipe.augment.mixup else "data.votes" if recipe.data.votes else None
     if soft and not (loss.soft_target or part.name == "cross_entropy"):

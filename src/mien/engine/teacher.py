@@ -7,15 +7,15 @@ mixed alike, each in the size it was trained in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.augment import Finish
 from mien.checkpoint import load_checkpoint
+from mien.datasets import Corpus
 from mien.errors import RecipeError
+from mien.model_info import ModelInfo
 from mien.recipe import DistillPart
 
 
@@ -24,21 +24,20 @@ class Teachers(nn.Module):
 
     Args:
         part: Checkpoints and temperature.
-        classes: The student's classes.
+        corpus: What the student is trained on.
 
     Raises:
         CheckpointError: A checkpoint is missing, damaged or of another version.
-        RecipeError: A teacher has other classes, or another order of them.
+        RecipeError: A teacher has other classes, or another order of them, or may have seen the student's test images.
     """
 
-    def __init__(self, part: DistillPart, classes: Sequence[str]) -> None:
+    def __init__(self, part: DistillPart, corpus: Corpus) -> None:
         super().__init__()
         self.temperature = part.temperature
         self.networks, self.finishes = nn.ModuleList(), nn.ModuleList()
         for path in part.teachers:
             network, info = load_checkpoint(path)
-            if info.classes != tuple(classes):
-                raise RecipeError(f"distill.teachers: {path} tells apart {', '.join(info.classes)}, not {', '.join(classes)}")
+            _check(path, info, corpus)
             self.networks.append(network.requires_grad_(False))
             self.finishes.append(Finish(info.preprocess))
 
@@ -51,6 +50,18 @@ class Teachers(nn.Module):
         """Return softened probabilities (N, K) of images (N, 1 or 3, H, W) in [0, 1]."""
         logits = [network(finish(x)).float() for network, finish in zip(self.networks, self.finishes, strict=True)]
         return torch.stack([(each / self.temperature).softmax(1) for each in logits]).mean(0)
+
+
+def _check(path: str, info: ModelInfo, corpus: Corpus) -> None:
+    if info.classes != corpus.classes:
+        raise RecipeError(f"distill.teachers: {path} tells apart {', '.join(info.classes)}, not {', '.join(corpus.classes)}")
+    data = info.recipe.get("data", {})
+    official = corpus.protocol == "official" and not data.get("protocol")
+    if data.get("corpus") == corpus.name and not official and info.split_fingerprint != corpus.split_fingerprint:
+        raise RecipeError(
+            f"distill.teachers: {path} was trained on other rows of {corpus.name} and may know this run's test images; "
+            "train it with the same data.protocol"
+        )
 
 
 def distillation_loss(logits: Tensor, probs: Tensor, temperature: float) -> Tensor:

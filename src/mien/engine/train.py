@@ -40,6 +40,9 @@ from mien.provenance import current_commit
 from mien.recipe import Recipe, Sampling
 from mien.transfer import Transfer, start_from
 
+TESTS = ("test", "private_test")
+"""Splits that no run is fitted on or selected by."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -139,14 +142,14 @@ class Run:
         if recipe.train.channels_last:
             self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = create_average(recipe, self.plain.model)
-        self.teachers = fabric.to_device(Teachers(recipe.distill, corpus.classes)) if recipe.distill else None
+        self.teachers = fabric.to_device(Teachers(recipe.distill, corpus)) if recipe.distill else None
         optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
         self.plateau = create_plateau(recipe.optim, optimizer)
         wrapped: Any = torch.compile(self.plain) if recipe.train.compile else self.plain
         self.objective, self.optimizer = fabric.setup(wrapped, optimizer)
         self.augment, self.finish = Augment(recipe.augment), fabric.to_device(Finish(self.spec))
-        self.mixup = create_mixup(recipe, len(corpus.classes))
+        self.mixup = create_mixup(recipe, len(corpus.classes), fabric.world_size)
 
     def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
@@ -207,11 +210,11 @@ class Run:
         """Return cross-entropy and accuracy on the selection split, single view; not numbers where there is none."""
         if self.recipe.data.select is None:
             return math.nan, math.nan
-        rows = self.corpus.where(self.recipe.data.select)
+        split = Feed(self.corpus, self.corpus.where(self.recipe.data.select), torch.device("cpu"))
         model = self._kept().eval()
         with self.fabric.autocast():
-            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(self.corpus, rows, self.spec)]
-        logits, target = torch.cat(parts), torch.from_numpy(self.corpus.target[rows])
+            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(split, self.spec)]
+        logits, target = torch.cat(parts), split.target
         return F.cross_entropy(logits, target).item(), (logits.argmax(1) == target).float().mean().item()
 
     def _kept(self) -> nn.Module:
@@ -234,6 +237,7 @@ class Run:
         state = {
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.corpus.fingerprint,
+            "split": self.corpus.split_fingerprint,
             "objective": self.plain.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -252,11 +256,12 @@ class Run:
             return []
         try:
             state = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            same = state["recipe"] == self.recipe.to_dict() and state["fingerprint"] == self.corpus.fingerprint
+            data = self.corpus.fingerprint, self.corpus.split_fingerprint
+            same = state["recipe"] == self.recipe.to_dict() and (state["fingerprint"], state.get("split")) == data
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
-            _refuse(path, "belongs to a run of another recipe or on other data")
+            _refuse(path, "belongs to a run of another recipe, on other data or on other splits")
         self.plain.load_state_dict(state["objective"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
@@ -275,6 +280,7 @@ class Run:
             preprocess=self.spec,
             recipe=self.recipe.to_dict(),
             data_fingerprint=self.corpus.fingerprint,
+            split_fingerprint=self.corpus.split_fingerprint,
             commit=current_commit(),
             mien_version=mien.__version__,
             results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
@@ -285,8 +291,11 @@ def _feed(recipe: Recipe, corpus: Corpus, device: torch.device) -> Feed:
     """Return the training images.
 
     Raises:
-        RecipeError: They are fewer than a batch, or the recipe wants votes and the corpus has none.
+        RecipeError: They are fewer than a batch, the recipe wants votes and the corpus has none, or looks at a test split.
     """
+    for key, split in (("train", recipe.data.train), ("select", recipe.data.select)):
+        if split in TESTS:
+            raise RecipeError(f"data.{key}: {split} is a test split; it is measured once, at the end, with mien evaluate")
     rows = corpus.where(recipe.data.train)
     if recipe.data.select is not None:
         corpus.where(recipe.data.select)

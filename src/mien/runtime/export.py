@@ -144,11 +144,15 @@ def write_card(export: Export, **facts: Any) -> Path:
     return path
 
 
-def calibration_crops(corpus: Corpus, count: int = 1024) -> list[NDArray[np.uint8]]:
-    """Return training images to calibrate on, drawn with a fixed seed."""
-    rows = corpus.where(corpus.splits[0])
+def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -> list[NDArray[np.uint8]]:
+    """Return training images to calibrate on, drawn with a fixed seed.
+
+    Raises:
+        DataError: The corpus has no such split.
+    """
+    rows = corpus.where(split)
     chosen = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
-    return list(corpus.images[np.sort(chosen)])
+    return list(corpus.read(np.sort(chosen)))
 
 
 class _Calibration(CalibrationDataReader):
