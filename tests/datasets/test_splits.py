@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mien.datasets import PROTOCOLS, Corpus, Rows, apply_protocol, load_corpus, read_protocol, write_protocol
 from mien.datasets.splits import balanced, kfold, leave_one_subject_out, official, random_split, subjects
@@ -78,7 +79,7 @@ def digest(corpus: Corpus) -> str:
 @settings(deadline=None)
 @given(corpora(), st.floats(0.05, 0.6), st.sampled_from([0.0, 0.1, 0.3]), SEEDS)
 def test_a_random_split_holds_its_share_of_every_class(corpus: Corpus, test: float, val: float, seed: int):
-    split = made_or_refused(lambda: random_split(corpus, test, val, seed), "fewer images than classes|one image of")
+    split = made_or_refused(lambda: random_split(corpus, test, val, seed, "image"), "fewer images than classes|one image of")
     assert split.splits == (("train", "val", "test") if val else ("train", "test"))
     assert sum(len(split.where(name)) for name in split.splits) == len(corpus.target)
     drawn = split.where("test")
@@ -98,9 +99,9 @@ def test_a_random_split_holds_its_share_of_every_class(corpus: Corpus, test: flo
 def test_folds_of_images_are_disjoint_complete_and_even(corpus: Corpus, folds: int, seed: int):
     if folds > np.bincount(corpus.target).max():
         with pytest.raises(DataError, match=rf"cannot be put into {folds} folds by image: the number of images.* is"):
-            kfold(corpus, folds, 0, seed=seed)
+            kfold(corpus, folds, 0, "image", seed=seed)
         return
-    tests = [kfold(corpus, folds, fold, seed=seed).where("test") for fold in range(folds)]
+    tests = [kfold(corpus, folds, fold, "image", seed=seed).where("test") for fold in range(folds)]
     assert sorted(np.concatenate(tests)) == list(range(len(corpus.target)))
     counts = np.array([np.bincount(corpus.target[test], minlength=len(corpus.classes)) for test in tests])
     assert np.ptp(counts, axis=0).max() <= 1
@@ -129,6 +130,82 @@ def test_folds_by_subject_are_near_in_classes():
     )
     assert np.ptp(counts, axis=0).max() <= 9  # three sequences of three images
     assert np.ptp(counts.sum(1)) <= 30
+
+
+@settings(deadline=None, max_examples=40)
+@given(corpora(9), st.sampled_from([None, "subject"]), st.floats(0.05, 0.5), st.sampled_from([0.0, 0.2]), SEEDS)
+def test_a_random_split_leaves_sequences_and_people_whole(corpus: Corpus, by: Any, test: float, val: float, seed: int):
+    units = corpus.rows.subjects
+    if by is None:
+        units = tuple(f"{person}/{sequence}" for person, sequence in zip(units, corpus.rows.sequences, strict=True))
+    made = made_or_refused(lambda: random_split(corpus, test, val, seed, by), "cannot be put into|empty")
+    groups = sides(made, units)
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set(units))
+    assert (made.rows.split >= 0).all()
+    assert made.protocol.endswith(f", seed {seed}")
+    assert f"test by {by or 'sequence'}" in made.protocol
+
+
+def test_a_random_split_by_subject_has_nearly_its_share():
+    corpus = posed(60)
+    made = random_split(corpus, 0.2, 0.1, by="subject")
+    assert len(made.where("test")) / len(corpus.target) == pytest.approx(0.2, abs=0.03)
+    assert len(made.where("val")) / (0.8 * len(corpus.target)) == pytest.approx(0.1, abs=0.03)
+
+
+PREPARED: dict[str, dict[str, Any]] = {
+    "official": {"val": 0.2},
+    "random_split": {"test": 0.25, "val": 0.2},
+    "kfold": {"folds": 4, "val": 0.2},
+}
+
+
+def table(root: Path, sequences: bool = True, **columns: list[str]) -> Corpus:
+    """A manifest of 24 training photos of two classes, fifteen copies of each, and of eight test photos."""
+    lines = [",".join(("path", "label", "split", "sequence" if sequences else "note", *columns))]
+    for photo in range(32):
+        for copy in range(15 if photo < 24 else 1):
+            name = f"{photo}~{copy}.png"
+            Image.fromarray(np.full((4, 4), 7 * photo, np.uint8)).save(root / name)
+            more = [values[photo] for values in columns.values()]
+            side = "train" if photo < 24 else "test"
+            lines.append(",".join((name, ("happy", "sad")[photo % 2], side, f"{photo}.jpg", *more)))
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return load_corpus("manifest", root / "manifest.csv", options={"size": 4, "colour": False})
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_copies_of_a_photo_stay_on_one_side(tmp_path: Path, name: str):
+    corpus = table(tmp_path)
+    made = apply_protocol(corpus, {"name": name} | PREPARED[name])
+    assert sum(map(len, sides(made, corpus.rows.sequences))) == 32
+    assert "by sequence" in made.protocol
+    leaky = apply_protocol(corpus, {"name": name, "by": "image"} | PREPARED[name])
+    assert sum(map(len, sides(leaky, corpus.rows.sequences))) > 32
+    assert "by image" in leaky.protocol
+
+
+def test_the_copies_of_a_left_out_person_stay_on_one_side(tmp_path: Path):
+    corpus = table(tmp_path, subject=[f"p{photo % 4}" for photo in range(32)])
+    for by, what in ((None, "subject"), ("sequence", "sequence"), ("image", "image")):
+        made = leave_one_subject_out(corpus, "p1", 0.3, by=by)
+        assert made.protocol == f"leave one subject out, p1, 30 % of train for val by {what}, seed 0"
+        assert (sum(map(len, sides(made, corpus.rows.sequences))) == 32) == (what != "image")
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_without_sequences_the_unit_is_an_image(tmp_path: Path, name: str):
+    corpus = table(tmp_path, sequences=False)
+    unknown = replace(corpus, rows=replace(corpus.rows, sequences=("",) * len(corpus.target)))  # a column that is empty
+    wanted = apply_protocol(corpus, {"name": name, "by": "image"} | PREPARED[name])
+    for one in (corpus, unknown):
+        made = apply_protocol(one, {"name": name} | PREPARED[name])
+        assert (made.rows.split == wanted.rows.split).all()
+        assert made.protocol == wanted.protocol
+    some = ("a", *unknown.rows.sequences[1:])
+    with pytest.raises(DataError, match=r"not tell the sequence of 0~1\.png, so it cannot be split by sequence; use by: image"):
+        apply_protocol(replace(corpus, rows=replace(corpus.rows, sequences=some)), {"name": name} | PREPARED[name])
 
 
 @settings(deadline=None, max_examples=40)
@@ -162,21 +239,23 @@ def test_a_balanced_subset_is_balanced_and_nested(corpus: Corpus, per_class: int
 
 def test_rows_outside_a_subset_stay_outside():
     subset = balanced(posed(60), 20, "all")
-    split = kfold(subset, 5, 2, val=0.25)
+    split = kfold(subset, 5, 2, "image", val=0.25)
     assert [len(split.where(name)) for name in split.splits] == [84, 28, 28]
     assert set(np.flatnonzero(split.rows.split < 0)) == set(np.flatnonzero(subset.rows.split < 0))
     wanted = "official; 20 images a class in all, seed 0; 5-fold by image, fold 2, 25 % of train for val by image, seed 0"
     assert split.protocol == wanted
-    assert random_split(kfold(posed())).protocol == "random 20 % test, seed 0"
+    assert random_split(kfold(posed())).protocol == "random 20 % test by sequence, seed 0"
     with pytest.raises(DataError, match="none of its images is in a split"):
         random_split(replace(subset, rows=replace(subset.rows, split=np.full(len(subset.target), -1, np.int8))))
 
 
 MAKERS: dict[str, dict[str, Any]] = {
-    "random_split": {"val": 0.1},
-    "kfold": {"val": 0.1},
+    "random_split": {"val": 0.1, "by": "image"},
+    "random_split by sequence": {"name": "random_split", "val": 0.1},
+    "random_split by subject": {"name": "random_split", "val": 0.1, "by": "subject"},
+    "kfold": {"val": 0.1, "by": "image"},
     "kfold by subject": {"name": "kfold", "by": "subject", "folds": 4},
-    "kfold by sequence": {"name": "kfold", "by": "sequence", "val": 0.2},
+    "kfold by sequence": {"name": "kfold", "val": 0.2},
     "leave_one_subject_out": {"subject": "S007", "val": 0.2},
     "balanced": {"per_class": 5, "split": "all"},
 }
@@ -199,6 +278,8 @@ def test_the_seed_alone_decides(case: str):
 
 GOLDEN = {
     "random_split": "30291cc23d12f770",
+    "random_split by sequence": "5a5f27e415853205",
+    "random_split by subject": "7fd8cb234acf02fb",
     "kfold": "53be8215648feab6",
     "kfold by subject": "22297c30555b4633",
     "kfold by sequence": "95df2b91ff96e1cd",
@@ -214,7 +295,8 @@ def test_splits_are_the_same_on_every_machine():
 
 def test_validation_is_taken_out_of_training_alone():
     corpus = posed()
-    for part in ({"name": "kfold", "by": "subject"}, {"name": "kfold"}, {"name": "random_split"}):
+    images = ({"name": "kfold", "by": "image"}, {"name": "random_split", "by": "image"})
+    for part in (*images, {"name": "kfold", "by": "subject"}, {"name": "kfold"}, {"name": "random_split"}):
         plain, carved = apply_protocol(corpus, part), apply_protocol(corpus, part | {"val": 0.2})
         assert carved.where("test").tolist() == plain.where("test").tolist()
         assert len(carved.where("val")) / len(plain.where("train")) == pytest.approx(0.2, abs=0.03)
@@ -249,12 +331,14 @@ def test_makers_validation_images_are_the_test_where_there_is_none():
 def test_protocols_are_named():
     corpus = posed()
     assert kfold(corpus, 10, 3, "subject").protocol == "10-fold by subject, fold 3, seed 0"
-    assert random_split(corpus, 0.125, seed=4).protocol == "random 12.5 % test, seed 4"
+    assert random_split(corpus, 0.125, seed=4).protocol == "random 12.5 % test by sequence, seed 4"
+    made = random_split(corpus, val=0.1, by="image")
+    assert made.protocol == "random 20 % test by image, 10 % of train for val by image, seed 0"
     assert leave_one_subject_out(corpus, "S003").protocol == "leave one subject out, S003"
     made = apply_protocol(corpus, TEN_FOLD)
     assert made.protocol == "10-fold by subject, fold 3, 10 % of train for val by subject, seed 0"
     assert (made.rows.split == kfold(corpus, 10, 3, "subject", 0.1, 0).rows.split).all()
-    assert PROTOCOLS.names() == ["official", "random_split", "kfold", "leave_one_subject_out", "balanced", "file"]
+    assert PROTOCOLS.names() == ["official", "random_split", "kfold", "leave_one_subject_out", "balanced", "map_to", "file"]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +367,9 @@ def test_protocols_are_named():
         ({"name": "random_split", "test": float("nan")}, "test is nan, not a share"),
         ({"name": "random_split", "val": 1.0}, "val is 1.0, not a share"),
         ({"name": "random_split", "val": "0.1"}, "val is '0.1', not a share"),
-        ({"name": "random_split", "test": 0.001}, "leaves a side with fewer images than classes"),
+        ({"name": "random_split", "by": "frame"}, "by is 'frame'.* Known: image, sequence, subject"),
+        ({"name": "leave_one_subject_out", "subject": "S003", "by": "person"}, "by is 'person'"),
+        ({"name": "random_split", "test": 0.001, "by": "image"}, "leaves a side with fewer images than classes"),
         ({"name": "balanced", "per_class": 0, "split": "all"}, "per_class is 0"),
         ({"name": "balanced", "per_class": 3}, "has no split 'train'; its splits are all"),
         ({"name": "leave_one_subject_out", "subject": "S999"}, "no subject 'S999'; its 24 go from 'S000' to 'S023'"),
@@ -319,6 +405,8 @@ def test_a_corpus_without_subjects_is_not_split_by_subject():
 def test_one_image_or_one_person_cannot_be_divided():
     with pytest.raises(DataError, match="one image of b to split"):
         random_split(corpus_of([0] * 9 + [1]))
+    with pytest.raises(DataError, match="cannot be put into 2 folds by subject: the number of subjects is 1"):
+        random_split(corpus_of([0, 1] * 5, [1] * 10), by="subject")
     with pytest.raises(DataError, match="leaves train empty"):
         leave_one_subject_out(corpus_of([0, 1] * 5, [1] * 10), "S001")
     with pytest.raises(DataError, match="cannot be put into 2 folds by subject: the number of subjects is 1"):

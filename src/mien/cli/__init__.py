@@ -19,6 +19,7 @@ from mien.cli.doctor import doctor
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
+from mien.cli.split import split
 from mien.cli.training import evaluate, export, recipes, train
 from mien.errors import MienError
 
@@ -56,6 +57,7 @@ app.command()(export)
 app.command()(recipes)
 app.command()(audit)
 app.command()(prepare)
+app.command()(split)
 
 
 def main() -> None:

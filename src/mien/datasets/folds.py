@@ -16,6 +16,17 @@ from mien.errors import DataError, require
 Unit = Literal["image", "sequence", "subject"]
 
 
+def unit_of(corpus: Corpus, rows: NDArray[np.int64], by: Unit | None) -> Unit:
+    """Return what stays on one side: `by`, or if that is None a sequence where some rows name theirs, else an image.
+
+    Copies of one photo and neighbouring frames are one sequence, so nobody trains on their like unless they ask for it.
+    """
+    if by is not None:
+        return by
+    names = corpus.rows.sequences
+    return "sequence" if names and any(names[row] for row in rows) else "image"
+
+
 def carve(corpus: Corpus, rows: NDArray[np.int64], share: float, by: Unit, random: RandomState) -> NDArray[np.int64]:
     """Return a share of some rows, whole units of `by`.
 

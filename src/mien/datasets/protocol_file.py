@@ -35,7 +35,8 @@ def read_protocol(path: str | os.PathLike[str], corpus: Corpus) -> Corpus:
     """Return a corpus split as a file of `write_protocol` says.
 
     Raises:
-        DataError: The file is missing or damaged, is of another corpus, or has a row twice or a row the corpus has not.
+        DataError: The file is missing or damaged, is of another corpus, or has a row twice, a row the corpus has not, or
+            one whose class was dropped.
     """
     protocol, splits = _parse(path, corpus)
     split = np.full(len(corpus.target), OUT, np.int8)
@@ -43,6 +44,8 @@ def read_protocol(path: str | os.PathLike[str], corpus: Corpus) -> Corpus:
         rows = _from_ranges(text, len(split), f"{path}: {name}")
         if (split[rows] != OUT).any() or len(np.unique(rows)) != len(rows):
             raise DataError(f"{path}: {name} holds a row that is in a split already; write it again with write_protocol")
+        if (corpus.target[rows] < 0).any():
+            raise DataError(f"{path}: {name} holds a row whose class was dropped; write it again with write_protocol")
         split[rows] = i
     return replace(corpus, rows=replace(corpus.rows, split=split, splits=tuple(splits)), protocol=protocol)
 
@@ -68,7 +71,10 @@ def _parse(path: str | os.PathLike[str], corpus: Corpus) -> tuple[str, dict[str,
     if not sound:
         raise DataError(f"{path}: is no protocol file, or a damaged one; write it again with write_protocol")
     if wanted != corpus.fingerprint:
-        raise DataError(f"{path}: is for the {named} of fingerprint {wanted}; this {corpus.name} has {corpus.fingerprint}")
+        hint = "; read it with the same options, and after the same map_to" if named == corpus.name else ""
+        raise DataError(
+            f"{path}: is for the {named} of fingerprint {wanted}; this {corpus.name} has {corpus.fingerprint}{hint}"
+        )
     return protocol, splits
 
 

@@ -3,12 +3,13 @@
 Each function takes a corpus and returns it with other splits, called train, val (if asked for) and test; a row of split -1 is
 in none of them and stays out. The validation rows are taken out of training, never out of test. Folds and draws are
 scikit-learn's, seeded from a `RandomState` of their own, whose numbers NumPy promises never to change;
-`mien.datasets.protocol_file` keeps the rows themselves.
+`mien.datasets.protocol_file` keeps the rows themselves, and `mien.datasets.mapped` changes the classes.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
@@ -18,7 +19,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from mien.datasets.corpus import Corpus
-from mien.datasets.folds import Unit, carve, deal, draw, units
+from mien.datasets.folds import Unit, carve, deal, unit_of, units
 from mien.errors import DataError
 from mien.registry import Registry, nearest
 
@@ -26,6 +27,9 @@ PROTOCOLS: Registry[Corpus] = Registry("protocol")
 
 OUT = -1
 """Split index of a row that is in no split."""
+
+_MAPPED = re.compile("^(?:labels of .*?; )+")
+"""What `mien.datasets.mapped` puts before a protocol's name; it says nothing of the splits and stays when they are replaced."""
 
 
 def apply_protocol(corpus: Corpus, part: Mapping[str, Any]) -> Corpus:
@@ -53,21 +57,23 @@ def apply_protocol(corpus: Corpus, part: Mapping[str, Any]) -> Corpus:
 
 
 @PROTOCOLS.register("official")
-def official(corpus: Corpus, val: float = 0.0, by: Unit = "image", seed: int = 0) -> Corpus:
+def official(corpus: Corpus, val: float = 0.0, by: Unit | None = None, seed: int = 0) -> Corpus:
     """Return a corpus with the splits its makers gave it.
 
     Args:
         corpus: The corpus, as loaded.
         val: Share of train that becomes val; 0 leaves the splits alone. Makers' validation rows (AffectNet, whose test rows are
             not given out) are the test then: they are what papers report.
-        by: What stays on one side: an image, a sequence or a subject.
+        by: What stays on one side: an image, a sequence or a subject; None is a sequence where the corpus names them, else an
+            image.
         seed: Seed of the draw.
 
     Raises:
         DataError: The splits were replaced before, or `val` is asked of a corpus that has val and test, or no train.
     """
     _check(val=val, by=by, seed=seed)
-    if corpus.protocol != "official":
+    labels, protocol = _parts(corpus)
+    if protocol != "official":
         raise DataError(f"the official splits of {corpus.name} were replaced ({corpus.protocol}); load it again")
     if not val:
         return corpus
@@ -75,39 +81,47 @@ def official(corpus: Corpus, val: float = 0.0, by: Unit = "image", seed: int = 0
     if corpus.splits[0] != "train" or "val" in rest:
         raise DataError(f"{corpus.name} has the splits {', '.join(corpus.splits)}; leave val out, or use another protocol")
     split = np.where(corpus.rows.split > 0, corpus.rows.split + 1, corpus.rows.split)
-    split[carve(corpus, np.flatnonzero(split == 0), val, by, RandomState(seed))] = 1
-    return _with_splits(corpus, split, ("train", "val", *rest), f"official{_of_val(val, by)}, seed {seed}")
+    train = np.flatnonzero(split == 0)
+    by = unit_of(corpus, train, by)
+    split[carve(corpus, train, val, by, RandomState(seed))] = 1
+    return _with_splits(corpus, split, ("train", "val", *rest), f"{labels}official{_of_val(val, by)}, seed {seed}")
 
 
 @PROTOCOLS.register("random_split")
-def random_split(corpus: Corpus, test: float = 0.2, val: float = 0.0, seed: int = 0) -> Corpus:
+def random_split(corpus: Corpus, test: float = 0.2, val: float = 0.0, seed: int = 0, by: Unit | None = None) -> Corpus:
     """Return a corpus with a random test split that holds the same share of every class.
 
     Args:
         corpus: The corpus; its own splits are put together first.
-        test: Share of the images that becomes test, in (0, 1).
-        val: Share of the rest that becomes val, in [0, 1).
+        test: Share of the images that becomes test, in (0, 1); by sequence or subject the nearest that is so many of at most
+            20 folds.
+        val: Share of the rest that becomes val, in [0, 1), whole units of `by`.
         seed: Seed of the draw.
+        by: What stays on one side: an image, a sequence or a subject; None is a sequence where the corpus names them, else an
+            image.
 
     Raises:
-        DataError: A share is out of range, or a class has one image only.
+        DataError: The corpus names no subjects or sequences or has one only, a share is out of range, or a class has one image
+            only.
     """
-    _check(test=test, val=val, seed=seed)
-    random = RandomState(seed)
-    name = f"random {_percent(test)} test{_of_val(val, 'image')}, seed {seed}"
-    return _resplit(corpus, draw(corpus, _in_use(corpus), test, random), val, "image", random, name)
+    _check(test=test, val=val, seed=seed, by=by)
+    random, rows = RandomState(seed), _in_use(corpus)
+    by = unit_of(corpus, rows, by)
+    name = f"random {_percent(test)} test by {by}{_of_val(val, by)}, seed {seed}"
+    return _resplit(corpus, carve(corpus, rows, test, by, random), val, by, random, name)
 
 
 @PROTOCOLS.register("kfold")
-def kfold(corpus: Corpus, folds: int = 10, fold: int = 0, by: Unit = "image", val: float = 0.0, seed: int = 0) -> Corpus:
+def kfold(corpus: Corpus, folds: int = 10, fold: int = 0, by: Unit | None = None, val: float = 0.0, seed: int = 0) -> Corpus:
     """Return a corpus whose test split is one of k folds; the folds of a seed are disjoint and together are the corpus.
 
     Args:
         corpus: The corpus; its own splits are put together first.
         folds: How many folds.
         fold: Which one is test, from 0.
-        by: What stays in one fold: an image, a sequence or a subject. Images are dealt out class by class; sequences and
-            subjects so that the folds' classes are as alike as can be.
+        by: What stays in one fold: an image, a sequence or a subject; None is a sequence where the corpus names them, else an
+            image. Images are dealt out class by class; sequences and subjects so that the folds' classes are as alike as can
+            be.
         val: Share of the other folds that becomes val, whole units of `by`.
         seed: Seed of the folds and of the validation rows.
 
@@ -119,30 +133,33 @@ def kfold(corpus: Corpus, folds: int = 10, fold: int = 0, by: Unit = "image", va
         raise DataError(f"the protocol's fold is {fold}; of {folds} folds the last is {folds - 1}")
     random = RandomState(seed)
     rows = _in_use(corpus)
+    by = unit_of(corpus, rows, by)
     test = rows[deal(corpus, rows, folds, by, random) == fold]
     return _resplit(corpus, test, val, by, random, f"{folds}-fold by {by}, fold {fold}{_of_val(val, by)}, seed {seed}")
 
 
 @PROTOCOLS.register("leave_one_subject_out")
-def leave_one_subject_out(corpus: Corpus, subject: str, val: float = 0.0, seed: int = 0) -> Corpus:
+def leave_one_subject_out(corpus: Corpus, subject: str, val: float = 0.0, seed: int = 0, by: Unit | None = None) -> Corpus:
     """Return a corpus whose test split is one person.
 
     Args:
         corpus: The corpus; its own splits are put together first.
         subject: One of `subjects(corpus)`.
-        val: Share of the others' images that becomes val, whole subjects.
-        seed: Seed of the validation subjects.
+        val: Share of the others' images that becomes val, whole units of `by`.
+        seed: Seed of the validation rows.
+        by: What stays in val or in train: an image, a sequence or a subject; None is a subject, as of the test.
 
     Raises:
         DataError: The corpus names no subjects, or not this one.
     """
-    _check(val=val, seed=seed)
+    _check(val=val, seed=seed, by=by)
+    by = by or "subject"
     known = subjects(corpus)
     if subject not in known:
         raise DataError(f"{corpus.name} has no subject {subject!r}; its {len(known)} go from {known[0]!r} to {known[-1]!r}")
     test = [row for row in _in_use(corpus) if corpus.rows.subjects[row] == subject]
-    name = f"leave one subject out, {subject}" + (f"{_of_val(val, 'subject')}, seed {seed}" if val else "")
-    return _resplit(corpus, np.array(test), val, "subject", RandomState(seed), name)
+    name = f"leave one subject out, {subject}" + (f"{_of_val(val, by)}, seed {seed}" if val else "")
+    return _resplit(corpus, np.array(test), val, by, RandomState(seed), name)
 
 
 @PROTOCOLS.register("balanced")
@@ -189,9 +206,10 @@ def _resplit(corpus: Corpus, test: NDArray[Any], val: float, by: Unit, random: R
     split[test] = len(names) - 1
     if val:
         split[carve(corpus, np.flatnonzero(split == 0), val, by, random)] = 1
-    if corpus.protocol != "official" and (split == OUT).any():
-        name = f"{corpus.protocol}; {name}"  # a subset was taken before
-    return _with_splits(corpus, split, names, name)
+    labels, protocol = _parts(corpus)
+    if protocol != "official" and ((split == OUT) & (corpus.target >= 0)).any():  # a subset was taken before
+        labels = f"{corpus.protocol}; "
+    return _with_splits(corpus, split, names, labels + name)
 
 
 def _with_splits(corpus: Corpus, split: NDArray[np.int8], names: tuple[str, ...], protocol: str) -> Corpus:
@@ -199,6 +217,12 @@ def _with_splits(corpus: Corpus, split: NDArray[np.int8], names: tuple[str, ...]
         if not (split == i).any():
             raise DataError(f"{corpus.name}: the protocol '{protocol}' leaves {name} empty; take fewer folds or other shares")
     return replace(corpus, rows=replace(corpus.rows, split=split, splits=names), protocol=protocol)
+
+
+def _parts(corpus: Corpus) -> tuple[str, str]:
+    """Return what a corpus's protocol says of its labels, to be put before a name, and what it says of its splits."""
+    protocol = _MAPPED.sub("", corpus.protocol)
+    return corpus.protocol.removesuffix(protocol), protocol
 
 
 def _in_use(corpus: Corpus) -> NDArray[np.int64]:
@@ -214,7 +238,7 @@ def _check(**arguments: Any) -> None:
     lowest = {"folds": 2, "fold": 0, "per_class": 1, "seed": 0}
     for key, value in arguments.items():
         if key == "by":
-            if value not in units:
+            if value is not None and value not in units:
                 raise DataError(f"the protocol's by is {value!r}{nearest(str(value), units)}")
         elif key in lowest:
             if not (_is_number(value, int) and lowest[key] <= value < 2**32):

@@ -1,0 +1,89 @@
+"""`mien split`: divide a corpus and write which row went where, to be shared and used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.cli.audit import _parse_option
+from mien.cli.training import _load
+from mien.errors import DataError, OutputError, require
+
+if TYPE_CHECKING:
+    from mien.datasets import Corpus
+
+EXAMPLE = "'{name: kfold, folds: 10, fold: 0, by: subject}'"
+
+
+def split(
+    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
+    protocol: Annotated[
+        str, typer.Option(metavar="YAML", help=f"How to divide it: {EXAMPLE}, or a list of such steps.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
+    ] = None,
+) -> None:
+    """Divide a corpus and write which image is in which split, for recipes and for others."""
+    require("filelock", "train")
+    from mien.datasets import write_protocol
+
+    if out.suffix != ".json":
+        raise OutputError(f"{out}: the protocol file is JSON; name it with --out split.json")
+    steps = _parse_protocol(protocol)
+    options = dict(_parse_option(text) for text in option or [])
+    made = _load({"corpus": corpus, "options": options, "protocol": steps}, data)
+    write_protocol(out, made)
+    _show(made)
+    typer.echo(f"wrote {out}")
+    typer.echo(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}")
+    if made.skipped:
+        raise typer.Exit(3)
+
+
+def _parse_protocol(text: str) -> list[dict[str, Any]]:
+    """Return the steps of `--protocol`, one mapping or a list of them in YAML."""
+    yaml = require("yaml", "train")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+        raise DataError(f"--protocol {text}: cannot be read; write it as {EXAMPLE}") from None
+    steps = value if isinstance(value, list) else [value]
+    if not steps or not all(isinstance(step, dict) and step for step in steps):
+        raise DataError(f"--protocol {text}: is no protocol and no list of them; write it as {EXAMPLE}")
+    return steps
+
+
+def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
+    """Return the protocol that reads the file, after the steps that changed the classes."""
+    yaml = require("yaml", "train")
+    needed = [step for step in steps if step.get("name") == "map_to"] + [{"name": "file", "path": str(out)}]
+    text: str = yaml.safe_dump(needed if len(needed) > 1 else needed[0], default_flow_style=True, sort_keys=False, width=1000)
+    return text.strip()
+
+
+def _show(corpus: Corpus) -> None:
+    import numpy as np
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(f"{corpus.name}: {corpus.protocol}", "bold"), soft_wrap=True)
+    counts = np.array(
+        [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
+    )
+    table = Table(box=box.ROUNDED)
+    table.add_column("class")
+    for name in (*corpus.splits, "together"):
+        table.add_column(Text(name), justify="right")
+    for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True):
+        table.add_row(Text(name), *(f"{n:,}" for n in (*row, row.sum())), end_section=name == corpus.classes[-1])
+    console.print(table)
+    if left := len(corpus.target) - counts.sum():
+        console.print(f"{left:,} of {len(corpus.target):,} images are in no split", soft_wrap=True)

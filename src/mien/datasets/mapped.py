@@ -1,0 +1,99 @@
+"""A corpus with the classes of another label set: `mapped(corpus, "fer2013", drop=["contempt"])`.
+
+Classes are matched by name. Nothing is left out unless it is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.datasets.corpus import Corpus
+from mien.datasets.splits import OUT, PROTOCOLS
+from mien.errors import DataError
+from mien.labels import canonical, mapping
+from mien.labels import label_set as classes_of
+from mien.registry import nearest
+
+NO_CLASS = -1
+"""Target of an image whose class was dropped; it is in no split, so nothing learns or measures it."""
+
+
+@PROTOCOLS.register("map_to")
+def mapped(corpus: Corpus, label_set: str, drop: Sequence[str] = ()) -> Corpus:
+    """Return a corpus whose classes are those of a label set, in its order.
+
+    Images of a dropped class keep their row numbers and go to no split; their target is `NO_CLASS`. A class that the corpus
+    lacks is there without images. Votes are summed by class and shared anew over what is kept. The fingerprint is another one,
+    because the targets are; a protocol file of a mapped corpus is read after the same mapping.
+
+    Args:
+        corpus: The corpus, split or not.
+        label_set: Name of the label set, such as `"fer2013"`.
+        drop: Classes of the corpus whose images are left out.
+
+    Raises:
+        DataError: The label set lacks a class that is not in `drop`, `drop` holds a class that the corpus lacks, or no image
+            remains.
+        LabelError: No such label set.
+    """
+    if not isinstance(label_set, str):
+        raise DataError(f"map_to's label_set is {label_set!r}; give the name of one, such as 'fer2013'")
+    classes = classes_of(label_set)
+    dropped = _dropped(corpus, drop)
+    if classes == corpus.classes and not dropped:
+        return corpus
+    index = _index(corpus, label_set, dropped)
+    target = np.where(corpus.target < 0, NO_CLASS, index[corpus.target])
+    split = np.where(target < 0, OUT, corpus.rows.split).astype(np.int8)
+    if (split == OUT).all():
+        raise DataError(f"{corpus.name}: no image remains with the labels of {label_set}; drop fewer classes")
+    votes = None if corpus.rows.votes is None else _votes(corpus.rows.votes, index, len(classes))
+    rows = replace(corpus.rows, classes=classes, target=target, split=split, votes=votes)
+    name = f"labels of {label_set}" + (f" without {', '.join(dropped)}" if dropped else "")
+    return replace(corpus, rows=rows, fingerprint=_fingerprint(corpus, classes, target), protocol=f"{name}; {corpus.protocol}")
+
+
+def _dropped(corpus: Corpus, drop: Sequence[str]) -> list[str]:
+    """Return the corpus's own names of the classes to drop, by target."""
+    if not (isinstance(drop, list | tuple) and all(isinstance(name, str) for name in drop)):
+        raise DataError(f"map_to's drop is {drop!r}; give a list of classes, such as [contempt]")
+    known = {canonical(name) for name in corpus.classes}
+    for name in drop:
+        if canonical(name) not in known:
+            raise DataError(f"{corpus.name} has no class {name!r} to drop{nearest(name, list(corpus.classes))}")
+    wanted = {canonical(name) for name in drop}
+    return [name for name in corpus.classes if canonical(name) in wanted]
+
+
+def _index(corpus: Corpus, label_set: str, dropped: list[str]) -> NDArray[np.int64]:
+    """Return the new target of each class, NO_CLASS of a dropped one."""
+    places = dict(zip(corpus.classes, mapping(corpus.classes, classes_of(label_set)), strict=True))
+    lacking = [name for name, place in places.items() if place is None and name not in dropped]
+    if lacking:
+        raise DataError(
+            f"{label_set} lacks {', '.join(lacking)}, which {corpus.name} has; leave those images out with "
+            f"drop: [{', '.join(lacking)}], or map to another label set"
+        )
+    return np.array([NO_CLASS if name in dropped else places[name] for name in corpus.classes], np.int64)
+
+
+def _votes(votes: NDArray[np.float32], index: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Return the shares of the votes that are left, float32 (N, count), rows of sum 1, or of zeros where none is left."""
+    summed = np.zeros((len(votes), count), np.float64)
+    for place, column in zip(index, votes.T, strict=True):
+        if place != NO_CLASS:
+            summed[:, place] += column
+    total = summed.sum(1, keepdims=True)
+    return (summed / np.where(total > 0, total, 1)).astype(np.float32)
+
+
+def _fingerprint(corpus: Corpus, classes: tuple[str, ...], target: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(json.dumps([corpus.fingerprint, classes]).encode())
+    digest.update(target.astype("<i8").tobytes())
+    return digest.hexdigest()
