@@ -125,3 +125,25 @@ def test_a_picture_of_no_format_is_refused_before_the_work(audit, tmp_path: Path
 def test_without_imagehash_it_names_the_extra(monkeypatch: pytest.MonkeyPatch, audit, fer2013_csv: Path) -> None:
     monkeypatch.setitem(sys.modules, "imagehash", None)
     refused(audit(fer2013_csv, "--corpus", "fer2013"), "pip install 'mien[train]'")
+
+
+def test_a_name_that_is_no_text_is_reported(audit, folder: Path, tmp_path: Path) -> None:
+    (folder / "train" / "sad" / "5.png").unlink()
+    try:
+        shutil.copy(
+            folder / "train" / "happy" / "1.png", folder / "train" / "sad" / "caf\udce9.png"
+        )  # Latin-1 on a disk of UTF-8
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 only")
+    files = ("--out", tmp_path / "report.json", "--picture", tmp_path / "twins.png")
+    status, out, _ = audit(folder, "--corpus", "fer2013", *files)
+    assert (status, out.count("wrote ")) == (0, 3)
+    with (tmp_path / "report-twins.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["twin"] == "train/sad/caf\\udce9.png"
+
+
+def test_an_option_of_another_type_is_one_line_and_status_2(audit, folder: Path) -> None:
+    refused(audit(folder, "--corpus", "ferplus", "--option", "classes=[8]"), "give a whole number")
+    refused(audit(folder, "--corpus", "folder", "--option", "size={a: 1, 2: 3}"), "size is")
+    refused(audit(folder, "--corpus", "folder", "--option", "faces=no way"), "give true or false")

@@ -272,3 +272,21 @@ def test_folders_are_listed_once_not_for_every_picture(tmp_path: Path, monkeypat
     listing = read_affectnet(root)
     assert [Path(str(file)).name for file in listing.images] == [f"{i}.jpg" for i in range(7)]
     assert len(listed) == 4  # the root twice, then each folder of pictures
+
+
+def test_a_picture_in_both_tables_stays_in_the_first_and_is_listed(tmp_path: Path):
+    path = older(tmp_path / "a") / "validation.csv"
+    path.write_text(path.read_text() + "1/../0/0.png,1,2,3,4,,0,0,0\n")
+    corpus = load(tmp_path / "a")
+    assert corpus.files.count("Manually_Annotated_Images/0/0.png") == 1
+    assert corpus.rows.split.tolist() == [0] * 5 + [1] * 2
+    (line,) = corpus.skipped
+    assert line == f"{path}: row 7 names 0/0.png again, which {path.with_name('training.csv')}: row 2 names"
+
+
+def test_two_copies_of_a_table_are_refused(tmp_path: Path):
+    root = older(tmp_path / "a")
+    (root / "Manually_Annotated_file_lists").mkdir()
+    shutil.copy(root / "training.csv", root / "Manually_Annotated_file_lists")
+    with pytest.raises(DataError, match=r"a/training\.csv and .*lists/training\.csv: two copies of one table; remove one"):
+        load(root)

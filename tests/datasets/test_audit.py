@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,13 @@ def test_the_real_ck48_is_full_of_twins():
     assert near["same_subject_pairs"] > 0.99 * near["pairs"]  # what is nearly the same is the same person
     assert report["subjects"]["number"] == 118
     assert report["random_split"]["twin_in_train"]["near"] > 0.95 * report["random_split"]["images"]
+
+
+def test_names_that_are_no_text_are_written(tmp_path: Path, leaking: Corpus):
+    files = tuple(f"caf\udce9-é{i}.png" for i in range(18))
+    corpus = replace(leaking, files=files, skipped=("caf\udce9.png: is damaged",))
+    done = audit(corpus)
+    report, table = write_audit(tmp_path / "small.json", done)
+    assert json.loads(report.read_text(encoding="utf-8")) == done.report  # as they were
+    assert "caf\\udce9-é12.png" in table.read_text(encoding="utf-8")
+    assert draw_twins(corpus, done.twins).shape[0] > 34

@@ -378,7 +378,7 @@ def test_a_source_that_is_no_file_is_named(tmp_path: Path, name: str):
 def test_options_of_another_kind_are_refused(tmp_path: Path):
     root = draw(tmp_path / "faces", 4)
     for value in (Path("rafdb"), 7, ["rafdb"]):
-        with pytest.raises(DataError, match=r"label_set is .*; give the name of one"):
+        with pytest.raises(DataError, match=r"folder: label_set is .*; give text"):
             load(root, options={"label_set": value})
     for name in ("label set\0", "x" * 300):
         with pytest.raises(LabelError, match="unknown label set"):

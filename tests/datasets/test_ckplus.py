@@ -254,7 +254,7 @@ def test_a_tree_without_pictures_or_without_labels_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"empty: holds no CK\+; expected"):
         load_corpus("ckplus", tmp_path / "empty")
     draw(tmp_path / "other" / "anger" / "me.png", 1)
-    with pytest.raises(DataError, match=r"holds no CK\+ \(1 pictures are none of it; the first: .*me\.png"):
+    with pytest.raises(DataError, match=r"holds no CK\+ \(1 entries are none of it; the first: .*me\.png"):
         load_corpus("ckplus", tmp_path / "other")
     (tmp_path / "ck.zip").write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"ck\.zip: is neither a folder nor a zip archive"):
@@ -281,7 +281,7 @@ def test_bad_folders_of_ck48_are_named(tmp_path: Path):
         ({"frames": 0}, "frames is 0"),
         ({"frames": "3"}, "frames is '3'"),
         ({"frames": True}, "frames is True"),
-        ({"contempt": "no"}, "contempt is 'no'; it is true or false"),
+        ({"contempt": "no"}, "contempt is 'no'; give true or false"),
         ({"neutral": 1}, "neutral is 1"),
         ({"neutral": True}, "holds no neutral frames"),
         ({"contemt": False}, "ckplus has no option 'contemt'"),
@@ -310,3 +310,11 @@ def test_the_real_ck48():
     without = load_corpus("ckplus", REAL, options={"contempt": False})
     assert len(without.images) == 981 - 54
     assert "contempt" not in without.classes
+
+
+@pytest.mark.parametrize(("layout", "above"), [(official, "cohn-kanade-images"), (ck48, "CK+48")])
+def test_a_link_that_is_not_followed_is_listed(tmp_path: Path, layout, above: str):
+    root = layout(tmp_path / "ck")
+    (root / above / "again").symlink_to(root)
+    corpus = load_corpus("ckplus", root, options=WHOLE)
+    assert [line.split(": ")[0] for line in corpus.skipped] == [str(root / above / "again")]

@@ -128,8 +128,9 @@ def test_a_link_back_to_the_folder_and_a_broken_picture_do_not_stop_the_reading(
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:40])
     corpus = load_corpus("fer2013", tmp_path / "faces")
     assert corpus.files == ("train/happy/a.png",)
-    assert len(corpus.skipped) == 1
-    assert "b.png" in corpus.skipped[0]
+    assert len(corpus.skipped) == 2
+    assert "loop: is a link to a folder that is read elsewhere or holds this one" in corpus.skipped[0]
+    assert "b.png" in corpus.skipped[1]
 
 
 def test_two_copies_in_one_folder_are_refused(tmp_path: Path):
@@ -289,3 +290,47 @@ def test_the_real_fer2013(tmp_path: Path):
     assert (~corpus.twin_free("public_test")).sum() == 280
     meta = json.loads(next((tmp_path / "cache").glob("*/meta.json")).read_text())
     assert meta["fingerprint"] == corpus.fingerprint
+
+
+def put_faces(root: Path, *names: str) -> Path:
+    """Write faces; the first digit in a name is its grey."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        grey = int(next(c for c in name if c.isdigit()))
+        Image.fromarray(np.full((48, 48), grey, np.uint8)).save(root / name)
+    return root
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation", "PublicTest"])
+def test_a_validation_folder_is_the_public_test(tmp_path: Path, val: str):
+    root = put_faces(
+        tmp_path / "faces", "train/happy/1.png", f"{val}/sad/2.png", "test/fear/3.png", f"{val}/sad/Training_4.png"
+    )
+    corpus = load_corpus("fer2013", root)
+    assert {name: corpus.images[corpus.where(name), 0, 0].tolist() for name in corpus.splits} == {
+        "train": [1, 4], "public_test": [2], "private_test": [3]
+    }  # fmt: skip
+    assert corpus.skipped == ()
+
+
+def test_folders_of_every_split_may_be_spelt_in_full(tmp_path: Path):
+    root = put_faces(tmp_path / "faces", "Training/happy/1.png", "PublicTest/sad/2.png", "PrivateTest/fear/3.png")
+    assert load_corpus("fer2013", root).rows.split.tolist() == [0, 1, 2]
+
+
+def test_a_folder_of_classes_that_is_no_split_is_refused(tmp_path: Path):
+    root = put_faces(tmp_path / "faces", "data/train/happy/1.png", "data/extra/sad/2.png")
+    with pytest.raises(
+        DataError, match=r"holds data/extra with folders of classes, and its name is no split's; call it train, val"
+    ):
+        load_corpus("fer2013", root)
+
+
+def test_pictures_that_lie_elsewhere_are_listed(tmp_path: Path):
+    root = put_faces(tmp_path / "faces", "train/happy/1.png", "train/2.png", "train/sad/more/3.png", "notes/4.png", "5.png")
+    corpus = load_corpus("fer2013", root)
+    assert corpus.files == ("train/happy/1.png",)
+    assert corpus.skipped == tuple(
+        f"{name}: lies in no folder such as train/happy"
+        for name in ("5.png", "notes/4.png", "train/2.png", "train/sad/more/3.png")
+    )

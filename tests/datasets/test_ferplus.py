@@ -309,3 +309,18 @@ def test_the_real_votes():
     assert [np.bincount(rows.target[rows.split == i])[8:].tolist() for i in range(3)] == [[3499, 150], [380, 10], [420, 16]]
     rows, _ = label_rows(votes, split, 8, "distribution", 0)
     assert [int((rows.split == i).sum()) for i in range(3)] == [27956, 3505, 3505]
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "x" * 5000, "nul\0"])
+def test_votes_that_are_no_file_are_named(folder: Path, name: str):
+    with pytest.raises(DataError, match="no such file; get FER"):
+        load_corpus("ferplus", folder, options={"votes": name})
+
+
+def test_a_link_that_is_not_followed_is_listed(tmp_path: Path):
+    for name, data in microsoft_files(boxed=False).items():
+        (tmp_path / "fer" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fer" / name).write_bytes(data)
+    (tmp_path / "fer" / "FER2013Train" / "loop").symlink_to(tmp_path / "fer")
+    corpus = load_corpus("ferplus", tmp_path / "fer")
+    assert [line.split(": ")[0] for line in corpus.skipped] == [str(tmp_path / "fer" / "FER2013Train" / "loop")]

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
+from mien.datasets.photos import find_photos
+from mien.datasets.split_names import SPLIT_NAMES
 from mien.errors import DataError, LabelError
 from mien.labels import label_set
 
@@ -156,3 +158,10 @@ def test_bad_folders_are_named(tmp_path: Path):
         load(draw(tmp_path / "d", "happy/1.png") / "happy" / "1.png")
     with pytest.raises(DataError, match="folder has no option 'labels'"):
         load(tmp_path / "a", labels="rafdb")
+
+
+def test_every_spelling_of_a_split_is_known_to_the_reader_and_to_prepare(tmp_path: Path):
+    for number, (word, split) in enumerate(SPLIT_NAMES.items()):
+        root = draw(tmp_path / str(number), f"{word.title()}/happy/1.png", "Train/sad/2.png")
+        assert split in load(root).splits
+        assert {photo.split for photo in find_photos(root, [])} == {split, "train"}

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien.datasets import Corpus, load_corpus, read_manifest
+from mien.datasets import Corpus, cache, load_corpus, read_manifest
+from mien.datasets.corpus import Listing, read_listing
 from mien.errors import DataError, MienError
 from mien.labels import label_set
 
@@ -236,3 +237,30 @@ def test_a_damaged_parquet_file_is_read_or_refused(tmp_path: Path, data: st.Data
         whole[data.draw(st.integers(4, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(MienError):
         read_manifest(write(tmp_path, bytes(whole), "damaged.parquet"))
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused_and_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its cache would be named after the new table and hold the old one's labels, for good."""
+    path = write(draw(tmp_path), "path,label\n0.png,happy\n1.png,sad\n")
+
+    def read_and_change(*arguments: object) -> Listing:
+        listing = read_listing(*arguments)
+        write(tmp_path, "path,label\n0.png,sad\n1.png,happy\n")
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "read_listing", read_and_change)
+        with pytest.raises(DataError, match=r"faces\.csv: was changed while it was read; run it again"):
+            load(path)
+    assert not list((tmp_path / "cache").glob("*"))
+    corpus = load(path)
+    assert [corpus.classes[i] for i in corpus.target] == ["sad", "happy"]
+
+
+def test_splits_are_spelt_as_in_folders(tmp_path: Path):
+    path = write(
+        draw(tmp_path), "path,label,split\n0.png,sad,PrivateTest\n1.png,sad,eval\n2.png,sad,publictest\n3.png,sad,Training\n"
+    )
+    corpus = load(path)
+    assert corpus.splits == ("train", "val", "public_test", "private_test")
+    assert corpus.rows.split.tolist() == [3, 1, 2, 0]

@@ -177,3 +177,28 @@ def test_a_damaged_list_in_an_archive_is_named(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"list_patition_label\.txt: cannot be read \(Bad CRC-32"):
         load_corpus("rafdb", path)
+
+
+@pytest.mark.parametrize("layout", [official, kaggle])
+def test_a_link_that_is_not_followed_is_listed(tmp_path: Path, layout):
+    root = layout(tmp_path / "raf")
+    (root / "again").symlink_to(root)
+    (root / "lost").symlink_to(tmp_path / "nowhere")
+    corpus = load_corpus("rafdb", root)
+    assert len(corpus.images) == 4
+    assert [line.removeprefix(f"{root}/") for line in corpus.skipped] == [
+        "again: is a link to a folder that is read elsewhere or holds this one; not followed",
+        "lost: is a link to nothing",
+    ]
+
+
+def test_pictures_in_no_split_are_listed(tmp_path: Path):
+    root = kaggle(tmp_path / "raf")
+    draw(root / "DATASET" / "val" / "3" / "x.jpg")
+    draw(root / "cover.png")
+    corpus = load_corpus("rafdb", root)
+    assert len(corpus.images) == 4
+    assert corpus.skipped == (
+        "DATASET/val/3/x.jpg: lies in no folder such as train/1 or test/1",
+        "cover.png: lies in no folder such as train/1 or test/1",
+    )

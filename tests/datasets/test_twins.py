@@ -1,5 +1,8 @@
 import io
+import tempfile
+import tracemalloc
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 from mien.datasets import twins
 from mien.datasets.corpus import Corpus, Rows
 from mien.datasets.twins import NEAR, Twins, digests, find_twins, pixel_distance
+from mien.errors import OutputError
 
 NOBODY = np.empty((0, 2), np.int64)
 NOTHING = np.empty(0, np.float32)
@@ -196,3 +200,35 @@ def test_evaluations_leave_out_the_exact_twins_and_no_others():
     assert (~found.in_split(rows.split, 2)["exact"][test, 0]).tolist() == [True, False, True]
     assert found.in_split(rows.split, 2)["any"][test, 0].tolist() == [False, True, True]
     assert corpus.twin_free("train").tolist() == [False] * 4
+
+
+def test_pictures_of_a_large_corpus_lie_in_a_temporary_file_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    images = np.stack([face(i // 2) if i % 3 else compressed(face(i // 2)) for i in range(20)])
+    whole = find_twins(images)
+    monkeypatch.setattr(twins, "IN_MEMORY", 19 * 48 * 48)
+    mapped = find_twins(images)
+    for name in ("first", "near", "near_distance", "mirrored", "blank"):
+        assert np.array_equal(getattr(whole, name), getattr(mapped, name)), name
+    assert len(whole.near) > 2
+
+
+def test_no_room_for_the_temporary_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(twins, "IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match=r"gone: no room for 0 MB \(No such file or directory\); set TMPDIR"):
+        find_twins(np.stack([face(1), face(2)]))
+
+
+def test_memory_does_not_grow_with_the_pairs():
+    """All products of the first block with 20,000 others would take 164 MB."""
+    hashes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (20_000, 64))
+    hashes[15_000] = hashes[3]
+    small = np.zeros((20_000, 48, 48), np.uint8)
+    small[[3, 15_000]] = face(3)
+    tracemalloc.start()
+    pairs, distance = twins._pairs(small, hashes, hashes, False, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pairs.tolist() == [[3, 15_000]]
+    assert distance[0] < 0.01
+    assert peak < 60_000_000

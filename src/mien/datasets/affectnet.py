@@ -13,6 +13,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -44,7 +45,10 @@ MAX_NUMBER = 4096
 
 @dataclass(slots=True)
 class _Found:
-    """What was found so far, an entry a picture; pictures of no class are left out."""
+    """What was found so far, an entry a picture; pictures of no class are left out.
+
+    `seen` holds the row that each picture of a table was named in, of all tables: one picture must not lie in two splits.
+    """
 
     classes: int
     files: list[Tree] = field(default_factory=list)
@@ -52,6 +56,7 @@ class _Found:
     split: list[int] = field(default_factory=list)
     emotion: list[tuple[float, float]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
 
     def listing(self) -> Listing:
         rows = Rows(
@@ -78,7 +83,7 @@ def read_affectnet(source: Path, classes: int = 8) -> Listing:
     Raises:
         DataError: A row is bad, an annotation is out of range, or the files are not there; names it.
     """
-    if classes not in (7, 8):
+    if type(classes) is not int or classes not in (7, 8):
         raise DataError(f"affectnet: classes is {classes!r}; it has 7 or 8")
     tree, found = _inside(open_tree(source)), _Found(classes)
     names = {folder.name: folder for folder in folders(tree)}
@@ -166,6 +171,9 @@ def _read_tables(tree: Tree, found: _Found) -> bool:
     tables = [(split, place / name) for split, name in enumerate(TABLES) for place in places if (place / name).is_file()]
     if images is None or not tables:
         return False
+    for (split, table), (other, again) in pairwise(tables):
+        if split == other:
+            raise DataError(f"{table} and {again}: two copies of one table; remove one of them")
     for split, table in tables:
         try:
             with table.open("rb") as file:
@@ -176,9 +184,8 @@ def _read_tables(tree: Tree, found: _Found) -> bool:
 
 
 def _read_rows(rows: Iterator[tuple[int, list[str]]], table: Tree, images: Tree, split: int, found: _Found) -> None:
-    """Add the rows of a table; a picture that it names again is left out and noted."""
+    """Add the rows of a table; a picture that it or an earlier table names already is left out and noted."""
     columns = find_columns(next(rows)[1], COLUMNS, table)
-    seen: dict[str, int] = {}
     for number, fields in rows:
         where = f"{table}: row {number}"
         path, *texts = (fields[at] for at in columns)
@@ -193,8 +200,8 @@ def _read_rows(rows: Iterator[tuple[int, list[str]]], table: Tree, images: Tree,
             raise DataError(f"{where} has an empty {COLUMNS[0]}")
         if _code(code, where) >= found.classes:
             continue
-        if name in seen:
-            found.skipped.append(f"{where} names {name} again, which row {seen[name]} names")
+        if name in found.seen:
+            found.skipped.append(f"{where} names {name} again, which {found.seen[name].removeprefix(f'{table}: ')} names")
             continue
-        seen[name] = number
+        found.seen[name] = where
         _add(found, images / name, int(code), split, [_in_range(value, where) for value in emotion])

@@ -158,18 +158,21 @@ def _random_split(corpus: Corpus, twins: Twins) -> dict[str, Any] | None:
 
 
 def write_audit(path: Path, done: Audit) -> list[Path]:
-    """Write `<path>` (JSON) and `<stem>-twins.csv` beside it, one pair a row; return the two.
+    r"""Write `<path>` (JSON) and `<stem>-twins.csv` beside it, one pair a row; return the two.
+
+    Bytes of a file's name that are no UTF-8 are written as `\udce9`, which JSON reads back as they were.
 
     Raises:
         OutputError: A file cannot be written.
     """
     table = path.with_name(f"{path.stem}-twins.csv")
-    with atomic_path(table) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(table) as beside, beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "image", "twin", "distance", "split", "twin_split", "label", "twin_label"])
         writer.writerows(_pair_rows(done))
     with atomic_path(path) as beside:
-        beside.write_text(json.dumps(done.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(done.report, indent=1, ensure_ascii=False) + "\n"
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [path, table]
 
 

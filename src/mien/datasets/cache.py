@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows, read_listing
+from mien.datasets.reader_options import check_options
 from mien.datasets.source import Tree, read_picture, reason
 from mien.datasets.source_key import source_key
 from mien.errors import DataError, InputError, OutputError
@@ -36,6 +37,8 @@ PILE_BYTES = 64_000_000
 
 ELSEWHERE: set[str] = set()
 """Corpora whose source only names its pictures: those are looked at, too, to see whether anything changed."""
+
+CHANGED = "was changed while it was read; run it again when it stays as it is"
 
 BESIDE = {"ferplus": ("fer2013new.csv",)}
 """Files that a corpus reads beside its source, where that is a file."""
@@ -63,16 +66,14 @@ def load_corpus(
 
     Raises:
         UnknownNameError: No such corpus.
-        DataError: The source is missing or cannot be read, or an option is unknown.
+        DataError: The source is missing, cannot be read or changes meanwhile, or an option is unknown or of another type.
         OutputError: The cache cannot be written.
     """
-    CORPORA.get(name)
     path, options = Path(source), options or {}
+    check_options(name, CORPORA.get(name), options)
     _require_source(path, name)
-    listing = read_listing(name, path, options) if name in ELSEWHERE else None
-    named = [*cast(Sequence[Path], listing.images if listing else ()), *_read_besides(name, path, options)]
     root = _cache_root(cache)
-    key = source_key(path, options, named, apart=root)
+    listing, key, named = _read_names(name, path, options, root)
     folder = root / f"{name}-{key}"
     if not (folder / "meta.json").exists():
         listing = listing or read_listing(name, path, options)
@@ -86,6 +87,24 @@ def load_corpus(
                     _finish(folder, path, source_key(path, options, named, apart=root) == key)
             folder.with_suffix(".lock").unlink(missing_ok=True)
     return _open(name, folder)
+
+
+def _read_names(name: str, path: Path, options: dict[str, Any], root: Path) -> tuple[Listing | None, str, list[Path]]:
+    """Return what a source that names its pictures holds (None of other sources), the source's key, and files apart from it.
+
+    Raises:
+        DataError: The source cannot be read, or was changed while it was: the key would not be that of what was read.
+    """
+    named = _read_besides(name, path, options)
+    if name not in ELSEWHERE:
+        return None, source_key(path, options, named, apart=root), named
+    before = source_key(path, options, apart=root)
+    listing = read_listing(name, path, options)
+    named = [*cast(Sequence[Path], listing.images), *named]
+    key = source_key(path, options, named, apart=root)
+    if source_key(path, options, apart=root) != before:  # asked last, so that nothing changed before the key was taken either
+        raise DataError(f"{path}: {CHANGED}")
+    return listing, key, named
 
 
 def _require_source(path: Path, name: str) -> None:
@@ -122,7 +141,7 @@ def _finish(folder: Path, source: Path, unchanged: bool) -> None:
     building = folder.with_suffix(".part")
     if not unchanged:
         shutil.rmtree(building)
-        raise DataError(f"{source}: was changed while it was read; run it again when it stays as it is")
+        raise DataError(f"{source}: {CHANGED}")
     if folder.exists():  # somebody deleted a part of it
         shutil.rmtree(folder)
     building.rename(folder)

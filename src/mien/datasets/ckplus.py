@@ -73,12 +73,13 @@ def read_ckplus(source: Path, frames: int | None = None, contempt: bool = True, 
     classes = tuple(name for name in label_set("ckplus") if contempt or name != "contempt")
     if (table := _table(source)) is not None:
         return _read_table(table, (*classes, "neutral") if neutral else classes, frames)
-    tree, names = file_names(source)
+    skipped: list[str] = []
+    tree, names = file_names(source, skipped)
     if any(name.lower().endswith(EMOTION) for name in names):
-        return _read_official(source, tree, names, classes, frames or PEAKS, neutral)
+        return _read_official(source, tree, names, classes, frames or PEAKS, neutral, skipped)
     if neutral:
         raise DataError(f"{source}: holds no neutral frames; leave neutral out, or use the official tree")
-    return _read_ck48(source, tree, names, classes, frames)
+    return _read_ck48(source, tree, names, classes, frames, skipped)
 
 
 def _table(source: Path) -> Path | None:
@@ -86,7 +87,7 @@ def _table(source: Path) -> Path | None:
     if source.is_dir():
         return source / TABLE if (source / TABLE).is_file() else None
     if is_archive(source):
-        return source if any(PurePosixPath(name).name == TABLE for name in file_names(source)[1]) else None
+        return source if any(PurePosixPath(name).name == TABLE for name in file_names(source, [])[1]) else None
     return None if source.suffix.lower() == ".zip" else source
 
 
@@ -100,8 +101,9 @@ def _read_table(table: Path, classes: tuple[str, ...], frames: int | None) -> Li
     return Listing(rows.take(target >= 0), read.images[target >= 0])
 
 
-def _read_official(source: Path, tree: Tree, names: list[str], classes: tuple[str, ...], count: int, neutral: bool) -> Listing:
-    skipped: list[str] = []
+def _read_official(
+    source: Path, tree: Tree, names: list[str], classes: tuple[str, ...], count: int, neutral: bool, skipped: list[str]
+) -> Listing:
     inside = IMAGES in source.name.lower()
     sequences = _sequences(tree, [name for name in names if inside or IMAGES in name.lower()], skipped)
     labels = _labels(tree, names)
@@ -152,8 +154,9 @@ def _expression(file: Tree) -> str:
     return classes[int(number) - 1]
 
 
-def _read_ck48(source: Path, tree: Tree, names: list[str], classes: tuple[str, ...], count: int | None) -> Listing:
-    skipped: list[str] = []
+def _read_ck48(
+    source: Path, tree: Tree, names: list[str], classes: tuple[str, ...], count: int | None, skipped: list[str]
+) -> Listing:
     chosen: list[tuple[Frame, str]] = []
     for frames in _sequences(tree, names, skipped).values():
         expressions = {_folder_class(tree / frame.name): frame.name for frame in frames}
@@ -168,7 +171,7 @@ def _read_ck48(source: Path, tree: Tree, names: list[str], classes: tuple[str, .
 
 
 def _and_first(skipped: list[str]) -> str:
-    return f" ({len(skipped):,} pictures are none of it; the first: {skipped[0]})" if skipped else ""
+    return f" ({len(skipped):,} entries are none of it; the first: {skipped[0]})" if skipped else ""
 
 
 def _folder_class(file: Tree) -> str:

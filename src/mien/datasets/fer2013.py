@@ -13,14 +13,15 @@ import numpy as np
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.pixels import PixelTable, read_pixel_table
 from mien.datasets.source import PICTURES, is_archive
+from mien.datasets.split_names import SPLIT_NAMES, split_name
 from mien.datasets.tree import file_names
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 
 SPLITS = ("train", "public_test", "private_test")
 USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
-PARTS = {"train": 0, "test": 2}
-"""The split a picture of a folder belongs to, unless its name says it."""
+PARTS = {"train": 0, "val": 1, "public_test": 1, "test": 2, "private_test": 2}
+"""The split a picture of a folder belongs to, by mien's name of the folder, unless the picture's name says it."""
 
 TABLES = ("fer2013.csv", "icml_face_data.csv")
 """Names of the table, the best first: Kaggle's zip of the challenge holds the second beside parts of it."""
@@ -32,12 +33,14 @@ def read_fer2013(source: Path) -> Listing:
 
     Args:
         source: `fer2013.csv` or `icml_face_data.csv` (columns emotion, pixels and Usage in any order), or a folder that holds
-            one; or a folder with `train/<class>/*` and `test/<class>/*`, there or further down. Any of them may be zipped,
-            the table also gzipped or in Kaggle's `fer2013.tar.gz`. Pictures whose names begin with Training_, PublicTest_ or
-            PrivateTest_ go to that split; other pictures of `test` go to private_test.
+            one; or a folder with `train/<class>/*`, `val/<class>/*` and `test/<class>/*` (any of them, in the usual
+            spellings), there or further down. Any of them may be zipped, the table also gzipped or in Kaggle's
+            `fer2013.tar.gz`. Pictures whose names begin with Training_, PublicTest_ or PrivateTest_ go to that split; other
+            pictures of `val` go to public_test, on which one selects, those of `test` to private_test. Pictures that lie
+            elsewhere are left out and noted.
 
     Raises:
-        DataError: A row or file is bad; names it and says why.
+        DataError: A row or file is bad, or a folder of classes is no split's; names it and says why.
     """
     table = find_table(source)
     if table is None:
@@ -53,7 +56,7 @@ def find_table(source: Path) -> Path | None:
         return next((source / name for name in names if (source / name).is_file()), None)
     if not is_archive(source):
         return source
-    paths = [PurePosixPath(name) for name in file_names(source)[1]]
+    paths = [PurePosixPath(name) for name in file_names(source, [])[1]]
     pictured = any(_is_face(path) for path in paths) and not any(path.name in TABLES for path in paths)
     return None if pictured else source
 
@@ -65,23 +68,43 @@ def read_fer2013_table(source: Path) -> PixelTable:
 
 def _is_face(path: PurePosixPath) -> bool:
     """Return whether a path ends like `train/happy/x.png`."""
-    return len(path.parts) >= 3 and path.parts[-3] in PARTS and path.suffix.lower() in PICTURES
+    return len(path.parts) >= 3 and split_name(path.parts[-3]) is not None and path.suffix.lower() in PICTURES
+
+
+def _part(path: PurePosixPath) -> int:
+    """Return the split of the folder that `train/happy/x.png` lies in."""
+    return PARTS[SPLIT_NAMES[path.parts[-3].lower()]]
 
 
 def _read_folders(source: Path) -> Listing:
-    tree, names = file_names(source)
-    paths = [path for path in map(PurePosixPath, names) if _is_face(path)]
+    skipped: list[str] = []
+    tree, names = file_names(source, skipped)
+    pictured = [path for path in map(PurePosixPath, names) if path.suffix.lower() in PICTURES]
+    paths = [path for path in pictured if _is_face(path)]
     _require_one_place(source, {str(path.parents[2]) for path in paths})
-    paths.sort(key=lambda path: (PARTS[path.parts[-3]], path.parts))
+    others = [path for path in pictured if not _is_face(path)]
+    _require_no_other_split(source, paths[0].parents[2], others)
+    skipped += [f"{path}: lies in no folder such as train/happy" for path in others]
+    paths.sort(key=lambda path: (_part(path), path.parts))
     classes = {name: i for i, name in enumerate(label_set("fer2013"))}
     target, split = [], []
     for path in paths:
         if (expression := canonical(path.parts[-2])) not in classes:
             raise DataError(f"{source}: {path.parent} is not a class of fer2013 ({', '.join(classes)})")
         target.append(classes[expression])
-        split.append(USAGE.get(path.name.split("_")[0], PARTS[path.parts[-3]]))
+        split.append(USAGE.get(path.name.split("_")[0], _part(path)))
     rows = Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS)
-    return Listing(rows, [tree / str(path) for path in paths])
+    return Listing(rows, [tree / str(path) for path in paths], skipped=tuple(skipped))
+
+
+def _require_no_other_split(source: Path, place: PurePosixPath, others: list[PurePosixPath]) -> None:
+    """Refuse a folder of classes beside `train` whose name is no split's: its faces would be missing unseen."""
+    for path in others:
+        if len(path.parts) >= 3 and path.parents[2] == place and canonical(path.parts[-2]) in label_set("fer2013"):
+            raise DataError(
+                f"{source}: holds {path.parents[1]} with folders of classes, and its name is no split's; "
+                f"call it {', '.join(PARTS)}, or move it away"
+            )
 
 
 def _require_one_place(source: Path, places: set[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -62,7 +63,7 @@ def read_ferplus(
     Raises:
         DataError: An option, file or row is bad, or the two files do not belong together; names it and says why.
     """
-    _check_options(classes, targets, min_agreement)
+    _check_options(classes, targets, min_agreement, votes)
     if _holds_table(source):
         found = read_votes(_votes_file(source, votes))
         table = read_fer2013_table(find_table(source) or source)
@@ -89,20 +90,22 @@ def label_rows(
     return Rows(label_set(LABEL_SETS[classes]), target[keep].astype(np.int64), split[keep], SPLITS, votes=soft), keep
 
 
-def _check_options(classes: int, targets: str, min_agreement: float) -> None:
-    if classes not in LABEL_SETS:
+def _check_options(classes: int, targets: str, min_agreement: float, votes: str | None) -> None:
+    if type(classes) is not int or classes not in LABEL_SETS:
         raise DataError(f"ferplus: classes is {classes!r}; choose 8, or 10 with unknown and not a face")
     if targets not in TARGETS:
         raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
-    if not isinstance(min_agreement, int | float) or not 0 <= min_agreement <= 1:
+    if isinstance(min_agreement, bool) or not isinstance(min_agreement, int | float) or not 0 <= min_agreement <= 1:
         raise DataError(f"ferplus: min_agreement is {min_agreement!r}; it is a share of the votes, 0 to 1")
+    if votes is not None and not isinstance(votes, str):
+        raise DataError(f"ferplus: votes is {votes!r}; give the path of {VOTES_FILE} as text")
 
 
 def _holds_table(source: Path) -> bool:
     """Return whether a source holds FER2013's table, not Microsoft's pictures."""
     if source.is_dir():
         return find_table(source) is not None
-    return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source)[1])
+    return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1])
 
 
 def _votes_file(source: Path, votes: str | None) -> Tree:
@@ -113,7 +116,7 @@ def _votes_file(source: Path, votes: str | None) -> Tree:
         file = inside
     else:
         file = (source if source.is_dir() else source.parent) / VOTES_FILE
-    if not file.is_file():
+    if not (os.path.isfile(file) if isinstance(file, Path) else file.is_file()):  # noqa: PTH113 (a Path's raises of a long name)
         raise DataError(
             f"{file}: no such file; get FER+'s votes from github.com/microsoft/FERPlus, or pass their path as `votes`"
         )
@@ -122,7 +125,7 @@ def _votes_file(source: Path, votes: str | None) -> Tree:
 
 def _inside(source: Path) -> zipfile.Path | None:
     """Return the file of votes in an archive."""
-    tree, names = file_names(source)
+    tree, names = file_names(source, [])
     found = [tree / name for name in names if PurePosixPath(name).name == VOTES_FILE]
     return found[0] if found and isinstance(found[0], zipfile.Path) else None
 
@@ -179,8 +182,9 @@ def _require_same_rows(source: Path, split: NDArray[np.int8], votes: Votes) -> N
 
 def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tuple[str, ...]]:
     """Return the pictures of Microsoft's folders, their votes and splits, and a line for each that is missing."""
-    tree, names = file_names(source)
-    present, skipped = set(names), list[str]()
+    skipped: list[str] = []
+    tree, names = file_names(source, skipped)
+    present = set(names)
     files, image_names, counts, split = list[Tree](), list[str](), list[NDArray[np.int64]](), list[int]()
     for path in _label_files(source, names):
         votes = _read_labels(tree / str(path))

@@ -15,18 +15,12 @@ import numpy as np
 from mien import labels
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.source import Tree, Walk, folders, open_tree, pictures
+from mien.datasets.split_names import SPLIT_NAMES
 from mien.errors import DataError
 from mien.labels import canonical
 from mien.registry import nearest
 
 SIDE = 224
-SPLITS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "eval": "val", "evaluation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""mien's name of a split by the name of its folder, lower case."""
-
 
 ALL = "all"
 """The split of a corpus that has none."""
@@ -74,12 +68,12 @@ class Labelled:
 
 
 def in_order(splits: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of splits, each once: train, val, test, then others by name.
+    """Return the names of splits, each once: training first, test after validation, then others by name.
 
     >>> in_order(["test", "extra", "train", "test"])
     ('train', 'test', 'extra')
     """
-    usual = list(dict.fromkeys(SPLITS.values()))
+    usual = list(dict.fromkeys(SPLIT_NAMES.values()))
     return tuple(sorted(set(splits), key=lambda name: (usual.index(name) if name in usual else len(usual), name)))
 
 
@@ -138,20 +132,20 @@ def _parts(source: Path, tree: Tree, walk: Walk) -> list[tuple[str, Tree, list[T
     while len(inner) == 1 and _surrounds(inner[0]):
         tree = inner[0]
         inner = walk.folders(tree)
-    splits = [folder for folder in inner if folder.name.lower() in SPLITS]
+    splits = [folder for folder in inner if folder.name.lower() in SPLIT_NAMES]
     if not splits:
         return [(ALL, tree, inner)]
     if splits != inner:
         other = next(folder.name for folder in inner if folder not in splits)
         raise DataError(f"{source}: holds the split folder {splits[0].name!r} beside {other!r}; keep folders of one kind there")
-    order = list(SPLITS)
+    order = list(SPLIT_NAMES)
     splits.sort(key=lambda folder: order.index(folder.name.lower()))
-    return [(SPLITS[folder.name.lower()], folder, walk.folders(folder)) for folder in splits]
+    return [(SPLIT_NAMES[folder.name.lower()], folder, walk.folders(folder)) for folder in splits]
 
 
 def _surrounds(folder: Tree) -> bool:
     """Return whether the only folder there is stands around everything, and for no split or class."""
     words = {word for names in labels.LABEL_SETS.values() for word in names}
-    if folder.name.lower() in SPLITS or canonical(folder.name) in words:
+    if folder.name.lower() in SPLIT_NAMES or canonical(folder.name) in words:
         return False
     return bool(folders(folder)) and not pictures(folder)

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 from mien.datasets.cache import ELSEWHERE
 from mien.datasets.corpus import CORPORA, Listing
 from mien.datasets.csv_rows import csv_rows, find_columns
-from mien.datasets.folder import ALL, SIDE, SPLITS, Labelled, known_classes
+from mien.datasets.folder import ALL, SIDE, Labelled, known_classes
 from mien.datasets.source import reason
+from mien.datasets.split_names import split_name
 from mien.errors import DataError, require
 from mien.labels import canonical
 from mien.registry import nearest
@@ -84,7 +85,7 @@ def _parse(
     if known is not None and expression not in known:
         raise DataError(f"{where} has the label {row['label']!r}, which {label_set} lacks{nearest(expression, list(known))}")
     split = row.get("split", ALL)
-    return os.path.normpath(base / row["path"]), expression, SPLITS.get(split.lower(), split)
+    return os.path.normpath(base / row["path"]), expression, split_name(split) or split
 
 
 def _rows(source: Path) -> Iterator[Row]:

@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mien.datasets.source import walk
+from mien.datasets.split_names import SPLIT_NAMES
 from mien.errors import DataError
 from mien.labels import LABEL_SETS, canonical
-
-SPLITS: dict[str, str] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-    "publictest": "public_test", "public_test": "public_test",
-    "privatetest": "private_test", "private_test": "private_test",
-}  # fmt: skip
-"""mien's name of a split by its folder's name, lower case."""
 
 ALL = "all"
 """The split of photos that are in none."""
@@ -78,7 +70,7 @@ def find_photos(source: Path, skipped: list[str], *, training: bool = False) -> 
             skipped.append(f"{path}: lies outside the folders that say {'split' if split and not part else 'class'}")
             continue
         target = f"train/{name}" if training and not split else name
-        in_split = SPLITS[part.lower()] if part else "train" if training else ALL
+        in_split = SPLIT_NAMES[part.lower()] if part else "train" if training else ALL
         photos.append(Photo(str(path), label, in_split, target, _stat(source / path)))
     return photos
 
@@ -106,11 +98,11 @@ def _stat(file: Path) -> str:
 def _has_splits(source: Path, paths: list[PurePosixPath]) -> bool:
     """Return whether the outermost folders are splits."""
     outer = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
-    splits = [name for name in outer if name.lower() in SPLITS]
+    splits = [name for name in outer if name.lower() in SPLIT_NAMES]
     if splits and splits != outer:
         other = next(name for name in outer if name not in splits)
         raise DataError(f"{source}: holds the split folder {splits[0]!r} beside {other!r}; keep folders of one kind there")
-    inner = [path for path in paths if len(path.parts) > 2 and path.parts[1].lower() in SPLITS]
+    inner = [path for path in paths if len(path.parts) > 2 and path.parts[1].lower() in SPLIT_NAMES]
     if inner and not splits:
         folder, part = inner[0].parts[:2]
         raise DataError(

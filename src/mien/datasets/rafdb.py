@@ -34,22 +34,23 @@ def read_rafdb(source: Path) -> Listing:
     Args:
         source: A folder, or a zip archive of it, with `EmoLabel/list_patition_label.txt` and `Image/aligned` (or the folder
             `basic` that holds them), or with Kaggle's `DATASET/train/1` to `7` and `DATASET/test/1` to `7`, whose tables
-            (`train_labels.csv`) are not needed. A listed picture that is missing is left out and noted.
+            (`train_labels.csv`) are not needed. A listed picture that is missing, and one of Kaggle's tree that lies in neither
+            `train` nor `test`, is left out and noted.
 
     Raises:
         DataError: A row of the list is bad or given twice, a folder is no class, or no picture is there; names it.
     """
-    tree, names = file_names(source)
+    skipped: list[str] = []
+    tree, names = file_names(source, skipped)
     lists = [name for name in names if PurePosixPath(name).name in LABELS and "compound" not in PurePosixPath(name).parts]
     if len(lists) > 1:
         raise DataError(f"{source}: holds several lists of labels ({', '.join(lists)}); pass the folder of one of them")
-    return _read_list(source, tree, lists[0], set(names)) if lists else _read_folders(source, tree, names)
+    return _read_list(source, tree, lists[0], set(names), skipped) if lists else _read_folders(source, tree, names, skipped)
 
 
-def _read_list(source: Path, tree: Tree, labels: str, names: set[str]) -> Listing:
+def _read_list(source: Path, tree: Tree, labels: str, names: set[str], skipped: list[str]) -> Listing:
     """Return the pictures that the official list names and the source has."""
     found: list[tuple[str, int, int]] = []
-    skipped: list[str] = []
     aligned = PurePosixPath(labels).parent.parent / "Image" / "aligned"
     rows = _parse_list(read_text(tree / labels), str(tree / labels))
     for name, (number, label) in rows.items():
@@ -88,13 +89,16 @@ def _parse_list(text: str, file: str) -> dict[str, tuple[int, int]]:
     return rows
 
 
-def _read_folders(source: Path, tree: Tree, names: list[str]) -> Listing:
+def _read_folders(source: Path, tree: Tree, names: list[str], skipped: list[str]) -> Listing:
     """Return the pictures of Kaggle's tree."""
     found: list[tuple[str, int, int]] = []
     copies: set[str] = set()
     for name in names:
         path = PurePosixPath(name)
-        if path.suffix.lower() not in PICTURES or len(path.parts) < 3 or path.parts[-3] not in SPLITS:
+        if path.suffix.lower() not in PICTURES:
+            continue
+        if len(path.parts) < 3 or path.parts[-3] not in SPLITS:
+            skipped.append(f"{name}: lies in no folder such as train/1 or test/1")
             continue
         if not re.fullmatch("[1-7]", path.parts[-2]):
             raise DataError(f"{tree / str(path.parent)}: is not a class of RAF-DB; its folders are named 1 to 7")
@@ -104,7 +108,7 @@ def _read_folders(source: Path, tree: Tree, names: list[str]) -> Listing:
         raise DataError(f"{source}: holds no RAF-DB; expected {LAYOUT}")
     if len(copies) > 1:
         raise DataError(f"{source}: holds several copies ({', '.join(sorted(copies))}); pass the folder of one of them")
-    return _listing(tree, sorted(found, key=lambda entry: (entry[2], entry[0])), ())
+    return _listing(tree, sorted(found, key=lambda entry: (entry[2], entry[0])), tuple(skipped))
 
 
 def _listing(tree: Tree, found: list[tuple[str, int, int]], skipped: tuple[str, ...]) -> Listing:

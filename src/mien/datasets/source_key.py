@@ -15,7 +15,7 @@ from typing import Any
 
 from mien.datasets.source import Walk, scan
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 
 
 def source_key(path: Path, options: dict[str, Any], named: Sequence[Path] = (), apart: Path | None = None) -> str:

@@ -15,11 +15,12 @@ MAX_TEXT = 50_000_000
 """Bytes of the largest file of labels that is read; RAF-DB's has 0.3 million."""
 
 
-def file_names(source: Path) -> tuple[Tree, list[str]]:
+def file_names(source: Path, skipped: list[str]) -> tuple[Tree, list[str]]:
     """Return a source opened, and the names in it, relative, with forward slashes, sorted; without what systems litter.
 
     Args:
         source: A folder or a zip archive. Links to folders are followed once.
+        skipped: A line is added for each link that is not followed; see `mien.datasets.source.Walk`.
 
     Raises:
         DataError: It is neither, or the archive is damaged.
@@ -28,9 +29,8 @@ def file_names(source: Path) -> tuple[Tree, list[str]]:
     if isinstance(tree, zipfile.Path):
         names = [name for name in tree.root.namelist() if not name.endswith("/")]
     else:
-        found = (
-            entry.path for folder in Walk(tree, []).everywhere(tree) for entry in scan(str(folder)) if not is_folder(entry)
-        )
+        walk = Walk(tree, skipped)
+        found = (entry.path for folder in walk.everywhere(tree) for entry in scan(str(folder)) if not is_folder(entry))
         names = [Path(path).relative_to(tree).as_posix() for path in found]
     return tree, sorted({name for name in names if not _is_litter(name)})  # an archive may hold a name twice
 

@@ -2,23 +2,25 @@
 
 Byte-identical images have the same digest. Near twins are found in two steps. Candidates are the pairs whose perceptual
 hashes (`imagehash.phash`, 64 bits; about 0.1 ms an image) differ in at most `HASH_BITS` bits; all pairs are compared by
-matrix products. Each candidate is then verified by its pixels: both pictures are taken as grey of 48x48, moved against one
-another by up to `SHIFT` px, each standardised over their overlap (mean 0, standard deviation 1, so that brightness and contrast
-do not count), and their root mean square difference must be at most `NEAR`. How many of such pairs were right, judged by eye,
-stands in results/audit/README.md. Photos cropped further apart than that, or turned, are not found.
+matrix products, a tile of `BLOCK` x `BLOCK` at a time, so that memory does not grow with the corpus. Each candidate is then
+verified by its pixels: both pictures are taken as grey of 48x48, moved against one another by up to `SHIFT` px, each
+standardised over their overlap (mean 0, standard deviation 1, so that brightness and contrast do not count), and their root
+mean square difference must be at most `NEAR`. How many of such pairs were right, judged by eye, stands in
+results/audit/README.md. Photos cropped further apart than that, or turned, are not found.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.errors import require
+from mien.errors import OutputError, require
 
 HASH_BITS = 10
 """Most bits, of 64, in which the perceptual hashes of candidates differ."""
@@ -37,6 +39,9 @@ SHIFT = 2
 
 BLOCK = 2048
 """Images whose hashes, or candidates whose pixels, are compared at once."""
+
+IN_MEMORY = 250_000_000
+"""Bytes of the pictures to compare (2,304 each) up to which they are held in memory; more are held in a temporary file."""
 
 Pairs = NDArray[np.int64]
 Step = Callable[[str, int, int], None]
@@ -134,37 +139,72 @@ def find_twins(images: NDArray[np.uint8], on_step: Step | None = None) -> Twins:
 
 def _described(
     images: NDArray[np.uint8], rows: NDArray[np.int64], on_step: Step | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the rows' pictures as grey (R, 48, 48), and the hashes of them and of their mirror images, -1 or 1 (R, 64)."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.int8]]:
+    """Return the rows' pictures as grey (R, 48, 48), and the hashes of them and of their mirror images, -1 or 1 (R, 64).
+
+    Raises:
+        OutputError: There is no room for the temporary file of a large corpus's pictures.
+    """
     phash = require("imagehash", "train").phash
-    small = np.empty((len(rows), SIDE, SIDE), np.uint8)
-    hashes = np.empty((2, len(rows), 64), np.float32)
-    for i, row in enumerate(rows):
-        picture = Image.fromarray(images[row]).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-        small[i] = np.asarray(picture)
-        for view, turned in enumerate((picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
-            hashes[view, i] = np.where(phash(turned).hash.ravel(), 1, -1)
-        if on_step is not None and (i + 1 == len(rows) or i % BLOCK == 0):
-            on_step("hashing", i + 1, len(rows))
-    return small, hashes[0], hashes[1]
+    hashes = np.empty((2, len(rows), 64), np.int8)
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for i, row in enumerate(rows):
+            picture = Image.fromarray(images[row]).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+            for view, turned in enumerate((picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+                hashes[view, i] = np.where(phash(turned).hash.ravel(), 1, -1)
+            yield np.asarray(picture)
+            if on_step is not None and (i + 1 == len(rows) or i % BLOCK == 0):
+                on_step("hashing", i + 1, len(rows))
+
+    return _held(pictures(), len(rows)), hashes[0], hashes[1]
+
+
+def _held(pictures: Iterable[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
+    """Return pictures as one array (count, 48, 48), of a temporary file where they are many."""
+    shape = (count, SIDE, SIDE)
+    if count * SIDE * SIDE <= IN_MEMORY:
+        small = np.empty(shape, np.uint8)
+        for i, picture in enumerate(pictures):
+            small[i] = picture
+        return small
+    try:
+        with tempfile.TemporaryFile() as file:  # it has no name, and is gone with the array
+            for picture in pictures:
+                file.write(picture.tobytes())
+            file.flush()
+            return np.memmap(file, np.uint8, "r", shape=shape).view(np.ndarray)
+    except OSError as error:
+        room = f"{count * SIDE * SIDE / 1e6:,.0f} MB"
+        raise OutputError(
+            f"{tempfile.gettempdir()}: no room for {room} ({error.strerror}); set TMPDIR to a folder with it"
+        ) from None
 
 
 def _pairs(
-    small: NDArray[np.uint8], left: NDArray[np.float32], right: NDArray[np.float32], mirrored: bool, on_step: Step | None
+    small: NDArray[np.uint8], left: NDArray[np.int8], right: NDArray[np.int8], mirrored: bool, on_step: Step | None
 ) -> tuple[Pairs, NDArray[np.float32]]:
     """Return the verified pairs i < j of all pictures, ascending, and their distances."""
     found, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start in range(0, len(left), BLOCK):
-        agreeing = left[start : start + BLOCK] @ right[start:].T  # bits that agree less bits that differ
-        i, j = np.nonzero(agreeing >= left.shape[1] - 2 * HASH_BITS)
-        pairs = np.stack([i, j], axis=1)[i < j] + start
-        pairs = pairs[pixel_distance(small, pairs, mirrored, shift=0) <= FAR]
-        distance = pixel_distance(small, pairs, mirrored)
-        found.append(pairs[distance <= NEAR])
-        distances.append(distance[distance <= NEAR])
+        for across in range(start, len(left), BLOCK):
+            pairs = _candidates(left[start : start + BLOCK], right[across : across + BLOCK]) + np.array((start, across))
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+            pairs = pairs[pixel_distance(small, pairs, mirrored, shift=0) <= FAR]
+            distance = pixel_distance(small, pairs, mirrored)
+            found.append(pairs[distance <= NEAR])
+            distances.append(distance[distance <= NEAR])
         if on_step is not None:
             on_step("comparing mirrored" if mirrored else "comparing", min(start + BLOCK, len(left)), len(left))
-    return np.concatenate(found), np.concatenate(distances)
+    pairs, distance = np.concatenate(found), np.concatenate(distances)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], distance[order]
+
+
+def _candidates(left: NDArray[np.int8], right: NDArray[np.int8]) -> Pairs:
+    """Return which hashes differ in at most `HASH_BITS` bits, int64 (P, 2)."""
+    agreeing = left.astype(np.float32) @ right.T.astype(np.float32)  # bits that agree less bits that differ; exact in float32
+    return np.argwhere(agreeing >= left.shape[1] - 2 * HASH_BITS)
 
 
 def pixel_distance(small: NDArray[np.uint8], pairs: Pairs, mirrored: bool = False, shift: int = SHIFT) -> NDArray[np.float32]:
