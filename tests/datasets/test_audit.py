@@ -72,7 +72,7 @@ def test_what_is_found_is_said(leaking: Corpus):
     assert "byte-identical: 2 groups of 4 images, 1 with different labels" in lines
     assert "1 image blank, every pixel the same" in lines
     assert "1 person in train and test" in lines
-    assert "random 20 % test, seed 0" in lines[-1]
+    assert "random 20 % test by image, seed 0" in lines[-1]
 
 
 def test_a_clean_corpus_is_called_clean():

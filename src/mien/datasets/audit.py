@@ -28,7 +28,7 @@ from mien.errors import DataError
 from mien.provenance import current_commit, hardware
 
 TEST_SHARE = 0.2
-"""Share of the images that is test in the random split the audit tries, as papers do who merge the splits."""
+"""Share of the images that is test in the random split by image that the audit tries, as papers do who merge the splits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +146,7 @@ def _people(corpus: Corpus, rows: NDArray[np.int64]) -> set[str]:
 def _random_split(corpus: Corpus, twins: Twins) -> dict[str, Any] | None:
     """Return how many test images of a random split have a twin, or their subject, in training; None if it cannot be split."""
     try:
-        drawn = random_split(corpus, test=TEST_SHARE, seed=0)
+        drawn = random_split(corpus, test=TEST_SHARE, seed=0, by="image")
     except DataError:  # a class of one image
         return None
     test, train = (drawn.where(name) for name in ("test", "train"))
