@@ -255,7 +255,9 @@ def all_results() -> str:
         model, data, parts = values["model"], values["data"], [values["standard"], values.get("twin_free")]
         backend = model.get("backend") or values.get("backend", "")
         figures = [_per_cent(part[key]) if part else "" for key in ("accuracy", "macro_f1") for part in parts]
-        run = f"{model['arch']}, seed {model.get('seed')}, {backend} {model.get('precision') or values.get('precision', '')}"
+        scale = f"{'x'.join(map(str, model['input']))} px, {model['epochs']} epochs, " if model.get("input") else ""
+        precision = model.get("precision") or values.get("precision", "")
+        run = f"{model['arch']}, {scale}seed {model.get('seed')}, {backend} {precision}"
         rows.append([run.strip(), f"{data['corpus']} {data['split']}", *figures, f"`{name}`"])
     head = ["model", "images", "accuracy", "accuracy, twin-free", "macro-F1", "macro-F1, twin-free", "file"]
     return _table(head, rows) if rows else f"*{NOT_RUN.capitalize()}.*"

@@ -145,6 +145,8 @@ def _describe(info: ModelInfo) -> dict[str, Any]:
         "arguments": info.arguments,
         "recipe": info.recipe.get("name", ""),
         "seed": info.recipe.get("seed"),
+        "input": list(info.preprocess.size),
+        "epochs": info.recipe.get("train", {}).get("epochs"),
         "commit": info.commit,
     }
 
