@@ -5,7 +5,8 @@
 Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and of N / 4, each in a process of its own that says
 how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
 that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
-is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
+is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own. Last,
+both are trained on for an epoch, as corpora that do not fit in memory are.
 """
 
 from __future__ import annotations
@@ -65,6 +66,18 @@ for rows in np.array_split(np.random.default_rng(0).permutation(len(corpus.image
     corpus.images[rows].max()
 """
 
+TRAIN = """
+from mien.datasets import apply_protocol
+from mien.engine import feed, train
+from mien.recipe import load_recipe
+feed.RESIDENT = 0
+corpus = apply_protocol(load_corpus("folder", sys.argv[1]), {"name": "random_split", "test": 0.1, "val": 0.1})
+changes = {"data.corpus": "folder", "data.select": "val", "train.epochs": 1, "train.batch_size": 32, "train.compile": False}
+recipe = load_recipe("sa_csp_ca/fer2013", changes | {"optim.warmup_epochs": 0})
+figures |= {"start": resident("VmHWM"), "start_own": resident("RssAnon"), "start_files": resident("RssFile")}
+train(recipe, corpus, Path(sys.argv[2]))
+"""
+
 END = """
 figures |= {"pictures": len(corpus.images), "peak": resident("VmHWM"), "own": resident("RssAnon"), "files": resident("RssFile")}
 print(json.dumps(figures))
@@ -115,6 +128,7 @@ def measure(place: Path, number: int, many: int) -> dict[str, Any]:
         "affectnet_bytes": round(build[1]["peak"] + growth(*tiny) * (AFFECTNET - number)),
         "read": measured(READ, large[1], cache),
         "map": measured(MAP, large[1], cache),
+        "train": [measured(TRAIN, root, cache, str(place / f"run{root.name}")) for root in large],
     }
 
 
@@ -138,6 +152,14 @@ def summary(figures: dict[str, Any]) -> list[Row]:
         ("  of it the libraries' files, which are shared", mebibytes(read["start_files"]), ""),
         ("  added by a pass in random order, read", mebibytes(read["peak"] - read["start"]), ""),
         ("  added by the same through the map", mebibytes(mapped["peak"] - mapped["start"]), ""),
+        *(
+            (
+                f"an epoch of sa_csp_ca and its evaluation, {run['pictures']:,} pictures, peak",
+                mebibytes(run["peak"]),
+                "1,024 MiB",
+            )
+            for run in figures["train"]
+        ),
     ]
 
 
