@@ -5,8 +5,8 @@
 Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and of N / 4, each in a process of its own that says
 how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
 that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
-is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own. Last,
-both are trained on for an epoch, as corpora that do not fit in memory are.
+is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
+Last, both are trained on for an epoch, as corpora that do not fit in memory are.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def summary(figures: dict[str, Any]) -> list[Row]:
         ("  added by the same through the map", mebibytes(mapped["peak"] - mapped["start"]), ""),
         *(
             (
-                f"an epoch of sa_csp_ca and its evaluation, {run['pictures']:,} pictures, peak",
+                f"an epoch of sa_csp_ca on {run['pictures']:,} pictures, evaluated, peak",
                 mebibytes(run["peak"]),
                 "1,024 MiB",
             )
