@@ -35,8 +35,8 @@ SIZES = [(5, 5), (3, 3), (2, 2), (7, 4), (1, 1)]
 def tilted(transformer: SpatialTransformer) -> SpatialTransformer:
     """Move a transformer off the identity."""
     with torch.no_grad():
-        transformer.regression.bias.copy_(torch.tensor([-0.2, 0.1, 0.05, -0.1, -0.3, 0.1]))
-        transformer.regression.weight.normal_(std=0.1)
+        transformer.regression.bias.copy_(torch.tensor([-20.0, 10, 5, -10, -30, 10]))
+        transformer.regression.weight.normal_(std=10.0)
     return transformer
 
 
