@@ -16,8 +16,8 @@ from mien.preprocess import PreprocessSpec, preprocess
 RESIDENT = 1 << 29
 """Bytes of images that are kept in memory; a GPU keeps up to `RESIDENT_GPU`."""
 RESIDENT_GPU = 1 << 34
-INPUT_BYTES = 1 << 25
-"""Bytes of the inputs that are made at a time for evaluation."""
+INPUT_BYTES = 1 << 23
+"""Bytes of the images, or of the inputs, that are made at a time for evaluation."""
 
 
 class Feed:
@@ -74,6 +74,7 @@ class Feed:
 
 def inputs_of(feed: Feed, spec: PreprocessSpec) -> Iterator[Tensor]:
     """Yield a network's inputs of a whole feed on the CPU, (batch, C, h, w), as evaluation makes them, in order."""
-    batch = max(1, min(512, INPUT_BYTES // (4 * spec.channels * spec.size[0] * spec.size[1])))
+    size = max(4 * spec.channels * spec.size[0] * spec.size[1], int(np.prod(feed.corpus.images.shape[1:])))
+    batch = max(1, min(512, INPUT_BYTES // size))
     for images, _ in feed.batches(torch.arange(len(feed)).split(batch)):
         yield torch.from_numpy(preprocess(list(images.numpy()), spec))
