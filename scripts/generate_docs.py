@@ -23,8 +23,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mien import weights
-from mien.datasets.audit_findings import KINDS
-from mien.datasets.statistics import Statistics
+from mien.datasets.audit.findings import KINDS
+from mien.datasets.audit.statistics import Statistics
 from mien.image import read_image
 from mien.labels import label_set
 from mien.model_info import ModelInfo

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
-from mien.datasets.splits import random_split
+from mien.datasets.protocols.splits import random_split
 from mien.errors import DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo

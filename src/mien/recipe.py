@@ -48,7 +48,7 @@ class DataPart(_Strict):
         corpus: Registered name.
         options: Options of its reader, and `size`, `colour` and `faces`: how pictures are stored.
         protocol: How its images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`, or several steps of that;
-            empty takes the corpus's official splits (see `mien.datasets.splits`).
+            empty takes the corpus's official splits (see `mien.datasets.protocols.splits`).
         train: Split the weights are fitted on.
         select: Split the best epoch is chosen on, never a test split; None keeps the last epoch.
         sampling: How often a class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or `balanced`.

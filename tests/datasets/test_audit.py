@@ -13,8 +13,8 @@ from PIL import Image
 
 from mien.datasets import load_corpus
 from mien.datasets.audit import Audit, audit, write_audit
-from mien.datasets.audit_findings import findings
-from mien.datasets.audit_picture import COLUMNS, FACE, GAP, LINE, draw_pairs, draw_twins
+from mien.datasets.audit.findings import findings
+from mien.datasets.audit.picture import COLUMNS, FACE, GAP, LINE, draw_pairs, draw_twins
 from mien.datasets.corpus import Corpus, Rows
 from mien.errors import OutputError
 

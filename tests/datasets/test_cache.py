@@ -410,7 +410,7 @@ def test_broken_pictures_of_a_damaged_an_encrypted_and_an_overfull_archive_are_l
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.rindex(mark) + flags] |= 1
     path.write_bytes(data)
-    monkeypatch.setattr("mien.datasets.source.MAX_PICTURE", 1_000_000)
+    monkeypatch.setattr("mien.datasets.reading.source.MAX_PICTURE", 1_000_000)
     corpus = load(path)
     assert corpus.files == ("happy/00001.png", "sad/00000.png", "sad/00002.png")
     assert len(corpus.skipped) == 3

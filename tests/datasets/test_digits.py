@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.datasets.digits import decode_regular
+from mien.datasets.reading.digits import decode_regular
 
 
 def plain(text: bytes, size: int) -> list[int] | None:

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien.datasets import load_corpus, source
+from mien.datasets import load_corpus
+from mien.datasets.reading import source
 from mien.errors import DataError, MienError, OutputError, UnknownNameError
 from mien.labels import label_set
 

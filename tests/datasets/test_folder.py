@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
-from mien.datasets.photos import find_photos
-from mien.datasets.split_names import SPLIT_NAMES
+from mien.datasets.prepare.photos import find_photos
+from mien.datasets.reading.split_names import SPLIT_NAMES
 from mien.errors import DataError, LabelError
 from mien.labels import label_set
 

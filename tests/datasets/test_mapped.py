@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mien.datasets import Corpus, Rows, apply_protocol, load_corpus, mapped, read_protocol, write_protocol
 from mien.datasets.data import load_data
-from mien.datasets.mapped import NO_CLASS
+from mien.datasets.protocols.mapped import NO_CLASS
 from mien.errors import DataError, LabelError
 from mien.labels import LABEL_SETS, canonical, label_set
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mien.datasets import pixels
-from mien.datasets.pixels import read_pixel_table
+from mien.datasets.reading import pixels
+from mien.datasets.reading.pixels import read_pixel_table
 from mien.errors import DataError
 
 CLASSES = ("cross", "glad", "blank")

@@ -24,9 +24,9 @@ from PIL import Image
 
 from mien.datasets import apply_protocol, load_corpus
 from mien.datasets.crops import UPRIGHT, View, face_views, largest_face, views
-from mien.datasets.photos import _names, find_photos
 from mien.datasets.prepare import Report, Settings, prepare
-from mien.datasets.prepare_journal import Outcome, picture_names
+from mien.datasets.prepare.journal import Outcome, picture_names
+from mien.datasets.prepare.photos import _names, find_photos
 from mien.errors import DataError, OutputError
 from mien.faces.crop import crop_face
 from mien.structures import Face

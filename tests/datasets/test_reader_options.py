@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mien.datasets import CORPORA, load_corpus, read_affectnet, read_ferplus, read_folder
-from mien.datasets.reader_options import check_options
+from mien.datasets.reading.options import check_options
 from mien.errors import DataError, MienError
 
 ANYTHING = (

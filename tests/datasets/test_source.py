@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien.datasets import source
-from mien.datasets.source import Tree, Walk, folders, open_tree, pictures, read_picture, read_small, walk
+from mien.datasets.reading import source
+from mien.datasets.reading.source import Tree, Walk, folders, open_tree, pictures, read_picture, read_small, walk
 from mien.errors import DataError, InputError
 
 

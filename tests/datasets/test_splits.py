@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.datasets import PROTOCOLS, Corpus, Rows, apply_protocol, load_corpus, read_protocol, write_protocol
-from mien.datasets.splits import balanced, kfold, leave_one_subject_out, official, random_split, subjects
+from mien.datasets.protocols.splits import balanced, kfold, leave_one_subject_out, official, random_split, subjects
 from mien.errors import DataError, MienError, OutputError, UnknownNameError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mien.datasets import load_corpus
+from mien.datasets.audit.statistics import Statistics, picture_files, statistics
 from mien.datasets.corpus import Corpus, Rows
-from mien.datasets.statistics import Statistics, picture_files, statistics
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ckplus48" / "CK+48.zip"
 

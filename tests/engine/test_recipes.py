@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, apply_protocol, load_corpus
-from mien.datasets.splits import OUT
+from mien.datasets.protocols.splits import OUT
 from mien.datasets.votes import COLUMNS
 from mien.engine.train import Run, default_fabric
 from mien.labels import label_set

@@ -67,7 +67,7 @@ def _parse_option(text: str) -> tuple[str, Any]:
 
 
 def _draw(path: Path, done: Audit) -> None:
-    from mien.datasets.audit_picture import draw_twins
+    from mien.datasets.audit.picture import draw_twins
     from mien.runtime.annotate import write_picture
 
     write_picture(path, draw_twins(done.corpus, done.twins))
@@ -78,8 +78,8 @@ def _show(done: Audit) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from mien.datasets.audit_findings import findings
-    from mien.datasets.statistics import Statistics
+    from mien.datasets.audit.findings import findings
+    from mien.datasets.audit.statistics import Statistics
 
     report, console = done.report, Console(highlight=False)
     numbers = Statistics.from_dict(report["statistics"])

@@ -14,10 +14,10 @@ from mien.datasets.fer2013 import read_fer2013
 from mien.datasets.ferplus import read_ferplus
 from mien.datasets.folder import read_folder
 from mien.datasets.manifest import read_manifest
-from mien.datasets.mapped import mapped
-from mien.datasets.protocol_file import read_protocol, write_protocol
+from mien.datasets.protocols.mapped import mapped
+from mien.datasets.protocols.protocol_file import read_protocol, write_protocol
+from mien.datasets.protocols.splits import PROTOCOLS, apply_protocol
 from mien.datasets.rafdb import read_rafdb
-from mien.datasets.splits import PROTOCOLS, apply_protocol
 
 __all__ = [
     "CORPORA",

@@ -20,8 +20,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.csv_rows import csv_rows, find_columns
-from mien.datasets.source import UNREADABLE, Tree, folders, open_tree, pictures, read_small, reason
+from mien.datasets.reading.csv_rows import csv_rows, find_columns
+from mien.datasets.reading.source import UNREADABLE, Tree, folders, open_tree, pictures, read_small, reason
 from mien.errors import DataError, InputError
 from mien.labels import label_set
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows, read_listing
-from mien.datasets.reader_options import check_options
-from mien.datasets.source import Tree, read_picture, reason
+from mien.datasets.reading.options import check_options
+from mien.datasets.reading.source import Tree, read_picture, reason
 from mien.datasets.source_key import source_key
 from mien.errors import DataError, InputError, OutputError
 

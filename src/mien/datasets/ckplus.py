@@ -2,7 +2,7 @@
 
 Source: Lucey et al. 2010, "The Extended Cohn-Kanade Dataset (CK+)". 593 sequences from neutral to the peak of an expression,
 327 of them labelled with one of seven expressions, of 118 subjects; papers use the last three frames of each. There are no
-official splits: `mien.datasets.splits` makes folds by subject.
+official splits: `mien.datasets.protocols.splits` makes folds by subject.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.pixels import read_pixel_table
-from mien.datasets.source import PICTURES, Tree, is_archive
-from mien.datasets.tree import file_names, read_text
+from mien.datasets.reading.pixels import read_pixel_table
+from mien.datasets.reading.source import PICTURES, Tree, is_archive
+from mien.datasets.reading.tree import file_names, read_text
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.datasets.reader_options import STORED, check_options, stored_size
-from mien.datasets.source import Tree
+from mien.datasets.reading.options import STORED, check_options, stored_size
+from mien.datasets.reading.source import Tree
 from mien.datasets.twins import digests
 from mien.errors import DataError
 from mien.registry import Registry
@@ -93,7 +93,7 @@ class Corpus:
         images: Grey, uint8 (N, H, W), or RGB, uint8 (N, H, W, 3); memory-mapped.
         rows: What is known of each image.
         fingerprint: Digest of images, targets and official splits.
-        protocol: Name of the protocol `rows.split` follows; see `mien.datasets.splits`.
+        protocol: Name of the protocol `rows.split` follows; see `mien.datasets.protocols.splits`.
         files: The picture file of each image, relative to the source, or its row in a table; empty where rows are numbered so.
         skipped: A line for each entry of the source that was left out.
     """

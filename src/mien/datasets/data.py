@@ -8,7 +8,7 @@ from typing import Any
 
 from mien.datasets.cache import load_corpus
 from mien.datasets.corpus import Corpus
-from mien.datasets.splits import apply_protocol
+from mien.datasets.protocols.splits import apply_protocol
 
 
 def load_data(

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.pixels import PixelTable, read_pixel_table
-from mien.datasets.source import PICTURES, is_archive
-from mien.datasets.split_names import SPLIT_NAMES, split_name
-from mien.datasets.tree import file_names
+from mien.datasets.reading.pixels import PixelTable, read_pixel_table
+from mien.datasets.reading.source import PICTURES, is_archive
+from mien.datasets.reading.split_names import SPLIT_NAMES, split_name
+from mien.datasets.reading.tree import file_names
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 
@@ -62,7 +62,7 @@ def find_table(source: Path) -> Path | None:
 
 
 def read_fer2013_table(source: Path) -> PixelTable:
-    """Return the rows of FER2013's table; see `mien.datasets.pixels.read_pixel_table`."""
+    """Return the rows of FER2013's table; see `mien.datasets.reading.pixels.read_pixel_table`."""
     return read_pixel_table(source, label_set("fer2013"), USAGE, prefer=TABLES)
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.fer2013 import SPLITS, TABLES, USAGE, find_table, read_fer2013_table
-from mien.datasets.source import Tree, is_archive
-from mien.datasets.tree import file_names, read_text
+from mien.datasets.reading.source import Tree, is_archive
+from mien.datasets.reading.tree import file_names, read_text
 from mien.datasets.votes import COLUMNS, UNKNOWN, distribution, majority
 from mien.errors import DataError
 from mien.labels import label_set

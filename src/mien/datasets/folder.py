@@ -14,8 +14,8 @@ import numpy as np
 
 from mien import labels
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.source import Tree, Walk, folders, open_tree, pictures
-from mien.datasets.split_names import SPLIT_NAMES
+from mien.datasets.reading.source import Tree, Walk, folders, open_tree, pictures
+from mien.datasets.reading.split_names import SPLIT_NAMES
 from mien.errors import DataError
 from mien.labels import canonical
 from mien.registry import nearest
@@ -84,7 +84,7 @@ def read_folder(source: Path, label_set: str | None = None) -> Listing:
     Args:
         source: A folder, or a zip archive of it, with `<class>/*`, or with `train`, `val` and `test` (any of them, in the usual
             spellings) that each hold `<class>/*`. Pictures deeper in a class's folder count; a folder around everything does
-            not. Links are followed as `mien.datasets.source.Walk` says.
+            not. Links are followed as `mien.datasets.reading.source.Walk` says.
         label_set: Name of the label set whose order the classes have; else they are in alphabetical order.
 
     Raises:

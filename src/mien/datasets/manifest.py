@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 from mien.datasets.cache import ELSEWHERE
 from mien.datasets.corpus import CORPORA, Listing
-from mien.datasets.csv_rows import csv_rows, find_columns
 from mien.datasets.folder import ALL, SIDE, Labelled, known_classes
-from mien.datasets.source import reason
-from mien.datasets.split_names import split_name
+from mien.datasets.reading.csv_rows import csv_rows, find_columns
+from mien.datasets.reading.source import reason
+from mien.datasets.reading.split_names import split_name
 from mien.errors import DataError, require
 from mien.labels import canonical
 from mien.registry import nearest

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.source import PICTURES, Tree
-from mien.datasets.tree import file_names, read_text
+from mien.datasets.reading.source import PICTURES, Tree
+from mien.datasets.reading.tree import file_names, read_text
 from mien.errors import DataError
 from mien.labels import label_set
 

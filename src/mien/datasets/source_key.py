@@ -13,7 +13,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
 
-from mien.datasets.source import Walk, scan
+from mien.datasets.reading.source import Walk, scan
 
 CACHE_FORMAT = 4
 

@@ -17,8 +17,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.datasets.digits import decode_regular
-from mien.datasets.source import MAX_TABLE, open_table
+from mien.datasets.reading.digits import decode_regular
+from mien.datasets.reading.source import MAX_TABLE, open_table
 from mien.errors import DataError
 
 COLUMNS = ("emotion", "pixels", "Usage")
@@ -73,7 +73,7 @@ def read_pixel_table(
     """Return the rows of a table with the columns emotion, pixels and Usage, in any order.
 
     Args:
-        source: The table; plain, gzipped, or in a zip or tar archive (see `mien.datasets.source.open_table`).
+        source: The table; plain, gzipped, or in a zip or tar archive (see `mien.datasets.reading.source.open_table`).
         classes: The classes, by the number in the column emotion.
         usage: Split number by the word in the column Usage.
         side: Height and width of an image, px.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets.corpus import Corpus
-from mien.datasets.source import is_archive, open_tree
+from mien.datasets.reading.source import is_archive, open_tree
 
 BLOCK = 1024
 """Images whose pixels are counted at once."""

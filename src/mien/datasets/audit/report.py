@@ -1,6 +1,6 @@
 """The audit of a corpus: twins within and across splits, conflicting labels, blank and broken images, balance, subjects.
 
-What it counts is in `Audit.report`, plain JSON types; `mien.datasets.audit_findings` says it in sentences. Twins are those of
+What it counts is in `Audit.report`, plain JSON types; `mien.datasets.audit.findings` says it in sentences. Twins are those of
 `mien.datasets.twins`, and their byte-identical ones are what `Corpus.twin_free`, and so every evaluation, leaves out.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
+from mien.datasets.audit.statistics import picture_files, statistics
 from mien.datasets.corpus import Corpus
-from mien.datasets.splits import random_split
-from mien.datasets.statistics import picture_files, statistics
+from mien.datasets.protocols.splits import random_split
 from mien.datasets.twins import HASH_BITS, NEAR, SHIFT, SIDE, Pairs, Step, Twins, find_twins
 from mien.errors import DataError
 from mien.provenance import current_commit, hardware

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
 from mien.datasets.corpus import Corpus
-from mien.datasets.splits import OUT, PROTOCOLS
+from mien.datasets.protocols.splits import OUT, PROTOCOLS
 from mien.errors import DataError
 
 FORMAT = 1

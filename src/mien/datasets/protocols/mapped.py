@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.datasets.corpus import Corpus
-from mien.datasets.splits import OUT, PROTOCOLS
+from mien.datasets.protocols.splits import OUT, PROTOCOLS
 from mien.errors import DataError
 from mien.labels import canonical, mapping
 from mien.labels import label_set as classes_of

@@ -3,7 +3,7 @@
 Each function takes a corpus and returns it with other splits, called train, val (if asked for) and test; a row of split -1 is
 in none of them and stays out. The validation rows are taken out of training, never out of test. Folds and draws are
 scikit-learn's, seeded from a `RandomState` of their own, whose numbers NumPy promises never to change;
-`mien.datasets.protocol_file` keeps the rows themselves, and `mien.datasets.mapped` changes the classes.
+`mien.datasets.protocols.protocol_file` keeps the rows themselves, and `mien.datasets.protocols.mapped` changes the classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from mien.datasets.corpus import Corpus
-from mien.datasets.folds import Unit, carve, deal, unit_of, units
+from mien.datasets.protocols.folds import Unit, carve, deal, unit_of, units
 from mien.errors import DataError
 from mien.registry import Registry, nearest
 
@@ -29,7 +29,7 @@ OUT = -1
 """Split index of a row that is in no split."""
 
 _MAPPED = re.compile("^(?:labels of .*?; )+")
-"""What `mien.datasets.mapped` puts before a protocol's name; it says nothing of the splits and stays when they are replaced."""
+"""What `mapped` puts before a protocol's name; it says nothing of the splits and stays when they are replaced."""
 
 
 def apply_protocol(corpus: Corpus, part: Mapping[str, Any]) -> Corpus:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from mien.datasets.source import Tree, Walk, is_folder, open_tree, read_small, scan
+from mien.datasets.reading.source import Tree, Walk, is_folder, open_tree, read_small, scan
 from mien.errors import DataError, InputError
 
 MAX_TEXT = 50_000_000
@@ -20,7 +20,7 @@ def file_names(source: Path, skipped: list[str]) -> tuple[Tree, list[str]]:
 
     Args:
         source: A folder or a zip archive. Links to folders are followed once.
-        skipped: A line is added for each link that is not followed; see `mien.datasets.source.Walk`.
+        skipped: A line is added for each link that is not followed; see `mien.datasets.reading.source.Walk`.
 
     Raises:
         DataError: It is neither, or the archive is damaged.

@@ -19,9 +19,9 @@ from typing import Any
 
 from mien.atomic import atomic_path
 from mien.datasets.crops import face_views, faces_by_size, views
-from mien.datasets.photos import ALL, Photo, find_photos
-from mien.datasets.prepare_journal import Journal, Outcome, owned, picture_names, resume
-from mien.datasets.processes import shared
+from mien.datasets.prepare.journal import Journal, Outcome, owned, picture_names, resume
+from mien.datasets.prepare.photos import ALL, Photo, find_photos
+from mien.datasets.prepare.processes import shared
 from mien.errors import DataError, InputError
 from mien.faces import Detector, create_detector
 from mien.image import read_image

@@ -12,8 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mien.datasets.source import walk
-from mien.datasets.split_names import SPLIT_NAMES
+from mien.datasets.reading.source import walk
+from mien.datasets.reading.split_names import SPLIT_NAMES
 from mien.errors import DataError
 from mien.labels import LABEL_SETS, canonical
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from mien.datasets.pixels import refuse_utf16
+from mien.datasets.reading.pixels import refuse_utf16
 from mien.errors import DataError
 from mien.registry import nearest
 
