@@ -450,7 +450,7 @@ def until(condition: Callable[[], bool]) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not show processes in /proc")
 def test_killed_interrupted_and_run_again(tmp_path: Path) -> None:
-    source, out = photos(tmp_path / "photos", 16), tmp_path / "out"
+    source, out = photos(tmp_path / "photos", 40), tmp_path / "out"
     options = ["--min-face", "20", "--jobs", "2", "--augment", "10"]
     command = [sys.executable, "-m", "mien", "prepare", source, "--out", out, *options]
     for number, (least, status) in enumerate([(2, -signal.SIGKILL), (5, 130), (8, 2)]):
@@ -471,7 +471,7 @@ def test_killed_interrupted_and_run_again(tmp_path: Path) -> None:
         assert not (out / "manifest.csv").exists()
     assert shown.startswith("error: a process was ended from outside")
     done = finished(out)
-    assert least <= len(done) < 19
+    assert least <= len(done) < 43
     names = [name for outcome in done for name in picture_names(outcome, ".png")]
     stamps = [(out / name).stat().st_mtime_ns for name in names]
     for picture in out.rglob("[!.]*.png"):
