@@ -67,13 +67,15 @@ for rows in np.array_split(np.random.default_rng(0).permutation(len(corpus.image
 """
 
 TRAIN = """
-from mien.datasets import apply_protocol
+from dataclasses import replace
 from mien.engine import feed, train
 from mien.recipe import load_recipe
 feed.RESIDENT = 0
-corpus = apply_protocol(load_corpus("folder", sys.argv[1]), {"name": "random_split", "test": 0.1, "val": 0.1})
-changes = {"data.corpus": "folder", "data.select": "val", "train.epochs": 1, "train.batch_size": 32, "train.compile": False}
-recipe = load_recipe("sa_csp_ca/fer2013", changes | {"optim.warmup_epochs": 0})
+corpus = load_corpus("folder", sys.argv[1])
+split = (np.arange(len(corpus.images)) % 10 == 0).astype(np.int8)
+corpus = replace(corpus, rows=replace(corpus.rows, split=split, splits=("train", "val")))
+changes = {"data.corpus": "folder", "data.select": "val", "train.epochs": 1, "train.batch_size": int(sys.argv[3])}
+recipe = load_recipe("sa_csp_ca/fer2013", changes | {"train.compile": False, "optim.warmup_epochs": 0})
 figures |= {"start": resident("VmHWM"), "start_own": resident("RssAnon"), "start_files": resident("RssFile")}
 train(recipe, corpus, Path(sys.argv[2]))
 """
@@ -128,7 +130,12 @@ def measure(place: Path, number: int, many: int) -> dict[str, Any]:
         "affectnet_bytes": round(build[1]["peak"] + growth(*tiny) * (AFFECTNET - number)),
         "read": measured(READ, large[1], cache),
         "map": measured(MAP, large[1], cache),
-        "train": [measured(TRAIN, root, cache, str(place / f"run{root.name}")) for root in large],
+        "train": {
+            f"{batch} a step": [
+                measured(TRAIN, root, cache, str(place / f"run{batch}{root.name}"), str(batch)) for root in large
+            ]
+            for batch in (32, 8)
+        },
     }
 
 
@@ -153,12 +160,9 @@ def summary(figures: dict[str, Any]) -> list[Row]:
         ("  added by a pass in random order, read", mebibytes(read["peak"] - read["start"]), ""),
         ("  added by the same through the map", mebibytes(mapped["peak"] - mapped["start"]), ""),
         *(
-            (
-                f"an epoch of sa_csp_ca on {run['pictures']:,} pictures, evaluated, peak",
-                mebibytes(run["peak"]),
-                "1,024 MiB",
-            )
-            for run in figures["train"]
+            (f"an epoch of sa_csp_ca, {batch}, {run['pictures']:,} pictures, peak", mebibytes(run["peak"]), "1,024 MiB")
+            for batch, runs in figures["train"].items()
+            for run in runs
         ),
     ]
 
