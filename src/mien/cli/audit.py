@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.pairs import parse_pairs
 from mien.errors import DataError, InputError, OutputError, require
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def audit(
         raise InputError(f"{out}: the report is JSON; name it with --out report.json")
     if picture is not None and picture.suffix.lower() not in FORMATS:
         raise OutputError(f"{picture}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
-    options = dict(_parse_option(text) for text in option or [])
+    options = parse_pairs(option, "--option", "size=48", DataError)
     with _Progress() as progress:
         loaded = load_corpus(corpus, data, options=options, on_step=progress.reading)
         done = look(loaded, data, progress.step)
@@ -52,18 +53,6 @@ def audit(
     if skipped := len(loaded.skipped):
         typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
         raise typer.Exit(3)
-
-
-def _parse_option(text: str) -> tuple[str, Any]:
-    """Return key and value of `--option key=value`; the value is read as YAML."""
-    yaml = require("yaml", "train")
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise DataError(f"--option {text}: write it as key=value, such as --option size=48")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise DataError(f"--option {text}: the value cannot be read") from None
 
 
 def _draw(path: Path, done: Audit) -> None:

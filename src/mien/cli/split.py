@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.audit import _parse_option
-from mien.cli.training import _load
+from mien.cli.pairs import parse_pairs
+from mien.cli.training import open_corpus
 from mien.errors import DataError, OutputError, require
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def split(
     if out.suffix != ".json":
         raise OutputError(f"{out}: the protocol file is JSON; name it with --out split.json")
     steps = _parse_protocol(protocol)
-    options = dict(_parse_option(text) for text in option or [])
-    made = _load({"corpus": corpus, "options": options, "protocol": steps}, data)
+    options = parse_pairs(option, "--option", "size=48", DataError)
+    made = open_corpus({"corpus": corpus, "options": options, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
     typer.echo(f"wrote {out}")

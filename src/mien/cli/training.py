@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.pairs import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ def train(
     from mien.engine.train import default_fabric
     from mien.recipe import load_recipe
 
-    overrides = dict(_parse_change(text) for text in change or [])
+    overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
-    corpus = _load(chosen.data.model_dump(), data)
+    corpus = open_corpus(chosen.data.model_dump(), data)
     if threads:
         torch.set_num_threads(threads)
     with _TrainingProgress(chosen.train.epochs) as progress:
@@ -119,19 +120,6 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's 
     Console().print(table)
 
 
-def _parse_change(text: str) -> tuple[str, Any]:
-    """Return key and value of `--set key=value`; the value is read as YAML."""
-    import yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {text}: write it as key=value, such as --set train.epochs=2")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text}: the value cannot be read") from None
-
-
 def _open_model(model: str) -> tuple[Backend, Path]:
     """Return a backend for a run's folder, a checkpoint, an exported file or a bundled name, and the weights file."""
     path = Path(model)
@@ -166,10 +154,10 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
 
 def _corpus_of(backend: Backend, data: Path) -> Corpus:
     """Return the corpus of the recipe that trained a model, in that recipe's splits."""
-    return _load(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data)
+    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data)
 
 
-def _load(part: dict[str, Any], source: Path) -> Corpus:
+def open_corpus(part: dict[str, Any], source: Path) -> Corpus:
     """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said."""
     from rich.console import Console
     from rich.progress import Progress
