@@ -1,4 +1,4 @@
-"""What recognition returns: `Face` (where) and `Prediction` (what), frozen, checked, numpy only."""
+"""What recognition returns: `Face` (where), `Prediction` (what) and `Reading` (all of one picture); frozen, checked, numpy only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from mien.errors import MienError
 
 
 def _array(values: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray[np.float32]:
@@ -61,12 +63,20 @@ class Prediction:
         probs: Probability of each class, float32 (K,), sums to 1.
         face: Where the face is; None for a ready crop.
         source: The file or name the face came from; None if it came from memory.
+        frame: Number of the video's frame, from 0; None of a picture.
+        time: When the frame is shown, in seconds from the video's start; None of a picture.
+        track: Number of the person followed through the video, from 1; None of a picture.
+        unsure: Whether the confidence is below what the recognizer asks for.
     """
 
     classes: tuple[str, ...]
     probs: NDArray[np.float32]
     face: Face | None = None
     source: str | None = None
+    frame: int | None = None
+    time: float | None = None
+    track: int | None = None
+    unsure: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -89,9 +99,13 @@ class Prediction:
         """Return the prediction as plain JSON types."""
         return {
             "source": self.source,
+            "frame": self.frame,
+            "time": None if self.time is None else round(self.time, 6),
+            "track": self.track,
             "face": None if self.face is None else self.face.to_dict(),
             "label": self.label,
             "confidence": round(self.confidence, 6),
+            "unsure": self.unsure,
             "probs": {name: round(float(p), 6) for name, p in zip(self.classes, self.probs, strict=True)},
         }
 
@@ -100,4 +114,37 @@ class Prediction:
         """Return the prediction that `to_dict` wrote."""
         face = values.get("face")
         probs = np.array(list(values["probs"].values()), np.float32)
-        return cls(tuple(values["probs"]), probs, None if face is None else Face.from_dict(face), values.get("source"))
+        rest = {key: values[key] for key in ("source", "frame", "time", "track", "unsure") if key in values}
+        return cls(tuple(values["probs"]), probs, None if face is None else Face.from_dict(face), **rest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A picture, or a frame of a video.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3), upright.
+        index: Number of the frame in the video, from 0; None of a picture.
+        time: When it is shown, in seconds from the video's start; None of a picture.
+    """
+
+    image: NDArray[np.uint8]
+    index: int | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What was read in one picture or frame, or why a source could not be read.
+
+    Attributes:
+        source: The file or name; None if it came from memory.
+        frame: The picture or frame; None with an error.
+        predictions: One a face; empty where none was found.
+        error: Why the source, or the rest of it, could not be read; None otherwise.
+    """
+
+    source: str | None
+    frame: Frame | None
+    predictions: tuple[Prediction, ...] = ()
+    error: MienError | None = None
