@@ -6,13 +6,19 @@ from PIL import Image
 
 from mien.errors import OutputError
 from mien.labels import LABEL_SETS
-from mien.runtime.annotate import COLOURS, annotate, write_picture
+from mien.runtime.annotate import COLOURS, Annotator, _panel_size, annotate, write_picture
 from mien.structures import Face, Prediction
 
 
-def prediction(box: list[float] | None, label: str = "happy", classes: tuple[str, ...] = LABEL_SETS["fer2013"]) -> Prediction:
+def prediction(
+    box: list[float] | None,
+    label: str = "happy",
+    classes: tuple[str, ...] = LABEL_SETS["fer2013"],
+    track: int | None = None,
+    unsure: bool = False,
+) -> Prediction:
     probs = [0.9 if name == label else 0.1 / (len(classes) - 1) for name in classes]
-    return Prediction(classes, probs, None if box is None else Face(box, 0.9))
+    return Prediction(classes, probs, None if box is None else Face(box, 0.9), track=track, unsure=unsure)
 
 
 def grey(height: int, width: int) -> np.ndarray:
@@ -89,3 +95,112 @@ def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"names no picture format; end it with one of \.jpg"):
         write_picture(tmp_path / "a.docx", grey(20, 30))
     assert list(tmp_path.iterdir()) == []
+
+
+def side_of_the_bars(drawn: np.ndarray, box: list[float]) -> str:
+    """Where the dark panel stands beside a face in the middle of a grey picture: left, right or nowhere."""
+    rows = drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=(0, 2)) < 256
+    dark = (drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=2) < 60).mean(axis=0) * rows
+    left, right = dark[: round(box[0]) - 8].sum(), dark[round(box[2]) + 8 :].sum()
+    return "nowhere" if max(left, right) < 20 else "left" if left > right else "right"
+
+
+def test_the_bars_stay_on_their_side_while_a_face_trembles_where_they_just_fit() -> None:
+    random, annotator, alone, sides = np.random.default_rng(0), Annotator(), set(), []
+    fits = 640 - 100 - 3 * 1.2 - _panel_size(10, LABEL_SETS["fer2013"])[0]
+    for _ in range(15):
+        left = fits + random.uniform(-3, 3)
+        found = prediction([left, 150, left + 100, 280], track=4)
+        sides.append(side_of_the_bars(annotator.draw(grey(480, 640), [found]), [left, 150, left + 100, 280]))
+        alone.add(side_of_the_bars(annotate(grey(480, 640), [found]), [left, 150, left + 100, 280]))
+    assert alone == {"left", "right"}  # without memory it would jump
+    assert len(set(sides)) == 1
+
+
+def test_the_bars_change_sides_when_their_place_is_gone() -> None:
+    annotator = Annotator()
+    sides = []
+    for left in range(300, 520, 20):
+        found = prediction([left, 150, left + 100, 280], track=4)
+        sides.append(side_of_the_bars(annotator.draw(grey(480, 640), [found]), [left, 150, left + 100, 280]))
+    assert sides == sorted(sides, reverse=True)
+    assert set(sides) == {"right", "left"}
+
+
+def test_bars_that_found_no_room_do_not_come_and_go() -> None:
+    shown = []
+    annotator, random = Annotator(), np.random.default_rng(1)
+    for _ in range(20):
+        height = 56 + random.uniform(-3, 3)  # about the smallest face that gets bars
+        box = [200, 150, 250, 150 + height]
+        shown.append(side_of_the_bars(annotator.draw(grey(480, 640), [prediction(box, track=1)]), box))
+    assert sum(a != b for a, b in zip(shown, shown[1:], strict=False)) <= 1
+
+
+def test_the_order_of_the_predictions_changes_nothing() -> None:
+    first, second = prediction([100, 150, 220, 290], track=1), prediction([300, 140, 420, 290], "sad", track=2)
+    drawings = [Annotator().draw(grey(480, 640), order) for order in ([first, second], [second, first])]
+    np.testing.assert_array_equal(*drawings)
+
+
+def test_text_keeps_its_size_while_a_face_grows_a_little() -> None:
+    annotator, random = Annotator(), np.random.default_rng(0)
+    sizes = set()
+    for _ in range(20):
+        width = 100 + random.uniform(-5, 5)
+        annotator.draw(grey(480, 640), [prediction([100, 100, 100 + width, 230], track=1)])
+        sizes.add(annotator._places[1].text)
+    assert len(sizes) == 1
+
+
+def coloured(row: np.ndarray, label: str) -> float:
+    return float((row == COLOURS[label]).all(axis=-1).mean())
+
+
+def test_doubt_is_a_dashed_frame_and_a_dark_label_with_a_question_mark() -> None:
+    box = [200, 150, 360, 330]
+    sure, unsure = (annotate(grey(480, 640), [prediction(box, "sad", unsure=doubt)]) for doubt in (False, True))
+    edge = slice(202, 358)
+    assert coloured(sure[328, edge], "sad") == 1
+    assert 0.3 < coloured(unsure[328, edge], "sad") < 0.8
+    label = slice(126, 148), slice(202, 280)
+    assert coloured(sure[label], "sad") > 0.5
+    assert coloured(unsure[label], "sad") == 0
+    assert unsure[label].mean() < 90
+
+
+def test_a_person_of_a_video_is_numbered() -> None:
+    box = [200, 150, 360, 330]
+    drawings = [annotate(grey(480, 640), [prediction(box, track=track)]) for track in (None, 1, 2)]
+    for one, other in ((0, 1), (1, 2)):
+        differing = (drawings[one] != drawings[other]).any(axis=2)
+        assert differing[:150].any()  # the label
+        assert not differing[150:].any()
+
+
+def test_a_face_that_leaves_no_room_beside_it_has_its_bars_in_a_corner() -> None:
+    image = grey(480, 640)
+    box = [20, 160, 620, 470]
+    drawn = annotate(image, [prediction(box)])
+    assert (drawn[10:120, 520:].max(axis=2) < 60).mean() > 0.3
+    with_another = annotate(image, [prediction(box), prediction([560, 20, 600, 60])])
+    assert (with_another[90:150, 480:] == 90).all()
+
+
+def test_all_frames_of_ready_crops_have_one_size() -> None:
+    annotator = Annotator()
+    assert annotator.draw(grey(300, 300), [prediction(None, track=1)]).shape == annotator.draw(grey(300, 300), []).shape
+
+
+def test_only_so_many_people_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.runtime.annotate.REMEMBERED", 3)
+    annotator = Annotator()
+    for track in (1, 2, 3, 1, 4):
+        annotator.draw(grey(256, 256), [prediction([10, 10, 40, 40], track=track)])
+    assert list(annotator._places) == [3, 1, 4]
+
+
+def test_the_picture_given_may_be_read_only() -> None:
+    image = grey(300, 300)
+    image.flags.writeable = False
+    assert annotate(image, [prediction([100, 100, 200, 200])]).flags.writeable

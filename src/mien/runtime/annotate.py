@@ -1,26 +1,26 @@
-"""Draw predictions on a picture: box, label, and a small panel of bars where there is room.
+"""Draw predictions on a picture or a video's frames: box, label, and a small panel of bars where there is room.
 
 Sizes follow the picture's and the face's, so a thumbnail and a poster are read alike. Colours are those of Okabe and Ito,
-told apart by colour-blind readers; every label also says its expression in words.
+told apart by colour-blind readers; every label also says its expression in words. A doubtful one has a question mark, a dark
+label and a dashed frame.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from mien.atomic import atomic_path
 from mien.errors import OutputError
+from mien.runtime.paint import Box, Colour, column_tile, fill, font, outline, paste, text_size, text_tile
 from mien.structures import Prediction
-
-Colour = tuple[int, int, int]
 
 COLOURS: dict[str, Colour] = {
     "angry": (213, 94, 0),
@@ -40,8 +40,10 @@ OTHER: Colour = (150, 150, 150)
 SHADE = (16, 18, 24, 205)
 """Panel behind the bars, RGBA."""
 
-TRACK = (255, 255, 255, 32)
-"""The empty part of a bar, RGBA."""
+WHITE: Colour = (255, 255, 255)
+
+TRACK = 32
+"""Opacity of the empty part of a bar, of 256."""
 
 BAR = 4.0
 """Length of a full bar, as a multiple of the text's size."""
@@ -52,30 +54,16 @@ SMALLEST = 256
 TALLEST = 1.6
 """A panel taller than this many times its face is left out: it would hide more than it says."""
 
+STEADY = 0.18
+"""In a video, text keeps its size until the face asks for one that differs by this share."""
+
+REMEMBERED = 256
+"""People of a video whose places are remembered; the ones not seen for longest are forgotten."""
+
+NOWHERE = -1
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 """Endings a picture may be written with, and the format each names."""
-
-
-class Box(NamedTuple):
-    """A rectangle in px of the drawn picture."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def grown(self, by: float) -> Box:
-        """Return the rectangle with every edge moved outwards."""
-        return Box(self.left - by, self.top - by, self.right + by, self.bottom + by)
-
-    def overlaps(self, other: Box) -> bool:
-        """Return whether two rectangles share any area."""
-        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-
-    def within(self, width: int, height: int) -> bool:
-        """Return whether the rectangle lies inside a picture of that size."""
-        return self.left >= 0 and self.top >= 0 and self.right <= width and self.bottom <= height
 
 
 def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
@@ -92,17 +80,55 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
         RGB uint8 (H, W, 3), of the picture's size; enlarged by a whole factor if the shorter side is below `SMALLEST` px, and
         wider by the strip for a ready crop.
     """
-    found = list(predictions)
-    factor = _enlargement(*image.shape[:2])
-    picture = ImageOps.scale(Image.fromarray(image), factor) if factor > 1 else Image.fromarray(image).copy()
-    boxes = [_box(prediction, picture, factor) for prediction in found]
-    if any(prediction.face is None for prediction in found):
-        picture = _widened(picture, found[0].classes)
-    canvas = _Canvas(picture, boxes)
-    for draw in (canvas.frame, canvas.label, canvas.bars):  # every label lies above every frame
-        for prediction, box in zip(found, boxes, strict=True):
-            draw(prediction, box)
-    return np.asarray(picture)
+    return Annotator().draw(image, predictions)
+
+
+@dataclass
+class _Place:
+    """How large a person's label was drawn last, and which place it and the bars took: None not yet, `NOWHERE` no room."""
+
+    text: int | None = None
+    label: int | None = None
+    bars: int | None = None
+
+
+class Annotator:
+    """Draws on the frames of one video, one after the other.
+
+    It remembers where each person's label and bars stood: they stay on their side of the face as long as there is room, so
+    they do not jump back and forth between frames. One object serves one video.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[int, _Place] = {}
+        self._strip: tuple[str, ...] | None = None
+
+    def draw(self, image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
+        """Return a copy of the next frame with its predictions drawn on it; image and result as of `annotate`."""
+        found = list(predictions)
+        factor = _enlargement(*image.shape[:2])
+        canvas = np.array(ImageOps.scale(Image.fromarray(image), factor)) if factor > 1 else image.copy()
+        height, width = canvas.shape[:2]
+        boxes = [_face_box(prediction, width, height, factor) for prediction in found]
+        self._strip = next((prediction.classes for prediction in found if prediction.face is None), self._strip)
+        if self._strip:  # also of a frame without a face: all frames of a video have one size
+            canvas = _widened(canvas, self._strip)
+        sheet = _Sheet(canvas, boxes)
+        # Who has a place keeps it before others look for one; in the order of their numbers, which does not change.
+        places = [self._place(prediction.track) for prediction in found]
+        order = sorted(range(len(found)), key=lambda i: (places[i].bars in (None, NOWHERE), found[i].track or 0))
+        for draw in (sheet.frame, sheet.label, sheet.bars):  # every label lies above every frame
+            for i in order:
+                draw(found[i], boxes[i], places[i])
+        return canvas
+
+    def _place(self, track: int | None) -> _Place:
+        place = _Place() if track is None else self._places.pop(track, _Place())
+        if track is not None:
+            self._places[track] = place  # the one seen last stands last
+            if len(self._places) > REMEMBERED:
+                del self._places[next(iter(self._places))]
+        return place
 
 
 def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
@@ -123,75 +149,87 @@ def _enlargement(height: int, width: int) -> int:
     return max(1, min(-(-SMALLEST // min(height, width)), 8 * SMALLEST // max(height, width)))
 
 
-def _box(prediction: Prediction, picture: Image.Image, factor: int) -> Box:
-    right, bottom = picture.width - 1, picture.height - 1
+def _face_box(prediction: Prediction, width: int, height: int, factor: int) -> Box:
+    right, bottom = width - 1, height - 1
     if prediction.face is None:
         return Box(0, 0, right, bottom)
     edges = prediction.face.box_xyxy.astype(float) * factor
     return Box(*np.clip(edges, 0, [right, bottom, right, bottom]).tolist())
 
 
-def _widened(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
+def _widened(image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
     """Return the picture with an empty strip at its right, as wide as a panel: a ready crop has no room to spare."""
-    unit = _unit(picture.size)
-    width, _ = _panel_size(_bar_text(_text_size(picture.width, unit)), classes)
-    wider = Image.new("RGB", (picture.width + round(width + 6 * unit), picture.height), SHADE[:3])
-    wider.paste(picture)
+    height, width = image.shape[:2]
+    unit = _unit(width, height)
+    panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit))), classes)
+    wider = np.full((height, width + math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)
+    wider[:, :width] = image
     return wider
 
 
-class _Canvas:
+class _Sheet:
     """The picture being drawn on, and the places already taken."""
 
-    def __init__(self, picture: Image.Image, boxes: Sequence[Box]) -> None:
-        self.width, self.height = picture.size
-        self.draw = ImageDraw.Draw(picture, "RGBA")
-        self.unit = _unit(picture.size)
-        self.taken = list(boxes)
+    def __init__(self, image: NDArray[np.uint8], faces: Sequence[Box]) -> None:
+        self.image = image
+        self.height, self.width = image.shape[:2]
+        self.unit = _unit(self.width, self.height)
+        self.faces = faces
+        self.taken: list[Box] = []
 
-    def frame(self, prediction: Prediction, box: Box) -> None:
-        """Draw a face's box: the expression's colour on a dark edge, so that it shows on any ground."""
+    def frame(self, prediction: Prediction, box: Box, place: _Place) -> None:
+        """Draw a face's box: the expression's colour between dark edges, so that it shows on any ground; dashed in doubt."""
+        place.text = _text(box.right - box.left, self.unit, place.text)
         if prediction.face is None:
             return
-        line = max(2, round(self.unit * 1.5))
-        self.draw.rounded_rectangle(box.grown(1), 2 * line, outline=(0, 0, 0, 150), width=line + 2)
-        self.draw.rounded_rectangle(box, 2 * line, outline=_colour(prediction.label), width=line)
+        line = max(2, round(min(1.5 * self.unit, 0.04 * (box.right - box.left))))
+        dash = 6 * line if prediction.unsure else 0
+        outline(self.image, box.grown(1), line + 2, (0, 0, 0), 100 if dash else 150)
+        outline(self.image, box, line, _colour(prediction.label), dash=dash)
 
-    def label(self, prediction: Prediction, box: Box) -> None:
-        """Draw the label above a face, or inside its top edge where there is no room above."""
-        size = _text_size(box.right - box.left, self.unit)
-        text = f"{prediction.label} {prediction.confidence:.0%}"
-        font, pad = _font(size), size * 0.35
-        width, height = font.getlength(text) + 2 * pad, size * 1.5
-        left = min(box.left, max(0, self.width - width))
-        above = box.top - height - self.unit
-        top = above if above >= 0 else min(box.top, self.height - height)
-        place = Box(left, top, left + width, top + height)
+    def label(self, prediction: Prediction, box: Box, place: _Place) -> None:
+        """Draw the label above a face, else below it, else inside it."""
+        assert place.text is not None
+        name = prediction.label + ("?" if prediction.unsure else "")
+        name = name if prediction.track is None else f"{prediction.track}: {name}"
+        text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
+        where = self._label_place(box, place, *text_size(widest, place.text))
         colour = _colour(prediction.label)
-        self.draw.rounded_rectangle(place, size * 0.25, fill=colour)
-        self.draw.text((left + pad, top + height / 2), text, font=font, fill=_ink(colour), anchor="lm")
-        self.taken.append(place)
+        ground, ink = (SHADE, _pale(colour)) if prediction.unsure else (colour, _ink(colour))
+        paste(self.image, text_tile(text, place.text, ink, ground, widest), where.left, where.top)
+        self.taken.append(where)
 
-    def bars(self, prediction: Prediction, box: Box) -> None:
+    def _label_place(self, box: Box, place: _Place, width: float, height: float) -> Box:
+        left = min(box.left, max(0, self.width - width))
+        tops = [box.top - height - self.unit, box.bottom + self.unit, box.top, box.bottom - height]
+        places = [Box(left, top, left + width, top + height) for top in tops]
+        place.label = self._choose(places, place.label, box, height / 3)
+        return places[2 if place.label == NOWHERE else place.label].moved_into(self.width, self.height)
+
+    def bars(self, prediction: Prediction, box: Box, place: _Place) -> None:
         """Draw a bar for each class beside a face; nowhere if every place is taken or outside the picture."""
-        size = _bar_text(_text_size(box.right - box.left, self.unit))
-        place = self._free(box, *_panel_size(size, prediction.classes))
-        if place is None:
+        assert place.text is not None
+        size = _bar_text(place.text)
+        width, height = _panel_size(size, prediction.classes)
+        where = self._bars_place(box, place, width, height)
+        if where is None:
             return
-        self.taken.append(place)
-        self.draw.rounded_rectangle(place, size * 0.4, fill=SHADE)
-        pad, length, thick = size * 0.5, size * BAR, size * 0.3
-        start, row = place.right - pad - length, (place.bottom - place.top - pad) / len(prediction.classes)
+        self.taken.append(where)
+        paste(self.image, column_tile(prediction.classes, size, width, height, WHITE, SHADE), where.left, where.top)
+        pad, thick = size * 0.5, size * 0.3
+        start, top, row = (
+            round(where.left) + width - pad - size * BAR,
+            round(where.top),
+            (height - pad) / len(prediction.classes),
+        )
         for i, (name, prob) in enumerate(zip(prediction.classes, prediction.probs.tolist(), strict=True)):
-            middle = place.top + pad / 2 + (i + 0.5) * row
-            self.draw.text((place.left + pad, middle), name, font=_font(size), fill=(255, 255, 255), anchor="lm")
-            self.draw.rectangle((start, middle - thick, start + length, middle + thick), fill=TRACK)
-            self.draw.rectangle((start, middle - thick, start + length * prob, middle + thick), fill=_colour(name))
+            middle = top + pad / 2 + (i + 0.5) * row
+            bar = Box(start, middle - thick, start + size * BAR, middle + thick)
+            fill(self.image, bar, WHITE, TRACK)
+            fill(self.image, bar._replace(right=start + size * BAR * prob), _colour(name))
 
-    def _free(self, box: Box, width: float, height: float) -> Box | None:
+    def _bars_place(self, box: Box, place: _Place, width: int, height: int) -> Box | None:
         gap = 3 * self.unit
-        if height > TALLEST * (box.bottom - box.top):
-            return None
         corners = [
             (box.right + gap, box.top),
             (box.left - gap - width, box.top),
@@ -200,43 +238,63 @@ class _Canvas:
             (box.left, box.bottom + gap),
             (box.right - width, box.bottom + gap),
         ]
+        if len(self.faces) == 1:  # then it is clear whose bars they are, wherever they stand
+            corners += [(x, y) for y in (gap, self.height - height - gap) for x in (self.width - width - gap, gap)]
         places = [Box(left, top, left + width, top + height) for left, top in corners]
-        return next((place for place in places if self._is_free(place)), None)
+        room = TALLEST * (box.bottom - box.top) * (1 if place.bars in (None, NOWHERE) else 1 + STEADY)
+        place.bars = self._choose(places, place.bars, None, 2 * gap) if height <= room else NOWHERE
+        return None if place.bars == NOWHERE else places[place.bars].moved_into(self.width, self.height)
 
-    def _is_free(self, place: Box) -> bool:
-        return place.within(self.width, self.height) and not any(place.overlaps(other) for other in self.taken)
+    def _choose(self, places: Sequence[Box], kept: int | None, own: Box | None, slack: float) -> int:
+        """Return the number of the place to take: the kept one if it is nearly free, else the first free one, or `NOWHERE`.
+
+        Who had no room takes only a place that is free by more than `slack` px: nobody comes and goes with every frame.
+        """
+        if kept is not None and 0 <= kept < len(places) and self._is_free(places[kept].grown(-slack), own):
+            return kept
+        spare = slack if kept == NOWHERE else 0
+        return next((number for number, place in enumerate(places) if self._is_free(place.grown(spare), own)), NOWHERE)
+
+    def _is_free(self, place: Box, own: Box | None) -> bool:
+        others = [face for face in self.faces if face is not own]
+        return place.within(self.width, self.height) and not any(place.overlaps(other) for other in (*others, *self.taken))
 
 
-def _unit(size: tuple[int, int]) -> float:
+def _unit(width: int, height: int) -> float:
     """Return the px of a hair line in a picture of that size."""
-    return max(1.0, min(size) / 400)
+    return max(1.0, min(width, height) / 400)
 
 
-def _text_size(face_width: float, unit: float) -> int:
+def _wanted_text(face_width: float, unit: float) -> float:
     """Return the label's font size, px: it follows the face, within what suits the picture."""
     smallest, largest = 11 * min(unit, 1.3), 13 * unit
-    return round(min(max(face_width * 0.13, smallest), largest))
+    return min(max(face_width * 0.13, smallest), largest)
+
+
+def _text(face_width: float, unit: float, kept: int | None) -> int:
+    wanted = _wanted_text(face_width, unit)
+    return kept if kept is not None and abs(wanted / kept - 1) < STEADY else round(wanted)
 
 
 def _bar_text(label_text: int) -> int:
     return round(label_text * 0.8)
 
 
-def _panel_size(size: int, classes: Sequence[str]) -> tuple[float, float]:
+def _panel_size(size: int, classes: Sequence[str]) -> tuple[int, int]:
     """Return width and height, px, of a panel of bars with text of that size."""
-    names = max(_font(size).getlength(name) for name in classes)
-    return names + size * (BAR + 1.5), size * (1.35 * len(classes) + 0.5)
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+    names = max(font(size).getlength(name) for name in classes)
+    return math.ceil(names + size * (BAR + 1.5)), math.ceil(size * (1.35 * len(classes) + 0.5))
 
 
 def _colour(expression: str) -> Colour:
     return COLOURS.get(expression, OTHER)
 
 
+def _pale(colour: Colour) -> Colour:
+    red, green, blue = ((part + 255) // 2 for part in colour)
+    return red, green, blue
+
+
 def _ink(ground: Colour) -> Colour:
     red, green, blue = ground
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else WHITE
