@@ -1,6 +1,7 @@
 """Reading a picture: a path, bytes, a Pillow image or an array comes in, RGB uint8 (H, W, 3) comes out, or an `InputError`.
 
-Turned as its EXIF says, transparency laid on white, 16-bit grey scaled to 8 bits, the first frame of an animation.
+Turned as its EXIF says, transparency laid on white, 16 bits scaled to 8, the first frame of an animation. HEIC and HEIF are
+read where pillow-heif is installed (the extra `heic`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mien.errors import InputError
+from mien.errors import InputError, MissingExtraError, require
 
 MAX_PIXELS = 100_000_000
 """Pixels of the largest picture that is decoded; its size is read before any of its pixels."""
@@ -26,16 +27,11 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF")
 """Formats that are read. Not all that Pillow knows: some of those run other programs or read other files."""
 
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture upright, by EXIF orientation."""
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+"""Brands in the first box of a HEIC or HEIF file."""
+
+STRIP = 4_000_000
+"""Pixels converted at once, so that a large picture is held twice at most."""
 
 _FILTERS = threading.Lock()
 
@@ -54,6 +50,7 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
 
     Raises:
         InputError: It is missing, no picture, damaged, too large or of the wrong type; one line says which and what to do.
+        MissingExtraError: It is HEIC and pillow-heif is not installed.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -92,18 +89,39 @@ def _from_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{name!r}: cannot be read ({_line(error)}); check the path") from None
 
 
+def is_picture(stream: BinaryIO) -> bool:
+    """Return whether an open file begins as a picture `read_image` reads; it is left at its start."""
+    start = stream.read(64)
+    stream.seek(0)
+    if _is_heif(start):
+        return True
+    try:
+        with _quiet(), Image.open(stream, formats=_formats()):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # Pillow's readers raise anything on what is no picture
+        return False
+    finally:
+        stream.seek(0)
+
+
 def _from_stream(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
     """Return the picture in an open file."""
-    if not stream.read(1):
+    start = stream.read(64)
+    if not start:
         raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
     stream.seek(0)
+    formats = _heif_formats(name) if _is_heif(start) else _formats()
     try:
         with _quiet():
-            picture = Image.open(stream, formats=_formats())
+            picture = Image.open(stream, formats=formats)
     except Image.DecompressionBombError:
         raise InputError(f"{name}: is larger than {MAX_PIXELS // 10**6} megapixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name}: is not a picture mien reads ({', '.join(FORMATS)}); convert it to JPEG or PNG") from None
+        raise InputError(
+            f"{name}: is not a picture mien reads ({', '.join(FORMATS)}, HEIC); convert it to JPEG or PNG"
+        ) from None
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise InputError(f"{name}: is damaged ({_line(error)}); copy or download it again") from None
     with picture:
@@ -124,6 +142,22 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def _is_heif(start: bytes) -> bool:
+    """Return whether a file that begins so is HEIC or HEIF; AVIF, which shares some brands, is Pillow's own."""
+    length = int.from_bytes(start[:4], "big")
+    brands = {start[i : i + 4] for i in range(8, min(length, len(start)), 4)}
+    return start[4:8] == b"ftyp" and bool(brands & HEIF_BRANDS) and b"avif" not in brands
+
+
+def _heif_formats(name: str) -> list[str]:
+    """Return the one format, after teaching it to Pillow."""
+    try:
+        require("pillow_heif", "heic").register_heif_opener()
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{name}: is HEIC; {error}; or convert it to JPEG") from None
+    return ["HEIF"]
+
+
 def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     """Return a Pillow image's pixels, upright, RGB."""
     size = f"{picture.width}x{picture.height}"
@@ -134,13 +168,20 @@ def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
     if not picture.width * picture.height:
         raise InputError(f"{name}: has no pixels ({size})")
     try:
+        _check_planes(picture)
         picture.load()  # before its orientation, because TIFF turns itself while it loads
-        turn = TURNS.get(_orientation(picture))
-        return np.array(_rgb(picture if turn is None else picture.transpose(turn)))
+        return _pixels(picture, _orientation(picture))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # as above
         raise InputError(f"{name}: is damaged or cut short ({_line(error)}); copy or download it again") from None
+
+
+def _check_planes(picture: Image.Image) -> None:
+    """Refuse the one kind of TIFF that Pillow reads wrongly without a word: 16 bits, one plane a colour, not compressed."""
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and tags.get(259, 1) == 1:
+        raise InputError("keeps its 16-bit colours in separate planes; save it again with the colours together or compressed")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -150,6 +191,34 @@ def _orientation(picture: Image.Image) -> int:
             return int(picture.getexif().get(0x0112, 1))
     except Exception:  # a picture with damaged metadata is still a picture
         return 1
+
+
+def _pixels(picture: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    """Return the pixels as RGB, upright; converted a strip at a time."""
+    width, height = picture.size
+    sides = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    upright = np.empty((*sides, 3), np.uint8)
+    stored = _as_stored(upright, orientation)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        stored[top:bottom] = np.asarray(_rgb(picture.crop((0, top, width, bottom))))
+    return upright
+
+
+def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return a view of an upright picture in the order in which a camera held that way stores it (EXIF 2.3, table 8)."""
+    turned = upright.swapaxes(0, 1)
+    views = {
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: turned,
+        6: turned[::-1],
+        7: turned[::-1, ::-1],
+        8: turned[:, ::-1],
+    }
+    return views.get(orientation, upright)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
