@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mien import cli, weights
+from mien.labels import label_set
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "timm", "lightning", "kornia", "tensorflow", "pandas", "matplotlib", "onnx", "yaml")
@@ -63,16 +64,16 @@ def test_nothing_heavy_is_installed(python: Path, elsewhere: Path) -> None:
 
 def test_it_recognises_offline(python: Path, elsewhere: Path, tiny_onnx: Path) -> None:
     model = [] if weights.DEFAULT in weights.bundled() else ["--model", tiny_onnx]
-    command = [python, "-W", "error", "-m", "mien", "predict", "astronaut.jpg", "--json", *model]
+    command = [python, "-W", "error", "-m", "mien", "predict", "astronaut.jpg", "--jsonl", *model]
     done = call(command, elsewhere, PYTHONPATH=str(elsewhere / "blocked"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    (found,) = json.loads(done.stdout)
-    left, top, right, bottom = found["face"]["box_xyxy"]
-    assert left < 225 < right  # the astronaut's nose, px
-    assert top < 120 < bottom
-    assert sum(found["probs"].values()) == pytest.approx(1, abs=1e-3)
-    assert found["label"] == max(found["probs"], key=found["probs"].get)
+    found = json.loads(done.stdout)
+    assert found["left"] < 225 < found["right"]  # the astronaut's nose, px
+    assert found["top"] < 120 < found["bottom"]
+    probs = {name: found[name] for name in label_set("fer2013")}
+    assert sum(probs.values()) == pytest.approx(1, abs=1e-3)
+    assert found["label"] == max(probs, key=probs.__getitem__)
 
 
 def test_the_network_is_really_cut_off(python: Path, elsewhere: Path) -> None:

@@ -52,7 +52,7 @@ def run_lines(folder: Path, text: str) -> None:
         if program:
             run(folder, ["-m", "mien", *words, *(QUICK if words[0] == "train" else [])])
             for option, name in itertools.pairwise(words):
-                assert option not in ("--annotate", "--csv", "--out") or (folder / name).exists(), f"{line}: wrote no {name}"
+                assert option not in ("--annotate", "--out") or (folder / name).exists(), f"{line}: wrote no {name}"
 
 
 def need_model() -> None:

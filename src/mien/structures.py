@@ -1,4 +1,4 @@
-"""What recognition returns: `Face` (where), `Prediction` (what) and `Reading` (all of one picture); frozen, checked, numpy only."""
+"""What recognition returns: `Face` (where), `Prediction` (what), `Reading` (all of one picture); frozen, checked, numpy only."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ class Face:
         if self.landmarks is not None:
             object.__setattr__(self, "landmarks", _array(self.landmarks, (5, 2), "landmarks"))
 
+    @property
+    def area(self) -> float:
+        """Area of the box, px squared."""
+        left, top, right, bottom = self.box_xyxy.astype(float).tolist()
+        return (right - left) * (bottom - top)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the face as plain JSON types."""
         landmarks = None if self.landmarks is None else np.round(self.landmarks.astype(float), 2).tolist()
@@ -62,7 +68,8 @@ class Prediction:
         classes: The model's classes, by index.
         probs: Probability of each class, float32 (K,), sums to 1.
         face: Where the face is; None for a ready crop.
-        source: The file or name the face came from; None if it came from memory.
+        source: The file or address the face came from, or the name of a thing in memory, such as `picture 2`; None of a ready
+            crop.
         frame: Number of the video's frame, from 0; None of a picture.
         time: When the frame is shown, in seconds from the video's start; None of a picture.
         track: Number of the person followed through the video, from 1; None of a picture.
@@ -138,13 +145,15 @@ class Reading:
     """What was read in one picture or frame, or why a source could not be read.
 
     Attributes:
-        source: The file or name; None if it came from memory.
+        source: The file or address, or the name of a thing in memory.
         frame: The picture or frame; None with an error.
         predictions: One a face; empty where none was found.
         error: Why the source, or the rest of it, could not be read; None otherwise.
+        number: Number of the source among those read, from 0.
     """
 
-    source: str | None
+    source: str
     frame: Frame | None
     predictions: tuple[Prediction, ...] = ()
     error: MienError | None = None
+    number: int = 0

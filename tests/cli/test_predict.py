@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mien import cli
-from mien.structures import Prediction
+from mien.labels import label_set
+from mien.runtime.table import columns
 
 
 @pytest.fixture
@@ -59,20 +60,37 @@ def test_shows_a_table(mien, photo: Path) -> None:
     assert err == ""
 
 
-def test_json_is_a_list_of_predictions(mien, photo: Path) -> None:
-    status, out, _ = mien(photo, "--json")
-    (prediction,) = [Prediction.from_dict(values) for values in json.loads(out)]
+def test_jsonl_is_a_row_a_face(mien, photo: Path, blank: Path) -> None:
+    status, out, _ = mien(photo, blank, "--jsonl")
+    (row,) = [json.loads(line) for line in out.splitlines()]
     assert status == 0
-    assert prediction.source == str(photo)
+    assert row["source"] == str(photo)
+    assert list(row) == columns(label_set("fer2013"))
 
 
-def test_writes_csv_and_a_picture(mien, photo: Path, tmp_path: Path) -> None:
-    status, _, _ = mien(photo, "--csv", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png")
+def test_writes_a_table_and_a_picture(mien, photo: Path, tmp_path: Path) -> None:
+    status, out, _ = mien(photo, "--out", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png")
     assert status == 0
     with (tmp_path / "t.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 1
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.size == (512, 512)
+    assert [line.split("/")[-1] for line in out.splitlines() if line.startswith("wrote")] == ["t.csv", "drawn.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.png", "photo.png", "t.csv", "tiny.onnx"]
+
+
+def test_quiet_prints_nothing(mien, photo: Path, tmp_path: Path) -> None:
+    assert mien(photo, "--quiet", "--out", tmp_path / "t.jsonl") == (0, "", "")
+    assert (tmp_path / "t.jsonl").read_text().count("\n") == 1
+
+
+def test_many_pictures_get_a_line_each(mien, photo: Path, tmp_path: Path) -> None:
+    for i in range(11):
+        shutil.copy(photo, tmp_path / f"{i}.png")
+    status, out, _ = mien(*[tmp_path / f"{i}.png" for i in range(11)])
+    assert status == 0
+    assert len(out.splitlines()) == 11
+    assert out.startswith(f"{tmp_path / '0.png'}: ")
 
 
 def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: Path) -> None:
@@ -84,17 +102,17 @@ def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: P
 
 
 def test_no_face_is_an_empty_result(mien, blank: Path, tmp_path: Path) -> None:
-    assert mien(blank, "--json")[:2] == (0, "[]\n")
-    status, out, _ = mien(blank, "--csv", tmp_path / "t.csv")
+    assert mien(blank, "--jsonl")[:2] == (0, "")
+    status, out, _ = mien(blank, "--out", tmp_path / "t.csv")
     assert status == 0
     assert "no face found" in out
-    assert (tmp_path / "t.csv").read_text().startswith("source,face,left")
+    assert (tmp_path / "t.csv").read_text().startswith("source,frame,time")
 
 
 def test_ready_crops_need_no_detector(mien, blank: Path) -> None:
-    status, out, _ = mien(blank, "--no-detect", "--json")
+    status, out, _ = mien(blank, "--no-detect", "--jsonl")
     assert status == 0
-    assert json.loads(out)[0]["face"] is None
+    assert json.loads(out)["left"] is None
     assert "whole picture" in mien(blank, "--no-detect")[1]
 
 
@@ -102,43 +120,66 @@ def test_ready_crops_need_no_detector(mien, blank: Path) -> None:
 def test_an_unreadable_picture(mien, tmp_path: Path, photo: Path, content: bytes | None) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(photo.read_bytes()[:5000] if content is None else content)
-    one_line_error(mien(bad, "--csv", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png"), "bad.png")
+    one_line_error(mien(bad, "--out", tmp_path / "t.csv", "--annotate", tmp_path / "drawn.png"), "bad.png")
     assert not (tmp_path / "t.csv").exists()
     assert not (tmp_path / "drawn.png").exists()
 
 
-def test_a_missing_picture_a_folder_and_a_huge_one(mien, tmp_path: Path) -> None:
+def test_a_missing_picture_an_empty_folder_and_a_huge_one(mien, tmp_path: Path) -> None:
     one_line_error(mien(tmp_path / "none.jpg"), "none.jpg")
-    one_line_error(mien(tmp_path), str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    one_line_error(mien(tmp_path / "empty"), str(tmp_path / "empty"))
     Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
     one_line_error(mien(tmp_path / "huge.png"), "huge.png")
 
 
 def test_some_of_several_unreadable(mien, blank: Path, photo: Path, tmp_path: Path) -> None:
-    status, out, err = mien(photo, tmp_path / "none.jpg", blank, "--json", "--csv", tmp_path / "t.csv")
+    status, out, err = mien(photo, tmp_path / "none.jpg", blank, "--jsonl", "--out", tmp_path / "t.csv")
     assert status == 3
-    assert len(json.loads(out)) == 1
+    assert len(out.splitlines()) == 1
     assert err.splitlines()[0].startswith("error: ")
-    assert err.splitlines()[1] == "1 of 3 pictures could not be read"
+    assert err.splitlines()[1].startswith("1 of 3 could not be read whole; go on with")
     assert (tmp_path / "t.csv").exists()
 
 
+def test_a_resumed_run_reads_what_is_missing(mien, photo: Path, blank: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late.png"
+    arguments = photo, late, blank, "--out", tmp_path / "t.csv"
+    assert mien(*arguments)[0] == 3
+    shutil.copy(photo, late)
+    status, out, _ = mien(*arguments, "--resume")
+    assert status == 0
+    assert out.startswith("2 of 3 sources were read before")
+    with (tmp_path / "t.csv").open() as file:
+        assert [row["source"] for row in csv.DictReader(file)] == [str(photo), str(late)]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_options_that_do_not_go_together(mien, photo: Path) -> None:
+    one_line_error(mien(photo, "--resume"), "--out")
+    one_line_error(mien(photo, "--quiet", "--jsonl"), "choose one")
+    one_line_error(mien(photo, "--smooth", "centered"), "did you mean 'centred'")
+    one_line_error(mien(photo, "--detect-every", 0), "detect_every")
+
+
 def test_outputs_that_cannot_be_written(mien, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_line_error(mien(photo, "--json", "--annotate", tmp_path / "a.docx"), "picture format")
-    one_line_error(mien(photo, "--json", "--csv", photo / "t.csv"), "part of the path is a file")
+    one_line_error(mien(photo, "--jsonl", "--annotate", tmp_path / "a.docx"), "format")
+    one_line_error(mien(photo, "--jsonl", "--annotate", tmp_path / "a.mp4"), ".png")
+    one_line_error(mien(photo, "--jsonl", "--summary", tmp_path / "a.txt"), ".json")
+    one_line_error(mien(photo, "--jsonl", "--out", photo / "t.csv"), "part of the path is a file")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    one_line_error(mien(photo, "--json", "--csv", tmp_path / "t.csv"), "No space left", "free some space")
+    one_line_error(mien(photo, "--quiet", "--annotate", tmp_path / "t.png"), "No space left", "free some space")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "tiny.onnx"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("form", ["--json", "--no-detect"])
-def test_a_full_disk_behind_the_output(blank: Path, tiny_onnx: Path, form: str) -> None:
-    command = [sys.executable, "-m", "mien", "predict", str(blank), "--model", str(tiny_onnx), form]
+@pytest.mark.parametrize("form", [[], ["--jsonl"]])
+def test_a_full_disk_behind_the_output(blank: Path, tiny_onnx: Path, form: list[str]) -> None:
+    command = [sys.executable, "-m", "mien", "predict", str(blank), "--model", str(tiny_onnx), "--no-detect", *form]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
@@ -156,7 +197,7 @@ def test_an_interrupt_ends_with_130(mien, photo: Path, monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mien.runtime.predictor.Recognizer.predict", interrupted)
+    monkeypatch.setattr("mien.runtime.predictor.Recognizer.find_faces", interrupted)
     assert mien(photo)[0] == 130
 
 

@@ -43,7 +43,8 @@ def test_the_largest_face_comes_first(recognizer: Recognizer) -> None:
     predictions = recognizer.predict(PICTURE)
     assert [p.face for p in predictions] == [LARGE, SMALL]
     assert all(p.classes == recognizer.classes for p in predictions)
-    assert all(p.source is None for p in predictions)
+    assert [p.source for p in predictions] == ["picture 1"] * 2
+    assert all(p.track is None and p.time is None for p in predictions)
 
 
 def test_max_faces_keeps_the_largest(tiny_onnx: Path) -> None:
@@ -63,7 +64,7 @@ def test_every_kind_of_source_gives_the_same(recognizer: Recognizer, tmp_path: P
     for source in (path, str(path), path.read_bytes(), Image.fromarray(PICTURE)):
         first = recognizer.predict(source)[0]
         np.testing.assert_array_equal(first.probs, expected)
-        assert first.source == (str(path) if isinstance(source, (str, Path)) else None)
+        assert first.source == (str(path) if isinstance(source, (str, Path)) else "picture 1")
 
 
 def test_batched_equals_single(recognizer: Recognizer) -> None:
@@ -90,10 +91,22 @@ def test_without_a_detector_a_picture_is_one_face(tiny_onnx: Path) -> None:
 
 def test_a_bad_picture_among_many_stops_nothing(recognizer: Recognizer, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    sources = [PICTURE, tmp_path / "bad.jpg", tmp_path / "missing.jpg", PICTURE]
-    outcomes = list(recognizer.predict_many(sources))
-    assert [source is given for (source, _), given in zip(outcomes, sources, strict=True)] == [True] * 4
-    assert [type(outcome) for _, outcome in outcomes] == [list, InputError, InputError, list]
+    readings = list(recognizer.stream([PICTURE, tmp_path / "bad.jpg", tmp_path / "missing.jpg", PICTURE]))
+    assert [reading.number for reading in readings] == [0, 1, 2, 3]
+    assert [len(reading.predictions) for reading in readings] == [2, 0, 0, 2]
+    assert [type(reading.error) for reading in readings] == [type(None), InputError, InputError, type(None)]
+
+
+def test_several_give_a_list_each_in_batches_as_alone(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE[::-1]).save(path)
+    alone = [recognizer.predict(each) for each in (PICTURE, path, PICTURE)]
+    for together in (recognizer.predict([PICTURE, path, PICTURE]), recognizer.predict(iter([PICTURE, path, PICTURE]))):
+        lists = list(together)
+        assert [len(each) for each in lists] == [2, 2, 2]
+        for ours, single in zip(lists, alone, strict=True):
+            np.testing.assert_allclose([p.probs for p in ours], [p.probs for p in single], atol=1e-5)
+    assert [len(each) for each in recognizer.predict([path, path])] == [2, 2]
 
 
 def test_many_reads_only_what_is_asked_for(recognizer: Recognizer) -> None:
@@ -101,7 +114,23 @@ def test_many_reads_only_what_is_asked_for(recognizer: Recognizer) -> None:
         while True:
             yield PICTURE
 
-    assert len(next(recognizer.predict_many(endless()))[1]) == 2
+    assert len(next(recognizer.predict(endless()))) == 2
+
+
+def test_bgr_only_when_said(recognizer: Recognizer) -> None:
+    rgb = recognizer.predict(PICTURE)
+    bgr = recognizer.predict(np.ascontiguousarray(PICTURE[..., ::-1]), bgr=True)
+    np.testing.assert_array_equal([p.probs for p in rgb], [p.probs for p in bgr])
+    wrong = recognizer.predict(np.ascontiguousarray(PICTURE[..., ::-1]))
+    assert not np.array_equal([p.probs for p in rgb], [p.probs for p in wrong])
+
+
+def test_unsure_is_a_confidence_below_what_is_asked(tiny_onnx: Path) -> None:
+    confidence = Recognizer(tiny_onnx, detector=None).predict(PICTURE)[0].confidence
+    for below, unsure in ((confidence - 0.01, False), (confidence + 0.01, True)):
+        recognizer = Recognizer(tiny_onnx, detector=None, unsure_below=below)
+        assert recognizer.predict(PICTURE)[0].unsure is unsure
+        assert recognizer.predict_faces([PICTURE])[0].unsure is unsure
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "empty", "folder", "missing"])

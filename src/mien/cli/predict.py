@@ -1,142 +1,201 @@
-"""`mien predict`: pictures in, expressions out."""
+"""`mien predict`: pictures and videos in; tables, pictures and videos out."""
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.errors import MienError
+from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
+    from collections.abc import Iterator, Sequence
 
-    from mien.structures import Prediction
+    from mien.cli.show import Printer
+    from mien.runtime.outputs import Outputs
+    from mien.runtime.predictor import Recognizer
+    from mien.runtime.sources import Source
+    from mien.runtime.stream import VideoOptions
 
-BAR = 20
-"""Cells of a full bar."""
-
-SHOWN = 0.01
-"""Least probability that gets a bar in the terminal; tables and files hold them all."""
+OUT, DRAWN, LOOK, FACES, VIDEO = "Results", "Drawings", "Terminal", "Faces", "Videos"
+"""Panels of the help."""
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Pictures to read.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a CSV table.")] = None,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Pictures, videos, folders, globs, URLs, camera:0, - for standard input, @FILE for a list of them.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write a table: .csv, .parquet or .jsonl.", rich_help_panel=OUT),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted --out: read only what it lacks.", rich_help_panel=OUT)
+    ] = False,
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what each person showed in each video: .json or .csv.", rich_help_panel=OUT),
+    ] = None,
     annotate: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write the annotated picture; for several pictures, a folder of them."),
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Write the picture or video with boxes, labels and bars; for several sources, a folder.",
+            rich_help_panel=DRAWN,
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
-    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
-    no_detect: Annotated[bool, typer.Option("--no-detect", help="Each picture is one ready face crop.")] = False,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Draw a video's expressions over time: .png or .svg; for several videos, a folder.",
+            rich_help_panel=DRAWN,
+        ),
+    ] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print one JSON object a face instead of tables.", rich_help_panel=LOOK)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOOK)] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.", rich_help_panel=FACES)
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.", rich_help_panel=FACES)
+    ] = "mtcnn",
+    no_detect: Annotated[
+        bool, typer.Option("--no-detect", help="Each picture or frame is one ready face crop.", rich_help_panel=FACES)
+    ] = False,
+    min_face: Annotated[
+        float | None,
+        typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.", rich_help_panel=FACES),
+    ] = None,
+    max_faces: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Keep the largest N faces of a picture; 1 keeps the largest.", rich_help_panel=FACES),
+    ] = None,
+    unsure_below: Annotated[
+        float, typer.Option(metavar="P", help="Confidence below which a row is marked unsure.", rich_help_panel=FACES)
+    ] = 0.5,
+    fps: Annotated[
+        float | None, typer.Option(metavar="N", help="Frames looked at in a second; default all.", rich_help_panel=VIDEO)
+    ] = None,
+    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to begin.", rich_help_panel=VIDEO)] = None,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to end.", rich_help_panel=VIDEO)] = None,
+    detect_every: Annotated[
+        int,
+        typer.Option(metavar="N", help="Look for faces in every Nth frame, follow them between.", rich_help_panel=VIDEO),
+    ] = 5,
+    smooth: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.", rich_help_panel=VIDEO),
+    ] = "exponential",
+    smooth_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Length of that filter.", rich_help_panel=VIDEO)
+    ] = 0.3,
 ) -> None:
-    """Name the expression of every face in pictures; the largest face comes first."""
+    """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
+    from mien.cli.show import Printer
+    from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.table import to_json, write_csv
+    from mien.runtime.sources import expand
+    from mien.runtime.stream import VideoOptions
 
-    recognizer = Recognizer(model, detector=None if no_detect else "mtcnn", min_face=min_face)
-    several = len(paths) > 1
-    drawings = _Drawings(annotate, several) if annotate else None
-    found: list[Prediction] = []
-    failed = 0
-    for path, outcome in zip(paths, (result for _, result in recognizer.predict_many(paths)), strict=True):
-        if isinstance(outcome, MienError):
-            if not several:
-                raise outcome
-            failed += 1
-            typer.echo(f"error: {outcome}", err=True)
-            continue
-        found += outcome
-        if drawings:
-            drawings.write(path, outcome)
-        if not as_json:
-            _show(path, outcome)
-    if csv:
-        write_csv(csv, found, recognizer.classes)
-    if as_json:
-        typer.echo(to_json(found))
-    if failed:
-        typer.echo(f"{failed} of {len(paths)} pictures could not be read", err=True)
-        raise typer.Exit(3)
+    if resume and out is None:
+        raise InputError("--resume goes on with a table; name it with --out")
+    if quiet and jsonl:
+        raise InputError("--quiet prints nothing and --jsonl prints rows; choose one")
+    video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
+    faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces}
+    recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
+    about = {**_settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
+    sources = list(expand(paths))
+    targets = Targets(out, summary, annotate, timeline)
+    outputs = Outputs(targets, recognizer.classes, about, sources, resume=resume)
+    printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
+    _run(recognizer, video, sources, outputs, printer)
 
 
-class _Drawings:
-    """Where annotated pictures go: one file, or a folder with one JPEG a picture."""
+def _settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
+    """Return what a table's rows hang on, beside the sources."""
+    import mien
 
-    def __init__(self, target: Path, several: bool) -> None:
-        self.target, self.several = target, several
-        self.names: set[str] = set()
-
-    def write(self, source: Path, predictions: list[Prediction]) -> None:
-        """Draw the predictions of a picture and write it."""
-        from mien.image import read_image
-        from mien.runtime.annotate import annotate, write_picture
-
-        target = self.target / self._name(source.stem) if self.several else self.target
-        write_picture(target, annotate(read_image(source), predictions))
-
-    def _name(self, stem: str) -> str:
-        name, number = f"{stem}.jpg", 1
-        while name in self.names:  # two folders may hold pictures of one name
-            number += 1
-            name = f"{stem}-{number}.jpg"
-        self.names.add(name)
-        return name
+    info = recognizer.backend.info
+    model = {"mien": mien.__version__, "model": info.arch, "model_commit": info.commit, "model_data": info.data_fingerprint}
+    options = {key: str(value) for key, value in asdict(video).items()}
+    return {key: str(value) for key, value in model.items()} | options | {"unsure_below": str(recognizer.unsure_below)}
 
 
-def _show(path: Path, predictions: list[Prediction]) -> None:
-    from rich.console import Console
-    from rich.text import Text
+def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], outputs: Outputs, printer: Printer) -> None:
+    """Read the sources into the outputs, and say what came of it."""
+    from mien.cli.progress import ReadingBar
 
-    console = Console(highlight=False)
-    full, least = ("#", "") if console.options.ascii_only else ("█", "▏")
-    console.print(Text(f"{path}: {_count(len(predictions))}", "bold"), soft_wrap=True)
-    if predictions:
-        console.print(_table(predictions, full, least))
-
-
-def _count(faces: int) -> str:
-    return f"{faces} face{'' if faces == 1 else 's'}" if faces else "no face found"
-
-
-def _table(predictions: list[Prediction], full: str, least: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.ROUNDED, show_lines=len(predictions) > 1)
-    table.add_column("Face", justify="right")
-    table.add_column("Box, px")
-    table.add_column("Expression")
-    table.add_column("Probabilities", no_wrap=True)
-    for number, prediction in enumerate(predictions, 1):
-        label = f"{prediction.label} {prediction.confidence:.0%}"
-        table.add_row(str(number), _where(prediction), label, _bars(prediction, full, least))
-    return table
+    wanted = [source for source in sources if not outputs.done(source.name)]
+    if len(wanted) < len(sources):
+        printer.line(f"{len(sources) - len(wanted):,} of {len(sources):,} sources were read before")
+    try:
+        with _stopping(), outputs, ReadingBar(len(wanted), shown=printer.talks) as bar:
+            live = any(source.kind == "live" for source in wanted)
+            for reading in recognizer.stream(wanted, video, live=live, on_video=partial(bar.video, video)):
+                outputs.add(reading)
+                printer.reading(reading)
+                bar.step(reading)
+    except KeyboardInterrupt:
+        _say_written(outputs, printer)
+        typer.echo("stopped; the files hold what was done" + _how_to_go_on(outputs), err=True)
+        raise typer.Exit(130) from None
+    _say_written(outputs, printer)
+    _say_failed(outputs, len(sources))
 
 
-def _where(prediction: Prediction) -> str:
-    if prediction.face is None:
-        return "whole picture"
-    left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
-    return f"{right - left} x {bottom - top}\nat {left}, {top}"
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Take a request to end, such as `kill`, like Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _bars(prediction: Prediction, full: str, least: str) -> Text:
-    """Return a line a class, most probable first; `full` is a filled cell, `least` stands for less than half of one."""
-    from rich.text import Text
+def _say_written(outputs: Outputs, printer: Printer) -> None:
+    from mien.runtime.summary import summary_table
 
-    from mien.runtime.annotate import COLOURS, OTHER
+    if outputs.summary.to_dict()["videos"]:
+        printer.line(summary_table(outputs.summary))
+    for path in outputs.written:
+        printer.line(f"wrote {path}")
 
-    ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)
-    width = max(len(name) for name in prediction.classes)
-    lines = []
-    for prob, name in ranked:
-        if prob >= SHOWN:
-            red, green, blue = COLOURS.get(name, OTHER)
-            bar = (full * round(prob * BAR) or least).ljust(BAR)
-            lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
-    return Text("\n").join(lines)
+
+def _how_to_go_on(outputs: Outputs) -> str:
+    return "; go on with the same command and --resume" if outputs.resumable else ""
+
+
+def _say_failed(outputs: Outputs, total: int) -> None:
+    """Report what could not be read, and end with the status that says so."""
+    if not outputs.failures:
+        return
+    first = outputs.failures[0][1]
+    if total == 1 and (not outputs.read or isinstance(first, OutputError)):
+        raise first
+    for _, error in outputs.failures:
+        typer.echo(f"error: {error}", err=True)
+    typer.echo(f"{len(outputs.failures):,} of {total:,} could not be read whole{_how_to_go_on(outputs)}", err=True)
+    raise typer.Exit(3)

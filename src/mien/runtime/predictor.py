@@ -1,19 +1,19 @@
-"""`Recognizer`: pictures in, expressions out. One object serves the notebook, the command line, the server, the batch job."""
+"""`Recognizer`: pictures and videos in, expressions out. One object serves the notebook, the command line and the server."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
-from mien.errors import InputError, MienError
+from mien.errors import InputError
 from mien.faces import create_detector
 from mien.faces.crop import crop_face
-from mien.image import read_image
 from mien.preprocess import preprocess
 from mien.runtime.backend import Backend
 from mien.runtime.onnx_backend import OnnxBackend
@@ -22,6 +22,9 @@ from mien.structures import Face, Prediction
 if TYPE_CHECKING:
     from mien.faces import Detector
     from mien.image import ImageSource
+    from mien.runtime.stream import VideoOptions
+    from mien.runtime.video import VideoReader
+    from mien.structures import Reading
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,13 +38,14 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Recognizer:
-    """Finds faces in pictures and names their expressions.
+    """Finds faces in pictures and videos and names their expressions.
 
     Args:
         model: A bundled model's name, the path of an `.onnx` file, or a loaded backend; None takes the default model.
         detector: A detector's name or a loaded one; None takes every picture for one ready face crop.
         min_face: Shorter side of the smallest face looked for, px; None leaves it to the detector. Only with a name.
         max_faces: Keep at most this many faces of a picture, the largest; None keeps all.
+        unsure_below: Confidence below which a prediction is marked `unsure`.
         threads: Threads of one network's run, the detector's too; None takes every core this process may use.
         batch_size: Faces run through the network at once.
 
@@ -61,14 +65,19 @@ class Recognizer:
         detector: str | Detector | None = "mtcnn",
         min_face: float | None = None,
         max_faces: int | None = None,
+        unsure_below: float = 0.5,
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
-        if batch_size < 1 or (max_faces is not None and max_faces < 1):
-            raise InputError(f"batch_size and max_faces must be at least 1, got {batch_size} and {max_faces}")
+        if batch_size < 1 or (max_faces is not None and max_faces < 1) or not 0 <= unsure_below <= 1:
+            raise InputError(
+                "batch_size and max_faces must be at least 1 and unsure_below from 0 to 1, "
+                f"got {batch_size}, {max_faces} and {unsure_below}"
+            )
         self.backend = _load_backend(model, threads)
         self.detector = _load_detector(detector, min_face=min_face, threads=threads) if isinstance(detector, str) else detector
         self.max_faces = max_faces
+        self.unsure_below = unsure_below
         self.batch_size = batch_size
 
     @property
@@ -76,37 +85,67 @@ class Recognizer:
         """The model's classes, by index."""
         return self.backend.info.classes
 
-    def predict(self, source: ImageSource) -> list[Prediction]:
-        """Return the expression of every face in one picture, the largest face first; none found is an empty list.
+    @overload
+    def predict(self, source: ImageSource, video: VideoOptions | None = None, *, bgr: bool = False) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, source: Iterable[ImageSource], video: VideoOptions | None = None, *, bgr: bool = False
+    ) -> Iterator[list[Prediction]]: ...
+
+    def predict(self, source: Any, video: VideoOptions | None = None, *, bgr: bool = False) -> Any:
+        """Return the expression of every face in one source, or yield such a list for each of several.
+
+        Within a picture or frame the largest face comes first; where none is found, the list is empty. A video's list holds
+        all its frames, a folder's all its files; for long ones see `stream`.
 
         Args:
-            source: A path, the bytes of a file, a PIL image or an array, RGB uint8 (H, W, 3).
+            source: A picture (path, the bytes of a file, PIL image or array, RGB uint8 (H, W, 3)), a video's path or URL, a
+                folder or glob; or a list or an iterator of them, read as the results are asked for, which
+                gives a list for each picture and video.
+            video: How videos are read; None takes `VideoOptions()`.
+            bgr: Arrays are BGR, as OpenCV gives them.
 
         Raises:
-            InputError: The picture cannot be read.
+            InputError: A source cannot be read.
         """
-        image = read_image(source)
-        if self.detector is None:
-            faces: Sequence[Face | None] = [None]
-            crops = [image]
-        else:
-            spec = self.backend.info.preprocess
-            faces = self.find_faces(image)
-            crops = [crop_face(image, face, spec.crop_scale, spec.crop_shift) for face in faces]
-        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-        probs = self.probabilities(crops)
-        return [Prediction(self.classes, p, face, name) for p, face in zip(probs, faces, strict=True)]
+        if isinstance(source, Iterable) and not isinstance(
+            source, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)
+        ):
+            return self._predict_each(source, video, bgr)
+        return [prediction for reading in self.stream([source], video, bgr=bgr) for prediction in _read(reading)]
 
-    def predict_many(self, sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, list[Prediction] | MienError]]:
-        """Yield each picture with its predictions, or with the error that says why it has none.
+    def _predict_each(
+        self, sources: Iterable[ImageSource], video: VideoOptions | None, bgr: bool
+    ) -> Iterator[list[Prediction]]:
+        for _, readings in groupby(self.stream(sources, video, bgr=bgr), key=lambda reading: reading.number):
+            yield [prediction for reading in readings for prediction in _read(reading)]
 
-        Pictures are read one at a time, as they are asked for, so their number has no bound; a bad one stops nothing.
+    def stream(
+        self,
+        sources: Iterable[ImageSource],
+        video: VideoOptions | None = None,
+        *,
+        bgr: bool = False,
+        live: bool = False,
+        on_video: Callable[[VideoReader], None] | None = None,
+    ) -> Iterator[Reading]:
+        """Yield what is read in each picture and each frame, in order, as it is read: any number, any length.
+
+        A source that cannot be read yields a reading with its error, after what could be read of it, and stops nothing.
+
+        Args:
+            sources: Paths, folders, globs, URLs, `camera:0`, `-` for standard input, bytes, PIL images, arrays; see
+                `mien.runtime.sources.expand`.
+            video: How videos are read; None takes `VideoOptions()`.
+            bgr: Arrays are BGR, as OpenCV gives them.
+            live: Give each frame's reading at once, as a camera needs it, instead of a batch's together.
+            on_video: Called with each video when it was opened: its size, rate and duration.
         """
-        for source in sources:
-            try:
-                yield source, self.predict(source)
-            except MienError as error:
-                yield source, error
+        from mien.runtime.sources import expand
+        from mien.runtime.stream import VideoOptions, read
+
+        return read(self, expand(_rgb(sources) if bgr else sources, repeats=True), video or VideoOptions(), live, on_video)
 
     def predict_faces(self, crops: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return the expression of each ready face crop, in their order.
@@ -117,18 +156,41 @@ class Recognizer:
         Raises:
             InputError: A crop is of another type or shape.
         """
-        return [Prediction(self.classes, p) for p in self.probabilities(crops)]
+        return [Prediction(self.classes, p, unsure=self.is_unsure(p)) for p in self.probabilities(crops)]
+
+    def is_unsure(self, probs: NDArray[np.float32]) -> bool:
+        """Return whether the greatest of the probabilities (K,) is below `unsure_below`."""
+        return float(probs.max()) < self.unsure_below
 
     def find_faces(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of a picture, RGB uint8 (H, W, 3), the largest first, at most `max_faces`."""
         faces = [] if self.detector is None else self.detector.detect(image)
-        return sorted(faces, key=_area, reverse=True)[: self.max_faces]
+        return sorted(faces, key=lambda face: face.area, reverse=True)[: self.max_faces]
+
+    def crops(self, image: NDArray[np.uint8], faces: Sequence[Face | None]) -> list[NDArray[np.uint8]]:
+        """Return what the network sees of each face of a picture; None takes the whole picture."""
+        spec = self.backend.info.preprocess
+        return [image if face is None else crop_face(image, face, spec.crop_scale, spec.crop_shift) for face in faces]
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, float32 (N, K)."""
         spec, size = self.backend.info.preprocess, self.batch_size
         batches = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
         return softmax(np.concatenate(batches)) if batches else np.empty((0, len(self.classes)), np.float32)
+
+
+def _read(reading: Reading) -> tuple[Prediction, ...]:
+    """Return the predictions of a reading, or raise its error."""
+    if reading.error is not None:
+        raise reading.error
+    return reading.predictions
+
+
+def _rgb(sources: Iterable[Any]) -> Iterator[Any]:
+    """Yield sources with the channels of arrays the other way round."""
+    for source in sources:
+        is_colour = isinstance(source, np.ndarray) and source.ndim == 3
+        yield source[..., ::-1] if is_colour else source
 
 
 def _load_backend(model: str | os.PathLike[str] | Backend | None, threads: int | None) -> Backend:
@@ -141,8 +203,3 @@ def _load_backend(model: str | os.PathLike[str] | Backend | None, threads: int |
 
 def _load_detector(name: str, **arguments: float | None) -> Detector:
     return create_detector(name, **{key: value for key, value in arguments.items() if value is not None})
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = face.box_xyxy
-    return float((right - left) * (bottom - top))

@@ -1,0 +1,117 @@
+"""What `mien predict` prints: tables for a few pictures, a line for each of many, JSON lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from mien.structures import Prediction, Reading
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+BAR = 20
+"""Cells of a full bar."""
+
+SHOWN = 0.01
+"""Least probability that gets a bar in the terminal; tables and files hold them all."""
+
+FEW = 10
+"""Sources up to which each picture gets a table; beyond, a line."""
+
+
+class Printer:
+    """Prints readings on stdout as they come.
+
+    Args:
+        sources: Number of sources.
+        quiet: Print nothing.
+        jsonl: Print the table's rows as JSON, one a line, and nothing else.
+    """
+
+    def __init__(self, sources: int, *, quiet: bool, jsonl: bool) -> None:
+        from rich.console import Console
+
+        self.few, self.quiet, self.jsonl = sources <= FEW, quiet, jsonl
+        self.console = Console(highlight=False)
+
+    @property
+    def talks(self) -> bool:
+        """Whether it prints for people."""
+        return not (self.quiet or self.jsonl)
+
+    def reading(self, reading: Reading) -> None:
+        """Print a picture's faces; a frame's only as JSON."""
+        if self.jsonl:
+            from mien.runtime.table import json_line, rows
+
+            for row in rows(reading.predictions):
+                typer.echo(json_line(row))
+        elif self.talks and reading.frame is not None and reading.frame.index is None:
+            show = _show_table if self.few else _show_line
+            show(self.console, reading.source, reading.predictions)
+
+    def line(self, text: object) -> None:
+        """Print something more for people: a text or anything Rich knows."""
+        if self.talks:
+            self.console.print(text, soft_wrap=isinstance(text, str))
+
+
+def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
+    faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in predictions)
+    console.print(f"{source}: {faces or _count(0)}", soft_wrap=True, markup=False)
+
+
+def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
+    from rich.text import Text
+
+    full, least = ("#", "") if console.options.ascii_only else ("█", "▏")
+    console.print(Text(f"{source}: {_count(len(predictions))}", "bold"), soft_wrap=True)
+    if predictions:
+        console.print(_table(predictions, full, least))
+
+
+def _count(faces: int) -> str:
+    return f"{faces} face{'' if faces == 1 else 's'}" if faces else "no face found"
+
+
+def _table(predictions: tuple[Prediction, ...], full: str, least: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED, show_lines=len(predictions) > 1)
+    table.add_column("Face", justify="right")
+    table.add_column("Box, px")
+    table.add_column("Expression")
+    table.add_column("Probabilities", no_wrap=True)
+    for number, prediction in enumerate(predictions, 1):
+        label = f"{prediction.label} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
+        table.add_row(str(number), _where(prediction), label, _bars(prediction, full, least))
+    return table
+
+
+def _where(prediction: Prediction) -> str:
+    if prediction.face is None:
+        return "whole picture"
+    left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
+    return f"{right - left} x {bottom - top}\nat {left}, {top}"
+
+
+def _bars(prediction: Prediction, full: str, least: str) -> Text:
+    """Return a line a class, most probable first; `full` is a filled cell, `least` stands for less than half of one."""
+    from rich.text import Text
+
+    from mien.runtime.annotate import COLOURS, OTHER
+
+    ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)
+    width = max(len(name) for name in prediction.classes)
+    lines = []
+    for prob, name in ranked:
+        if prob >= SHOWN:
+            red, green, blue = COLOURS.get(name, OTHER)
+            bar = (full * round(prob * BAR) or least).ljust(BAR)
+            lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
+    return Text("\n").join(lines)
