@@ -5,7 +5,8 @@ Importing this package loads no detector; `create_detector` does.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,15 @@ class Detector(Protocol):
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of an RGB picture, uint8 (H, W, 3), the most certain first; none is an empty list."""
+        ...
+
+
+@runtime_checkable
+class Follower(Detector, Protocol):
+    """A detector that can also follow faces from one frame of a video to the next, in a fraction of the time."""
+
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face | None]:
+        """Return each face of the frame before as it stands in this one, RGB uint8 (H, W, 3); None where it is lost."""
         ...
 
 
