@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import LabelError, OutputError
+from mien.runtime.columns import Row
 from mien.runtime.journal import Journal, journal_path
-from mien.runtime.table import FORMATS, Row, row
+from mien.runtime.table import FORMATS, row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad")

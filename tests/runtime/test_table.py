@@ -16,20 +16,9 @@ from hypothesis import strategies as st
 
 from mien.errors import LabelError, MissingExtraError, OutputError
 from mien.runtime import table
-from mien.runtime.table import (
-    FORMATS,
-    SCHEMA,
-    Row,
-    check_table,
-    columns,
-    csv_text,
-    json_line,
-    readable,
-    row,
-    rows,
-    to_dataframe,
-    write_table,
-)
+from mien.runtime.cells import csv_text, readable
+from mien.runtime.columns import SCHEMA, Row, columns
+from mien.runtime.table import FORMATS, check_table, json_line, row, rows, to_dataframe, write_table
 from mien.structures import Face, Prediction
 
 ROOT = Path(__file__).parents[2]

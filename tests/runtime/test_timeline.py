@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import InputError, MissingExtraError, OutputError
-from mien.runtime import timeline
+from mien.runtime import lanes, timeline
 from mien.runtime.annotate import COLOURS
 from mien.runtime.table import row
 from mien.runtime.timeline import Timeline, check_timeline, draw_timeline
@@ -112,8 +112,8 @@ def test_a_person_out_of_sight_leaves_a_gap() -> None:
     strip = gathered._strips(8)[1]
     np.testing.assert_allclose(strip.starts, [0, 0.5, 1, 5, 5.5])
     np.testing.assert_allclose(strip.ends, [0.5, 1, 1.5, 5.5, 6])
-    assert timeline._runs(strip) == {(0, False): [(0, 1.5), (5, 1)]}
-    edges, probs = timeline._outlined(strip)
+    assert lanes._runs(strip) == {(0, False): [(0, 1.5), (5, 1)]}
+    edges, probs = lanes._outlined(strip)
     assert edges.tolist() == [0, 0.5, 1, 1.5, 1.5, 5, 5.5, 6, 6]
     assert np.isnan(probs).all(axis=1).tolist() == [False] * 4 + [True] + [False] * 3 + [True]
 
@@ -124,7 +124,7 @@ def test_doubt_is_shown_and_explained(tmp_path: Path) -> None:
     assert any("half as high where unsure" in word for word in words(tmp_path / "t.svg"))
     gathered = Timeline(CLASSES)
     gathered.extend(faces)
-    assert timeline._runs(gathered._strips(8)[1]) == {(0, False): [(0, 5)], (0, True): [(5, 5)]}
+    assert lanes._runs(gathered._strips(8)[1]) == {(0, False): [(0, 5)], (0, True): [(5, 5)]}
 
 
 def test_many_people_become_those_seen_longest(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_unknown_classes_differ_in_colour(tmp_path: Path) -> None:
     probs = [0.4, 0.3, 0.2, 0.1]
     draw_timeline(tmp_path / "t.svg", [Prediction(classes, probs, None, "a.mp4", 0, 0.0, 1)], classes)
     assert set(classes) <= set(words(tmp_path / "t.svg"))
-    assert len(set(timeline._palette(classes))) == 4
+    assert len(set(lanes.palette(classes))) == 4
 
 
 def test_what_cannot_be_drawn_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

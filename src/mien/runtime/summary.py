@@ -10,17 +10,16 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mien.atomic import atomic_path
 from mien.errors import OutputError
-from mien.runtime.table import Row, UnixLines, columns, csv_text, readable, row
+from mien.runtime.cells import UnixLines, clock, csv_text, readable
+from mien.runtime.columns import Row, columns
+from mien.runtime.table import row
+from mien.runtime.tally import PersonTally, Tally, VideoTally
 from mien.structures import Prediction
 
 if TYPE_CHECKING:
@@ -36,120 +35,6 @@ SHOWN = 8
 """People of a video that the terminal shows."""
 
 
-class Stretch(NamedTuple):
-    """An expression that held without a break, seconds."""
-
-    start: float
-    length: float
-
-
-class _Tally:
-    """Sums over faces: of one person, of all of a video, or of pictures."""
-
-    def __init__(self, classes: int) -> None:
-        self.faces = self.unsure = 0
-        self.probs: NDArray[np.float64] = np.zeros(classes)
-        self.counts = [0] * classes
-        self.held = [0.0] * classes
-        self.start: float | None = None
-        self.end: float | None = None
-
-    def see(self, label: int, probs: Sequence[float], unsure: bool, time: float | None) -> None:
-        self.faces += 1
-        self.unsure += unsure
-        self.probs += probs
-        self.counts[label] += 1
-        if time is not None:
-            self.start = time if self.start is None else min(self.start, time)
-            self.end = time if self.end is None else max(self.end, time)
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return faces, seconds, shares and means; shares go by time, or by faces where no time was counted."""
-        seconds = sum(self.held)
-        weights = [held / seconds for held in self.held] if seconds > 0 else [count / self.faces for count in self.counts]
-        return {
-            "start": self.start,
-            "end": self.end,
-            "seconds": round(seconds, 6),
-            "faces": self.faces,
-            "unsure": round(self.unsure / self.faces, 6),
-            "share_of": "time" if seconds > 0 else "faces",
-            "share": _by_class(classes, weights),
-            "mean": _by_class(classes, self.probs / self.faces),
-        }
-
-
-class _Person(_Tally):
-    """Sums over the samples of one person, in the order of time."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes)
-        self.changes: Counter[tuple[int, int]] = Counter()
-        self.longest: list[Stretch | None] = [None] * classes
-        self._last: tuple[float, int] | None = None
-        self._run = Stretch(0.0, 0.0)
-
-    def move(self, time: float, label: int, max_gap: float) -> None:
-        """Take the next sample's time and expression."""
-        before = None
-        if self._last is not None and 0 <= time - self._last[0] <= max_gap:
-            step, before = time - self._last[0], self._last[1]
-            self.held[before] += step
-            self._extend(before, Stretch(self._run.start, self._run.length + step))
-        if before != label:
-            if before is not None:
-                self.changes[before, label] += 1
-            self._extend(label, Stretch(time, 0.0))
-        self._last = (time, label)
-
-    def _extend(self, label: int, run: Stretch) -> None:
-        self._run = run
-        longest = self.longest[label]
-        if longest is None or run.length > longest.length:
-            self.longest[label] = run
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return what the tally has, and what only one person has."""
-        stretches = zip(classes, self.longest, strict=True)
-        changes: dict[str, dict[str, int]] = {}
-        for (before, after), times in sorted(self.changes.items()):
-            changes.setdefault(classes[before], {})[classes[after]] = times
-        return {
-            **super().to_dict(classes),
-            "longest": {
-                name: run and {"start": round(run.start, 6), "length": round(run.length, 6)} for name, run in stretches
-            },
-            "changes": sum(self.changes.values()),
-            "transitions": changes,
-        }
-
-
-class _Video(_Tally):
-    """Sums over a video, and over each person in it; person None holds the faces that were not followed."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes)
-        self.people: dict[int | None, _Person] = {}
-        self.frames = 0
-        self._frame: tuple[int | None, float | None] | None = None
-
-    def take(self, entry: Row, label: int, probs: Sequence[float], max_gap: float) -> None:
-        track, time = entry["track"], entry["time"]
-        person = self.people.setdefault(track, _Person(len(probs)))
-        for tally in (self, person):
-            tally.see(label, probs, entry["unsure"], time)
-        if track is not None and time is not None:
-            person.move(time, label, max_gap)
-        if (entry["frame"], time) != self._frame:
-            self._frame = (entry["frame"], time)
-            self.frames += 1
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return what the tally has, over all people."""
-        self.held = [sum(held) for held in zip(*(person.held for person in self.people.values()), strict=True)]
-        return super().to_dict(classes)
-
-
 class Summary:
     """Adds up predictions, or the rows of a table, as they come.
 
@@ -163,8 +48,8 @@ class Summary:
         self.classes, self.max_gap = tuple(classes), max_gap
         self._names = columns(classes)[-len(self.classes) :]
         self._index = {name: i for i, name in enumerate(self.classes)}
-        self._videos: dict[str | None, _Video] = {}
-        self._pictures = _Tally(len(self.classes))
+        self._videos: dict[str | None, VideoTally] = {}
+        self._pictures = Tally(len(self.classes))
         self._picture_count = 0
         self._picture: object = self  # no source is this
 
@@ -179,7 +64,7 @@ class Summary:
             return
         video = self._videos.get(entry["source"])
         if video is None:
-            video = self._videos[entry["source"]] = _Video(len(self.classes))
+            video = self._videos[entry["source"]] = VideoTally(len(self.classes))
         video.take(entry, label, probs, self.max_gap)
 
     def extend(self, items: Iterable[Prediction | Row]) -> None:
@@ -196,20 +81,16 @@ class Summary:
             pictures = {"pictures": self._picture_count, **{key: found[key] for key in ("faces", "unsure", "share", "mean")}}
         return {"classes": list(self.classes), "max_gap": self.max_gap, "videos": videos, "pictures": pictures}
 
-    def _video(self, source: str | None, video: _Video) -> dict[str, Any]:
+    def _video(self, source: str | None, video: VideoTally) -> dict[str, Any]:
         people = [{"track": track, **person.to_dict(self.classes)} for track, person in _sorted(video.people)]
         followed = sum(track is not None for track in video.people)
         total = {"source": readable(source), "frames": video.frames, "people": followed, **video.to_dict(self.classes)}
         return {**total, "by_person": people}
 
 
-def _sorted(people: dict[int | None, _Person]) -> list[tuple[int | None, _Person]]:
+def _sorted(people: dict[int | None, PersonTally]) -> list[tuple[int | None, PersonTally]]:
     """Return people by their number, those not followed last."""
     return sorted(people.items(), key=lambda item: (item[0] is None, item[0] or 0))
-
-
-def _by_class(classes: Sequence[str], values: Iterable[float]) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(classes, values, strict=True)}
 
 
 def write_summary(path: str | os.PathLike[str], summary: Summary) -> None:
@@ -294,14 +175,3 @@ def _cells(source: str | None, person: dict[str, Any]) -> list[Any]:
         Text(f"{name} {length:.1f} s at {clock(start)}" if runs else ""),
         str(person["changes"]),
     ]
-
-
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, with hours where there are any.
-
-    >>> clock(75), clock(3_725)
-    ('1:15', '1:02:05')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

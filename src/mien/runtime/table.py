@@ -10,61 +10,17 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any
 
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.errors import LabelError, OutputError, require
+from mien.errors import OutputError, require
+from mien.runtime.cells import UnixLines, csv_text, readable
+from mien.runtime.columns import NAMES, SCHEMA, Row, class_column, column_names, columns
 from mien.structures import Face, Prediction
-
-Row = dict[str, Any]
-"""A row by column name, in the order of `columns`: str, int, float, bool or None, nothing else."""
-
-
-class Column(NamedTuple):
-    """What a column holds."""
-
-    name: str
-    kind: Literal["text", "integer", "number", "boolean"]
-    unit: str
-    meaning: str
-
-
-_PLACES = {
-    "left_eye": "the eye on the left of the image (the person's right)",
-    "right_eye": "the eye on the right of the image",
-    "nose": "the tip of the nose",
-    "left_mouth": "the corner of the mouth on the left of the image",
-    "right_mouth": "the corner of the mouth on the right of the image",
-}
-
-SCHEMA = (
-    Column("source", "text", "", "the file or name as it was given; empty if the picture came from memory"),
-    Column("frame", "integer", "", "number of the video's frame, from 0; empty for a picture"),
-    Column("time", "number", "s", "when the frame is shown, from the video's start; empty for a picture"),
-    Column("track", "integer", "", "number of the person followed through the video, from 1; empty for a picture"),
-    Column("face", "integer", "", "number of the face within its picture or frame, from 1"),
-    Column("left", "number", "px", "left edge of the face's box; empty for a ready crop"),
-    Column("top", "number", "px", "top edge"),
-    Column("right", "number", "px", "right edge"),
-    Column("bottom", "number", "px", "bottom edge"),
-    *(
-        Column(f"{place}_{axis}", "number", "px", f"{meaning}, {'from the left edge' if axis == 'x' else 'from the top edge'}")
-        for place, meaning in _PLACES.items()
-        for axis in "xy"
-    ),
-    Column("score", "number", "0 to 1", "how sure the detector is of the face; empty for a ready crop"),
-    Column("label", "text", "", "the most probable expression"),
-    Column("confidence", "number", "0 to 1", "probability of `label`"),
-    Column("unsure", "boolean", "", "whether `confidence` is below what was asked for"),
-)
-"""The first columns, always in this order; one column a class follows, by the model's output index."""
-
-_NAMES = tuple(column.name for column in SCHEMA)
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 """Endings a table may be written with."""
@@ -72,42 +28,11 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 _ARROW = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
 _PANDAS = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "bool"}
 
-_FORMULA = tuple("=+-@\t\r＝＋－＠")
-"""Signs that make a spreadsheet take a cell for a formula."""
-
 _CHUNK = 4_096
 """Rows turned into Arrow's arrays at once."""
 
 _ROW_GROUP = 16 * _CHUNK
 """Rows of a Parquet file's row group."""
-
-
-def class_column(name: str) -> Column:
-    """Return what the column of a class holds."""
-    return Column(name, "number", "0 to 1", f"probability of {name}")
-
-
-def columns(classes: Sequence[str]) -> list[str]:
-    """Return the names of the table's columns.
-
-    >>> columns(["happy", "sad"])[-4:]
-    ['confidence', 'unsure', 'happy', 'sad']
-
-    Raises:
-        LabelError: A class cannot name a column: it is there twice, has the name of another column, is empty or unprintable,
-            or begins like a spreadsheet's formula.
-    """
-    return list(_names(tuple(classes)))
-
-
-@lru_cache(maxsize=8)
-def _names(classes: tuple[str, ...]) -> tuple[str, ...]:
-    for name in classes:
-        if name in _NAMES or classes.count(name) > 1:
-            raise LabelError(f"class {name!r} has the name of another column of the table; rename it in the model")
-        if not name or not name.isprintable() or name.startswith(_FORMULA):
-            raise LabelError(f"class {name!r} cannot name a column of a table; rename it in the model")
-    return (*_NAMES, *classes)
 
 
 def row(prediction: Prediction, number: int = 1) -> Row:
@@ -122,7 +47,7 @@ def row(prediction: Prediction, number: int = 1) -> Row:
     p = prediction
     values = (p.source, p.frame, _rounded(p.time), p.track, number, *_places(p.face))
     probs = np.round(p.probs.astype(np.float64), 6).tolist()
-    return dict(zip(_names(p.classes), (*values, p.label, max(probs), p.unsure, *probs), strict=True))
+    return dict(zip(column_names(p.classes), (*values, p.label, max(probs), p.unsure, *probs), strict=True))
 
 
 def _places(face: Face | None) -> list[float | None]:
@@ -133,7 +58,7 @@ def _places(face: Face | None) -> list[float | None]:
     return [*_pixels(face.box_xyxy), *marks, _rounded(face.score)]
 
 
-def _pixels(values: np.ndarray) -> list[float | None]:
+def _pixels(values: np.ndarray) -> list[float]:
     return (np.round(values.astype(np.float64), 2) + 0.0).ravel().tolist()  # + 0.0, because -0.0 looks odd
 
 
@@ -191,7 +116,7 @@ def write_table(
         LabelError: A class cannot name a column.
     """
     check_table(path, classes)
-    names = _names(tuple(classes))
+    names = column_names(tuple(classes))
     count = 0
 
     def values() -> Iterator[list[Any]]:
@@ -217,7 +142,7 @@ def to_dataframe(items: Iterable[Prediction | Row], classes: Sequence[str] | Non
     """
     pandas = require("pandas", "tables")
     table = list(rows(items))
-    names = columns(classes) if classes is not None else list(table[0] if table else _NAMES)
+    names = columns(classes) if classes is not None else list(table[0] if table else NAMES)
     lines = [_values(entry, names) for entry in table]
     cells = zip(*lines, strict=True) if lines else ([] for _ in names)
     series = {}
@@ -233,35 +158,6 @@ def json_line(entry: Row) -> str:
     return json.dumps(plain, ensure_ascii=False, allow_nan=False)
 
 
-def readable(text: str | None) -> str | None:
-    r"""Return a text as valid Unicode: a byte of a file name that is no UTF-8 becomes `\x` and its two digits.
-
-    >>> readable("caf\udce9.jpg")
-    'caf\\xe9.jpg'
-    """
-    return None if text is None else _bytes(text).decode("utf-8", "backslashreplace")
-
-
-def _bytes(text: str) -> bytes:
-    """Return the bytes of a file name; surrogates that stand for no byte, which no file name has, are spelled out."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace")
-
-
-def csv_text(text: str) -> str:
-    """Return a source as it stands in CSV: one that a spreadsheet would take for a formula gets `./` before it.
-
-    A path names the same file with it. `-`, which stands for standard input, stays.
-
-    >>> csv_text("=1+1.jpg")
-    './=1+1.jpg'
-    """
-    guarded = f"./{text}" if text.startswith(_FORMULA) and text != "-" else text
-    return _bytes(guarded).decode("utf-8", "surrogateescape")
-
-
 def _values(entry: Row, names: Sequence[str]) -> list[Any]:
     """Return a row's values in the columns' order."""
     if len(entry) != len(names) or not all(name in entry for name in names):
@@ -275,7 +171,7 @@ def _plain(value: Any) -> Any:
 
 
 def _kinds(names: Sequence[str]) -> list[str]:
-    return [column.kind for column in SCHEMA] + ["number"] * (len(names) - len(SCHEMA))
+    return [*(column.kind for column in SCHEMA), *["number"] * (len(names) - len(SCHEMA))]
 
 
 def _ending(path: str | os.PathLike[str]) -> str:
@@ -294,17 +190,6 @@ def _write_csv(path: Path, lines: Lines, names: Sequence[str], about: dict[str, 
         writer = csv.writer(UnixLines(file))
         writer.writerow(names)
         writer.writerows([_csv_cell(value) for value in line] for line in lines)
-
-
-class UnixLines:
-    """A file whose lines end in a line feed alone; asked for that itself, `csv` leaves a carriage return in a name unquoted."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def write(self, line: str) -> int:
-        """Write one line of `csv`'s."""
-        return self.file.write(line[: -len("\r\n")] + "\n")
 
 
 def _csv_cell(value: Any) -> Any:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +16,11 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
 from mien.errors import InputError, OutputError, require
-from mien.runtime.annotate import COLOURS
-from mien.runtime.summary import MAX_GAP, clock
-from mien.runtime.table import Row, columns, readable, row
+from mien.runtime.cells import readable
+from mien.runtime.columns import Row, columns
+from mien.runtime.lanes import AREA, BAND, GAP, Strip, draw_lane, draw_legend, palette, plain_settings, set_times
+from mien.runtime.summary import MAX_GAP
+from mien.runtime.table import row
 from mien.structures import Prediction
 
 FORMATS = (".png", ".svg")
@@ -36,33 +35,11 @@ FIRST_BIN = 0.01
 PEOPLE = 8
 """Lanes of a picture, at most: the people seen longest."""
 
-GREYS = ("#969696", "#6e6e6e", "#464646")
-"""Colours of classes that have none in `COLOURS`."""
-
 WIDTH, DPI = 12.0, 150
 """Width of the picture, inches, and px an inch."""
 
 LANE, MARGINS = 0.85, 1.35
 """Height of a lane, and of all that is around the lanes, inches."""
-
-AREA, GAP, BAND = 0.58, 0.04, 0.2
-"""Heights of the areas, of the gap above them and of the band above that, as shares of a lane."""
-
-TICKS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-"""Steps between the marks of the time axis, seconds."""
-
-SCRIPTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-)
-"""Fonts for names in other scripts, where this machine has them."""
-
-_SETTINGS = threading.RLock()
 
 
 class _Cell(NamedTuple):
@@ -76,15 +53,6 @@ class _Cell(NamedTuple):
     def joined(self, other: _Cell) -> _Cell:
         start = min(self.start, other.start)
         return _Cell(start, self.frames + other.frames, self.unsure + other.unsure, self.probs + other.probs)
-
-
-class _Strip(NamedTuple):
-    """One person's cells, as drawn: step i lasts from `starts[i]` to `ends[i]`, seconds."""
-
-    starts: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    probs: NDArray[np.float64]
-    unsure: NDArray[np.bool_]
 
 
 class Timeline:
@@ -137,7 +105,7 @@ class Timeline:
             MissingExtraError: matplotlib is not installed.
         """
         ending = check_timeline(path)
-        with _plain_settings(), atomic_path(path) as beside:
+        with plain_settings(), atomic_path(path) as beside:
             figure = self._figure(people)
             metadata = {"Date": None, "Creator": None} if ending == ".svg" else {"Software": None}
             figure.savefig(beside, format=ending[1:], dpi=DPI, metadata=metadata)
@@ -161,13 +129,13 @@ class Timeline:
                 joined[place // 2] = joined[place // 2].joined(cell) if place // 2 in joined else cell
             self._lanes[track] = joined
 
-    def _strips(self, people: int) -> dict[int | None, _Strip]:
+    def _strips(self, people: int) -> dict[int | None, Strip]:
         """Return what to draw of the people seen longest, in the order of their numbers, those not followed last."""
         seen = {track: sum(cell.frames for cell in lane.values()) for track, lane in self._lanes.items()}
         chosen = sorted(seen, key=lambda track: -seen[track])[:people]
         return {track: self._strip(self._lanes[track]) for track in sorted(chosen, key=lambda t: (t is None, t or 0))}
 
-    def _strip(self, lane: dict[int, _Cell]) -> _Strip:
+    def _strip(self, lane: dict[int, _Cell]) -> Strip:
         cells = [cell for _, cell in sorted(lane.items())]
         starts = np.array([cell.start for cell in cells])
         frames = np.array([cell.frames for cell in cells])
@@ -178,7 +146,7 @@ class Timeline:
         ends = starts + np.maximum(steps, max(self._span() / 400, FIRST_BIN))  # a single frame must be seen
         ends[:-1] = np.minimum(ends[:-1], starts[1:])
         probs = np.array([cell.probs for cell in cells]) / frames[:, None]
-        return _Strip(starts, ends, probs, np.array([2 * cell.unsure > cell.frames for cell in cells]))
+        return Strip(starts, ends, probs, np.array([2 * cell.unsure > cell.frames for cell in cells]))
 
     def _span(self) -> float:
         """Return the seconds between the first face and the last."""
@@ -193,10 +161,10 @@ class Timeline:
         figure = Figure(figsize=(WIDTH, MARGINS + LANE * max(1, len(strips))), layout="constrained")
         axes = figure.subplots()
         for i, strip in enumerate(strips.values()):
-            _draw_lane(axes, strip, i, _palette(self.classes))
+            draw_lane(axes, strip, i, palette(self.classes))
         self._dress(axes, strips)
         axes.set_title(self._title(len(strips)), loc="left", parse_math=False)
-        _draw_legend(figure, self.classes, any(strip.unsure.any() for strip in strips.values()))
+        draw_legend(figure, self.classes, any(strip.unsure.any() for strip in strips.values()))
         return figure
 
     def _title(self, shown: int) -> str:
@@ -204,7 +172,7 @@ class Timeline:
         name = name if len(name) <= 80 else f"{name[:50]}…{name[-29:]}"
         return name if shown == len(self._lanes) else f"{name}   ({shown} of {len(self._lanes)} people, those seen longest)"
 
-    def _dress(self, axes: Any, strips: dict[int | None, _Strip]) -> None:
+    def _dress(self, axes: Any, strips: dict[int | None, Strip]) -> None:
         """Set the axes: people at the left, time at the bottom."""
         for side in ("top", "left", "right"):
             axes.spines[side].set_visible(False)
@@ -221,7 +189,7 @@ class Timeline:
         first = min(strip.starts[0] for strip in strips.values())
         last = max(strip.ends[-1] for strip in strips.values())
         first = 0.0 if first <= 0.1 * last else first  # a video starts at 0, an excerpt where it was cut
-        _set_times(axes, float(first), float(max(last, first + FIRST_BIN)))
+        set_times(axes, float(first), float(max(last, first + FIRST_BIN)))
 
 
 def draw_timeline(
@@ -258,86 +226,3 @@ def check_timeline(path: str | os.PathLike[str]) -> str:
         raise OutputError(f"{path}: a timeline's name must end in {' or '.join(FORMATS)}; choose one of them")
     require("matplotlib", "tables")
     return ending
-
-
-@contextmanager
-def _plain_settings() -> Iterator[None]:
-    """Draw with matplotlib's own settings, and give back those of the process afterwards; one thread at a time."""
-    import matplotlib
-    from matplotlib import font_manager
-
-    here = set(font_manager.get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in SCRIPTS if name in here)]
-    with _SETTINGS, matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name that no font here can show is still a name
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"})
-        yield
-
-
-def _palette(classes: Sequence[str]) -> list[Any]:
-    others = iter(GREYS * len(classes))
-    return [tuple(part / 255 for part in COLOURS[name]) if name in COLOURS else next(others) for name in classes]
-
-
-def _draw_lane(axes: Any, strip: _Strip, number: int, palette: Sequence[Any]) -> None:
-    """Draw the band of one person, from `number` downwards, and the areas below it."""
-    top = number + BAND + GAP
-    edges, probs = _outlined(strip)
-    levels = np.hstack([np.zeros((len(probs), 1)), np.cumsum(probs, axis=1)])
-    levels = top + AREA * (1 - levels / np.maximum(levels[:, -1:], 1e-9))
-    for i, colour in enumerate(palette):
-        axes.fill_between(edges, levels[:, i], levels[:, i + 1], step="post", color=colour, linewidth=0)
-    for (label, unsure), spans in _runs(strip).items():
-        height = BAND / 2 if unsure else BAND
-        axes.broken_barh(spans, (number + BAND - height, height), facecolors=[palette[label]], linewidth=0)
-
-
-def _outlined(strip: _Strip) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the edges of the steps and the probabilities after each, with an empty place where the person was away."""
-    edges, probs = [], []
-    for i, (start, end) in enumerate(zip(strip.starts, strip.ends, strict=True)):
-        edges.append(start)
-        probs.append(strip.probs[i])
-        if i + 1 == len(strip.starts) or end < strip.starts[i + 1]:
-            edges += [end, end]
-            probs += [strip.probs[i], np.full_like(strip.probs[i], np.nan)]
-    return np.array(edges), np.array(probs)
-
-
-def _runs(strip: _Strip) -> dict[tuple[int, bool], list[tuple[float, float]]]:
-    """Return start and length, seconds, of each run of steps with one expression, by expression and doubt."""
-    runs: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-    last, last_end = None, math.nan
-    for start, end, probs, unsure in zip(strip.starts, strip.ends, strip.probs, strip.unsure, strict=True):
-        key = (int(probs.argmax()), bool(unsure))
-        if key == last and start == last_end:
-            runs[key][-1] = (runs[key][-1][0], float(end) - runs[key][-1][0])
-        else:
-            runs.setdefault(key, []).append((float(start), float(end - start)))
-        last, last_end = key, end
-    return runs
-
-
-def _draw_legend(figure: Any, classes: Sequence[str], unsure: bool) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour, label=name) for name, colour in zip(classes, _palette(classes), strict=True)]
-    title = "band: most probable expression" + (", half as high where unsure" if unsure else "") + "; areas: probabilities"
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(classes), 8), frameon=False, title=title)
-    legend.get_title().set(color="0.4", fontsize="small")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _set_times(axes: Any, first: float, last: float) -> None:
-    """Mark the time axis in seconds, or in minutes and hours where it is long."""
-    axes.set_xlim(first, last)
-    step = next((step for step in TICKS if (last - first) / step <= 13), math.ceil((last - first) / 13 / 3600) * 3600)
-    if last - first < TICKS[0]:
-        axes.set_xlabel("time, s")
-        return
-    ticks = np.arange(math.ceil(first / step) * step, last + step / 1000, step)
-    minutes = last >= 120
-    axes.set_xticks(ticks, [clock(tick) if minutes and step >= 1 else f"{tick:g}" for tick in ticks])
-    axes.set_xlabel(("time, h:mm:ss" if last >= 3600 else "time, m:ss") if minutes and step >= 1 else "time, s")
