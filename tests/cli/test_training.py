@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mien.checkpoint import load_checkpoint
 from mien.cli import app
+from mien.datasets import load_corpus
+from mien.datasets.votes import COLUMNS
 from mien.errors import MienError
 from mien.runtime.predictor import Recognizer
 
@@ -45,6 +48,26 @@ def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
     lost = json.loads((tmp_path / "model-int8.json").read_text())["points_lost"]
     assert set(lost) == {"public_test"}
     assert Recognizer(tmp_path / "model-int8.onnx", detector=None).classes[3] == "happy"
+
+
+def test_a_model_that_learnt_from_votes_is_measured_without_them(tmp_path: Path, fer2013_csv: Path):
+    folder, votes = tmp_path / "run", fer2013_csv.with_name("fer2013new.csv")
+    train = ("train", "sa_csp_ca/fer2013-votes", "--data", fer2013_csv, "--out", folder, *QUICK, "--set", "model.start=null")
+    assert "fer2013new.csv: no such file; get FER+'s votes" in refused(*train)
+    lines = ["Usage,Image name," + ",".join(COLUMNS)]
+    for usage, count in {"Training": 96, "PublicTest": 32, "PrivateTest": 32}.items():
+        lines += [
+            f"{usage},x.png," + ",".join("9" if c == i % 7 else "1" if c == 9 else "0" for c in range(10)) for i in range(count)
+        ]
+    votes.write_text("\n".join(lines))
+    run(*train)
+    votes.unlink()
+    run("evaluate", folder, "--data", fer2013_csv)
+    results = json.loads((folder / "public_test.json").read_text())
+    _, info = load_checkpoint(folder)
+    assert info.recipe["data"]["options"] == {"votes": "fer2013new.csv"}
+    assert info.data_fingerprint == results["data"]["fingerprint"] == load_corpus("fer2013", fer2013_csv).fingerprint
+    assert results["standard"]["accuracy"] == pytest.approx(info.results["public_test"]["accuracy"])
 
 
 def test_recipes_are_listed_and_shown():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
-from mien.datasets.ferplus import label_rows, read_ferplus, read_votes
+from mien.datasets.ferplus import label_rows, read_ferplus
+from mien.datasets.reading.vote_file import read_votes
 from mien.datasets.votes import COLUMNS, distribution, majority
 from mien.errors import DataError
 from mien.labels import label_set

@@ -48,6 +48,7 @@ ANYTHING = (
         ("folder", {"size": {1: 2, "a": 3}}, "size is .*; give the side"),
         ("folder", {1: 2, "colour": True}, "folder has no option 1"),
         ("fer2013", {"source": "x"}, "fer2013 has no option 'source'"),
+        ("fer2013", {"votes": True}, "fer2013: votes is True; give text"),
         ("fer2013", {"faces": None}, "faces is None; give true or false"),
     ],
 )

@@ -33,27 +33,19 @@ def draw(path: Path, size: int, mode: str) -> None:
 
 
 def fer2013(root: Path) -> Path:
-    """Write fourteen images or more of each class for training, and two for each test."""
+    """Write fourteen images or more of each class for training, and two for each test; beside them FER+'s votes.
+
+    Eight people voted for one class, two for the next.
+    """
     path = root / "fer2013.csv"
-    with path.open("w", newline="") as file:
-        table = csv.writer(file)
+    with path.open("w", newline="") as file, (root / "fer2013new.csv").open("w", newline="") as beside:
+        table, votes = csv.writer(file), csv.writer(beside)
         table.writerow(["emotion", "pixels", "Usage"])
+        votes.writerow(["Usage", "Image name", *COLUMNS])
         for usage in USAGES:
             for i in range(100 if usage == "Training" else 14):
                 table.writerow([i % 7, " ".join(map(str, RANDOM.integers(0, 256, 48 * 48))), usage])
-    return path
-
-
-def ferplus(root: Path) -> Path:
-    """Write the votes beside the images: eight for one class, two for the next."""
-    path = fer2013(root)
-    with (root / "fer2013new.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["Usage", "Image name", *COLUMNS])
-        for usage in USAGES:
-            for i in range(100 if usage == "Training" else 14):
-                votes = np.roll([8, 2, *[0] * 8], i)
-                table.writerow([usage, f"fer{i:07}.png", *votes])
+                votes.writerow([usage, f"fer{i:07}.png", *np.roll([8, 2, *[0] * 8], i)])
     return path
 
 
@@ -88,7 +80,7 @@ def affectnet(root: Path) -> Path:
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "fer2013": fer2013,
-    "ferplus": ferplus,
+    "ferplus": fer2013,
     "ckplus": ckplus,
     "rafdb": rafdb,
     "affectnet": affectnet,

@@ -153,12 +153,15 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
 
 
 def _corpus_of(backend: Backend, data: Path) -> Corpus:
-    """Return the corpus of the recipe that trained a model, in that recipe's splits."""
-    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data)
+    """Return the corpus of the recipe that trained a model, in that recipe's splits; what softened its labels is not needed."""
+    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soften=False)
 
 
-def open_corpus(part: dict[str, Any], source: Path) -> Corpus:
-    """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said."""
+def open_corpus(part: dict[str, Any], source: Path, soften: bool = True) -> Corpus:
+    """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said.
+
+    The arguments are those of `mien.datasets.data.load_data`.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -167,7 +170,7 @@ def open_corpus(part: dict[str, Any], source: Path) -> Corpus:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"reading {part['corpus']}", total=None)
-        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total))
+        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total), soften=soften)
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:

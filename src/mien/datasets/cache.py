@@ -118,9 +118,9 @@ def _require_source(path: Path, name: str) -> None:
 
 
 def _read_besides(name: str, path: Path, options: dict[str, Any]) -> list[Path]:
-    """Return the files beside the source, and those that options name."""
+    """Return the files beside the source, and those that options name, by a path or by their name beside the source."""
     files = [path.parent / file for file in BESIDE.get(name, ())]
-    files += [Path(value) for value in options.values() if isinstance(value, str)]
+    files += [folder / value for value in options.values() if isinstance(value, str) for folder in (Path(), path.parent)]
     return [file for file in files if os.path.isfile(file)]  # noqa: PTH113 (a Path's raises of a name that is too long)
 
 

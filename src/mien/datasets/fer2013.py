@@ -9,17 +9,19 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
+from mien.datasets.expected_labels import soften
 from mien.datasets.reading.pixels import PixelTable, read_pixel_table
 from mien.datasets.reading.source import PICTURES, is_archive
-from mien.datasets.reading.split_names import SPLIT_NAMES, split_name
+from mien.datasets.reading.split_names import SPLIT_NAMES, USAGE, split_name
 from mien.datasets.reading.tree import file_names
+from mien.datasets.reading.vote_file import find_votes, read_votes, require_same_rows
 from mien.errors import DataError
 from mien.labels import canonical, label_set
 
 SPLITS = ("train", "public_test", "private_test")
-USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
 PARTS = {"train": 0, "val": 1, "public_test": 1, "test": 2, "private_test": 2}
 """The split a picture of a folder belongs to, by mien's name of the folder, unless the picture's name says it."""
 
@@ -28,7 +30,7 @@ TABLES = ("fer2013.csv", "icml_face_data.csv")
 
 
 @CORPORA.register("fer2013")
-def read_fer2013(source: Path) -> Listing:
+def read_fer2013(source: Path, votes: str | None = None) -> Listing:
     """Return what a copy of FER2013 holds: splits train, public_test and private_test.
 
     Args:
@@ -38,15 +40,31 @@ def read_fer2013(source: Path) -> Listing:
             `fer2013.tar.gz`. Pictures whose names begin with Training_, PublicTest_ or PrivateTest_ go to that split; other
             pictures of `val` go to public_test, on which one selects, those of `test` to private_test. Pictures that lie
             elsewhere are left out and noted.
+        votes: FER+'s votes on the rows of the table, `fer2013new.csv`: the file's name in the source or beside it, or its path.
+            `Rows.votes` are then labels softened by them (see `mien.datasets.expected_labels`); `Rows.target` stays as it is.
 
     Raises:
-        DataError: A row or file is bad, or a folder of classes is no split's; names it and says why.
+        DataError: A row or file is bad, a folder of classes is no split's, or the votes do not belong to this table; names it
+            and says why.
     """
     table = find_table(source)
     if table is None:
+        if votes is not None:
+            raise DataError(f"{source}: holds pictures, and votes belong to rows of the table; pass fer2013.csv, or no votes")
         return _read_folders(source)
     read = read_fer2013_table(table)
-    return Listing(Rows(label_set("fer2013"), read.target, read.split, SPLITS), read.images)
+    shares = None if votes is None else _soften(source, read, votes)
+    return Listing(Rows(label_set("fer2013"), read.target, read.split, SPLITS, votes=shares), read.images)
+
+
+def _soften(source: Path, table: PixelTable, votes: str) -> NDArray[np.float32]:
+    """Return a table's labels softened by the votes on its rows, (N, 7)."""
+    found = read_votes(find_votes(source, votes))
+    require_same_rows(source, table.split, found)
+    train = table.split == USAGE["Training"]
+    if len(np.unique(table.target[train])) < 2:
+        raise DataError(f"{source}: its Training rows are of fewer than two classes, so votes say nothing; leave votes out")
+    return soften(found.counts, table.target, train, len(label_set("fer2013")))
 
 
 def find_table(source: Path) -> Path | None:

@@ -6,43 +6,31 @@ The rules that make labels of votes stand in `mien.datasets.votes`.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.fer2013 import SPLITS, TABLES, USAGE, find_table, read_fer2013_table
+from mien.datasets.fer2013 import SPLITS, TABLES, find_table, read_fer2013_table
 from mien.datasets.reading.source import Tree, is_archive
-from mien.datasets.reading.tree import file_names, read_text
+from mien.datasets.reading.tree import file_names
+from mien.datasets.reading.vote_file import (
+    VOTES_FILE,
+    Votes,
+    count_votes,
+    csv_rows,
+    find_votes,
+    read_votes,
+    require_same_rows,
+)
 from mien.datasets.votes import COLUMNS, UNKNOWN, distribution, majority
 from mien.errors import DataError
 from mien.labels import label_set
 
-VOTES_FILE = "fer2013new.csv"
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
 LABEL_SETS = {8: "ferplus", 10: "ferplus10"}
 TARGETS = ("majority", "distribution")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Votes:
-    """The votes of a file.
-
-    Attributes:
-        names: File name of each image; empty where the row is no face.
-        counts: Votes for each of `COLUMNS`, int64 (N, 10).
-        usage: The split each row is said to be of, by FER2013's word; empty where the file does not say.
-    """
-
-    names: tuple[str, ...]
-    counts: NDArray[np.int64]
-    usage: tuple[str, ...] = ()
 
 
 @CORPORA.register("ferplus")
@@ -58,16 +46,16 @@ def read_ferplus(
         classes: 8, or 10 with unknown and NF ("not a face").
         targets: `"majority"`: one class an image; or `"distribution"`: `Rows.votes`, and the first of the largest as class.
         min_agreement: Leave out rows whose class has a smaller share of all votes, 0 to 1.
-        votes: Path of `fer2013new.csv`, where it lies elsewhere.
+        votes: Name of the file of votes in that folder or archive or beside the table, or its path.
 
     Raises:
         DataError: An option, file or row is bad, or the two files do not belong together; names it and says why.
     """
     _check_options(classes, targets, min_agreement, votes)
     if _holds_table(source):
-        found = read_votes(_votes_file(source, votes))
+        found = read_votes(find_votes(source, votes))
         table = read_fer2013_table(find_table(source) or source)
-        _require_same_rows(source, table.split, found)
+        require_same_rows(source, table.split, found)
         rows, keep = label_rows(found, table.split, classes, targets, min_agreement)
         return Listing(rows, table.images[keep], origins=tuple(f"row {i}" for i in np.flatnonzero(keep)))
     files, found, split, skipped = _read_folders(source)
@@ -108,78 +96,6 @@ def _holds_table(source: Path) -> bool:
     return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1])
 
 
-def _votes_file(source: Path, votes: str | None) -> Tree:
-    """Return the file of votes that belongs to a table: as said, in the source, or beside it."""
-    if votes is not None:
-        file: Tree = Path(votes)
-    elif is_archive(source) and (inside := _inside(source)) is not None:
-        file = inside
-    else:
-        file = (source if source.is_dir() else source.parent) / VOTES_FILE
-    if not (os.path.isfile(file) if isinstance(file, Path) else file.is_file()):  # noqa: PTH113 (a Path's raises of a long name)
-        raise DataError(
-            f"{file}: no such file; get FER+'s votes from github.com/microsoft/FERPlus, or pass their path as `votes`"
-        )
-    return file
-
-
-def _inside(source: Path) -> zipfile.Path | None:
-    """Return the file of votes in an archive."""
-    tree, names = file_names(source, [])
-    found = [tree / name for name in names if PurePosixPath(name).name == VOTES_FILE]
-    return found[0] if found and isinstance(found[0], zipfile.Path) else None
-
-
-def read_votes(file: Tree) -> Votes:
-    """Return what `fer2013new.csv` holds."""
-    rows = _rows(file)
-    header = rows[0][1] if rows else []
-    if header != ["Usage", "Image name", *COLUMNS]:
-        raise DataError(f"{file}: its first line is not 'Usage,Image name,{','.join(COLUMNS)}', UTF-8; is it {VOTES_FILE}?")
-    for number, row in rows[1:]:
-        if len(row) != len(header):
-            raise DataError(f"{file}: row {number} has {len(row)} fields separated by commas, not {len(header)}")
-        if row[0] not in USAGE:
-            raise DataError(f"{file}: row {number} has the Usage {row[0][:40]!r}, not one of {', '.join(USAGE)}")
-    usage = tuple(row[0] for _, row in rows[1:])
-    return _votes(file, [(number, row[1], row[2:]) for number, row in rows[1:]], usage)
-
-
-def _rows(file: Tree) -> list[tuple[int, list[str]]]:
-    """Return the rows of a small table that are not blank, each with its number."""
-    reader = csv.reader(io.StringIO(read_text(file), newline=""))
-    try:
-        return [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise DataError(f"{file}: row {reader.line_num} cannot be read ({error})") from None
-
-
-def _votes(file: Tree, rows: list[tuple[int, str, list[str]]], usage: tuple[str, ...] = ()) -> Votes:
-    """Return the votes of rows of (row number, image name, votes)."""
-    for number, _, votes in rows:
-        for vote in votes:
-            if not (vote.isascii() and vote.isdigit() and len(vote) <= 9):
-                raise DataError(f"{file}: row {number} has the vote {vote[:40]!r}, not a whole number")
-        if not any(map(int, votes)):
-            raise DataError(f"{file}: row {number} has no votes")
-    counts = np.array([[int(vote) for vote in votes] for _, _, votes in rows], np.int64).reshape(-1, len(COLUMNS))
-    return Votes(tuple(name for _, name, _ in rows), counts, usage)
-
-
-def _require_same_rows(source: Path, split: NDArray[np.int8], votes: Votes) -> None:
-    """Refuse votes that are not of this table, row for row."""
-    if len(split) != len(votes.usage):
-        raise DataError(
-            f"{source}: has {len(split):,} faces, but {VOTES_FILE} has {len(votes.usage):,} rows; are both complete?"
-        )
-    differ = np.flatnonzero(split != np.array([USAGE[word] for word in votes.usage]))
-    if len(differ):
-        row = int(differ[0])
-        raise DataError(
-            f"{source}: face {row + 1} is not of {votes.usage[row]}, as in {VOTES_FILE}; both must be in their original order"
-        )
-
-
 def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tuple[str, ...]]:
     """Return the pictures of Microsoft's folders, their votes and splits, and a line for each that is missing."""
     skipped: list[str] = []
@@ -215,10 +131,10 @@ def _label_files(source: Path, names: list[str]) -> list[PurePosixPath]:
 
 def _read_labels(file: Tree) -> Votes:
     """Return what a `label.csv` holds: an image name, in older copies its box (always the whole image), and the votes."""
-    rows, seen = _rows(file), dict[str, int]()
+    rows, seen = csv_rows(file), dict[str, int]()
     for number, row in rows:
         if seen.setdefault(row[0], number) != number:
             raise DataError(f"{file}: row {number} names {row[0][:80]!r}, as row {seen[row[0]]} does")
         if len(row) not in (1 + len(COLUMNS), 2 + len(COLUMNS)):
             raise DataError(f"{file}: row {number} has {len(row)} fields, not an image name, its box and {len(COLUMNS)} votes")
-    return _votes(file, [(number, row[0], row[-len(COLUMNS) :]) for number, row in rows])
+    return count_votes(file, [(number, row[0], row[-len(COLUMNS) :]) for number, row in rows])

@@ -1,4 +1,4 @@
-"""How people spell the folders of splits: the one table for every reader and for `mien prepare`."""
+"""How people spell splits: the tables for every reader and for `mien prepare`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ SPLIT_NAMES: dict[str, str] = {
     "privatetest": "private_test", "private_test": "private_test",
 }  # fmt: skip
 """mien's name of a split by its folder's name, lower case, in the order splits have: training first, what is reported last."""
+
+USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
+"""The words of FER2013's table and of FER+'s votes for its splits, by the split's number."""
 
 
 def split_name(word: str) -> str | None:
