@@ -63,7 +63,14 @@ def test_looks_alone_tell_two_people_apart_who_swap_places_unseen() -> None:
 def test_a_gap_up_to_the_longest_keeps_the_number(gap: float, expected: int) -> None:
     tracker = Tracker(max_gap=1.0)
     update(tracker, 0, (100, 100, 0))
+    update(tracker, 0.5)
     assert update(tracker, gap, (105, 100, 0)) == [expected]
+
+
+def test_sparse_frames_keep_the_numbers_of_who_is_in_both() -> None:
+    tracker = Tracker(max_gap=1.0)
+    for k in range(4):
+        assert update(tracker, 5.0 * k, (100 + 8 * k, 100, 0), (220 - 6 * k, 120, 1)) == [1, 2]
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -90,7 +97,7 @@ def test_another_look_is_another_person() -> None:
 
 def test_numbers_are_never_used_again() -> None:
     tracker = Tracker(max_gap=0)
-    assert [update(tracker, k, (100, 100, 0)) for k in range(5)] == [[1], [2], [3], [4], [5]]
+    assert [update(tracker, k, (100, 100, k % 2)) for k in range(5)] == [[1], [2], [3], [4], [5]]
     tracker.end()
     assert update(tracker, 5, (100, 100, 0)) == [6]
 

@@ -47,17 +47,15 @@ class SceneCuts:
         if (small.max(axis=2) > 250).mean() > BURNT or np.sqrt((np.abs(gradients) ** 2).mean()) < FLAT:
             return False
         before, self._last = self._last, (gradients, _histogram(small))
-        if before is None:
-            return False
-        return _alike(gradients, before[0]) < STRUCTURE and np.abs(self._last[1] - before[1]).sum() / 2 > COLOUR
+        return before is not None and _another_colour(self._last[1], before[1]) and _another_structure(gradients, before[0])
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> Array:
     """Return a frame as (HEIGHT, WIDTH, 3): each cell the mean of 3 x 3 pixels spread over it."""
     rows = (np.arange(3 * HEIGHT) + 0.5) * image.shape[0] / (3 * HEIGHT)
     columns = (np.arange(3 * WIDTH) + 0.5) * image.shape[1] / (3 * WIDTH)
-    picked = image[rows.astype(np.intp)[:, None], columns.astype(np.intp)]
-    return picked.reshape(HEIGHT, 3, WIDTH, 3, 3).mean(axis=(1, 3))
+    bands = image[rows.astype(np.intp)].reshape(HEIGHT, 3, *image.shape[1:]).sum(axis=1, dtype=np.uint16)
+    return bands[:, columns.astype(np.intp)].reshape(HEIGHT, WIDTH, 3, 3).sum(axis=2) / 9
 
 
 def _gradients(small: Array) -> NDArray[np.complex128]:
@@ -72,8 +70,13 @@ def _histogram(small: Array) -> Array:
     return np.bincount((levels @ [16, 4, 1]).ravel(), minlength=64) / (HEIGHT * WIDTH)
 
 
-def _alike(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
-    """Return the correlation of two gradient fields, the best over shifts of up to a quarter of the picture."""
+def _another_colour(a: Array, b: Array) -> bool:
+    """Return whether two histograms differ as those of two scenes do."""
+    return float(np.abs(a - b).sum()) / 2 > COLOUR
+
+
+def _another_structure(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> bool:
+    """Return whether two gradient fields stay unlike under every shift of up to a quarter of the picture."""
     surface = np.fft.ifft2(np.fft.fft2(a) * np.conj(np.fft.fft2(b))).real
     rows, columns = (np.r_[0 : side // 4 + 1, -(side // 4) : 0] for side in surface.shape)
-    return float(surface[np.ix_(rows, columns)].max() / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return float(surface[np.ix_(rows, columns)].max()) < STRUCTURE * float(np.linalg.norm(a) * np.linalg.norm(b))

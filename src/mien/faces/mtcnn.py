@@ -99,8 +99,8 @@ class MTCNN:
     def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face | None]:
         """Return each face of the frame before as it stands in this one; None where it is lost.
 
-        O-Net looks around each box alone, which takes about a fortieth of the time of `detect`. A face may move by 0.4 of its
-        size between the two frames; one that turned up elsewhere is for `detect` to find.
+        O-Net alone looks around each box, which takes about a twentieth of the time of `detect` a face. A face may move by 0.4
+        of its size between the two frames; one that turned up elsewhere is for `detect` to find.
 
         Args:
             image: The next frame, RGB, uint8 (H, W, 3), range 0-255.

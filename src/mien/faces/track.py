@@ -2,7 +2,7 @@
 
 A track is a person seen. Each frame, faces are given to tracks so that the total cost is least (`assign`): the distance from
 where the track's steady motion leads, plus how little the face looks like the track's. A pair too far, too different in size or
-too unlike is none. A track unseen for `max_gap` seconds is forgotten; until then its face gets its old number back.
+too unlike is none. A track unseen for `max_gap` seconds and a frame is forgotten; until then its face gets its old number back.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ LOOKS_WEIGHT = 2.0
 STEADY = 0.2
 """Time constant of a track's velocity, seconds."""
 
+FORESIGHT = 1.0
+"""Seconds that a velocity is trusted for and the reach grows for, however sparse the frames are."""
+
 LEARNING = 0.5
 """Time constant of a track's look, seconds."""
 
@@ -56,13 +59,13 @@ class _Track:
 
     def expected(self, time: float) -> Face:
         """Return the face moved to where its velocity leads."""
-        step = (self.velocity * (time - self.time)).astype(np.float32)
+        step = (self.velocity * min(time - self.time, FORESIGHT)).astype(np.float32)
         points = self.face.landmarks
         return Face(self.face.box_xyxy + np.tile(step, 2), self.face.score, None if points is None else points + step)
 
     def cost(self, time: float, face: Face, look: Array) -> float:
         """Return what it costs to take a face for this one; infinite if it cannot be."""
-        gap, size = time - self.time, _size(self.face)
+        gap, size = min(time - self.time, FORESIGHT), _size(self.face)
         ratio = _size(face) / size
         step = self.velocity * gap
         beyond = _distance(_centre(face) - _centre(self.face), step) / (max(size, _size(face)) * (REACH + REACH_GROWTH * gap))
@@ -88,7 +91,8 @@ class Tracker:
     Numbers count from 1 and are never used twice. Memory holds the tracks of the last `max_gap` seconds only.
 
     Args:
-        max_gap: Seconds a person may be out of sight and keep the number.
+        max_gap: Seconds a person may be out of sight and keep the number. Who is in one frame and the next keeps it however
+            far apart the two are.
     """
 
     def __init__(self, max_gap: float = 1.0) -> None:
@@ -109,8 +113,8 @@ class Tracker:
         """
         if time < self._time:
             self.end()
+        self._tracks = [track for track in self._tracks if time - track.time <= self.max_gap or track.time == self._time]
         self._time = time
-        self._tracks = [track for track in self._tracks if time - track.time <= self.max_gap]
         looks = [appearance(image, face) for face in faces]
         crowded = _touching(faces)
         costs = [[track.cost(time, face, look) for face, look in zip(faces, looks, strict=True)] for track in self._tracks]
