@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_bars_that_found_no_room_do_not_come_and_go() -> None:
         height = 56 + random.uniform(-3, 3)  # about the smallest face that gets bars
         box = [200, 150, 250, 150 + height]
         shown.append(side_of_the_bars(annotator.draw(grey(480, 640), [prediction(box, track=1)]), box))
-    assert sum(a != b for a, b in zip(shown, shown[1:], strict=False)) <= 1
+    assert sum(a != b for a, b in pairwise(shown)) <= 1
 
 
 def test_the_order_of_the_predictions_changes_nothing() -> None:
