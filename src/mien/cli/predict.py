@@ -120,7 +120,7 @@ def predict(
     about = {**_settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
     sources = list(expand(paths))
     targets = Targets(out, summary, annotate, timeline)
-    outputs = Outputs(targets, recognizer.classes, about, sources, resume=resume)
+    outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
     _run(recognizer, video, sources, outputs, printer)
 
@@ -142,6 +142,8 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
     wanted = [source for source in sources if not outputs.done(source.name)]
     if len(wanted) < len(sources):
         printer.line(f"{len(sources) - len(wanted):,} of {len(sources):,} sources were read before")
+    if outputs.dropped:
+        printer.line(f"an earlier run had read {outputs.dropped:,} of them; starting over (--resume would go on)")
     try:
         with _stopping(), outputs, ReadingBar(len(wanted), shown=printer.talks) as bar:
             live = any(source.kind == "live" for source in wanted)

@@ -13,7 +13,7 @@ from mien.runtime.drawings import Drawings, Paths
 from mien.runtime.journal import Journal
 from mien.runtime.sources import Source
 from mien.runtime.summary import FORMATS as SUMMARIES
-from mien.runtime.summary import Summary, write_summary
+from mien.runtime.summary import MAX_GAP, Summary, write_summary
 from mien.runtime.table import rows
 from mien.runtime.timeline import FORMATS as TIMELINES
 from mien.runtime.timeline import Timeline
@@ -48,6 +48,7 @@ class Outputs:
         classes: The model's classes, by output index.
         about: What the rows hang on: the model, the options.
         sources: What the run reads.
+        fps: Frames of videos looked at in a second, if not all.
         resume: Go on with the journal an interrupted run left.
 
     Attributes:
@@ -55,6 +56,7 @@ class Outputs:
         read: Number of pictures and frames read.
         failures: Sources that could not be read or drawn, and why.
         written: Files that are whole.
+        dropped: Number of sources that an interrupted run had read and this one, not resumed, reads again.
         resumable: Whether the run, once finished, can be gone on with.
 
     Raises:
@@ -69,8 +71,10 @@ class Outputs:
         about: Mapping[str, str],
         sources: Sequence[Source],
         *,
+        fps: float | None = None,
         resume: bool = False,
     ) -> None:
+        self._max_gap = max(MAX_GAP, 2.5 / fps) if fps else MAX_GAP
         if targets.summary is not None and targets.summary.suffix.lower() not in SUMMARIES:
             raise OutputError(f"{targets.summary}: a summary's name must end in {' or '.join(SUMMARIES)}; choose one of them")
         self.targets, self.classes = targets, tuple(classes)
@@ -80,9 +84,8 @@ class Outputs:
         self._plots = Paths(targets.timeline, len(sources) > 1, TIMELINES) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
-        self.summary = Summary(classes)
-        if self._journal is not None and self._journal.resumed:
-            self.summary.extend(self._journal.rows())
+        self.dropped = 0 if self._journal is None else self._journal.dropped
+        self.summary = Summary(classes, self._max_gap)
         self.failures: list[tuple[str, MienError]] = []
         self.written: list[Path] = []
         self.read = 0
@@ -126,7 +129,7 @@ class Outputs:
         if self._journal is not None:
             self._journal.begin(self._key)
         if self._plots is not None and reading.frame is not None and reading.frame.index is not None:
-            self._timeline = Timeline(self.classes, self._key)
+            self._timeline = Timeline(self.classes, self._key, self._max_gap)
 
     def _draw(self, reading: Reading) -> None:
         if self._drawings is None or self._failed:
@@ -168,6 +171,9 @@ class Outputs:
             if self._journal is not None:
                 self._journal.discard()
             return
+        if self._journal is not None and self._journal.resumed:
+            self.summary = Summary(self.classes, self._max_gap)
+            self.summary.extend(self._journal.rows())
         if self.targets.summary is not None:
             write_summary(self.targets.summary, self.summary)
             self.written.append(self.targets.summary)

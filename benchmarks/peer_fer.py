@@ -1,0 +1,142 @@
+"""Accuracy and crops a second beside `fer` 25.10, the only peer that works offline; writes the run's JSON.
+
+    python -m venv fer && fer/bin/pip install fer==25.10 'tensorflow-cpu<2.20' 'numpy<2' 'setuptools<81'
+    python -m benchmarks.peer_fer fer2013.csv --python fer/bin/python
+
+`fer` lives in an environment of its own, and is asked in a process of its own, in turns with ours, on the same two cores. It is
+given each face in two ways: as its README says, the whole crop as the face's rectangle; and as it likes it, the crop alone
+(`offsets=(0, 0)`, so that it adds no black rim). Its network also runs as TFLite on whole batches, its fastest form.
+Split `public_test` unless told: the final figures are of private_test, looked at once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import Row, argument_parser, write_run
+from benchmarks.timing import interleaved
+from mien import weights
+from mien.datasets import load_corpus
+from mien.runtime.predictor import Recognizer
+
+PEER = """
+import json, logging, os, sys, time
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import cv2, numpy as np
+logging.disable(logging.CRITICAL)
+import tensorflow as tf
+from fer.fer import FER
+crops = np.load(sys.argv[1])
+pictures = [cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR) for crop in crops]
+side = crops.shape[1]
+labels = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+def sold(offsets):
+    fer = FER(offsets=offsets)
+    def run(many):
+        found = [fer.detect_emotions(picture, [(0, 0, side, side)])[0]["emotions"] for picture in many]
+        return np.array([[scores[name] for name in labels] for scores in found])
+    return run
+keras = FER()._FER__emotion_classifier
+converter = tf.lite.TFLiteConverter.from_keras_model(keras)
+lite = tf.lite.Interpreter(model_content=converter.convert(), num_threads=int(sys.argv[2]))
+def batched(many, size=64):
+    x = np.stack([cv2.resize(cv2.cvtColor(p, cv2.COLOR_BGR2GRAY), (64, 64)) for p in many]).astype("float32") / 127.5 - 1
+    found = []
+    for i in range(0, len(x), size):
+        part = x[i : i + size, ..., None]
+        place = lite.get_input_details()[0]
+        if tuple(place["shape"]) != part.shape:
+            lite.resize_tensor_input(place["index"], part.shape)
+            lite.allocate_tensors()
+        lite.set_tensor(place["index"], part)
+        lite.invoke()
+        found.append(lite.get_tensor(lite.get_output_details()[0]["index"]))
+    return np.concatenate(found)
+ways = {"fer, as its README says": sold((10, 10)), "fer, the crop it likes": sold((0, 0)), "fer, TFLite in batches": batched}
+for line in sys.stdin:
+    name, start, stop = json.loads(line)
+    began = time.perf_counter()
+    found = ways[name](pictures[start:stop])
+    print(json.dumps([time.perf_counter() - began, found.argmax(1).tolist()]), flush=True)
+"""
+
+WAYS = ("fer, as its README says", "fer, the crop it likes", "fer, TFLite in batches")
+OURS = ("mien fp32", "mien int8")
+
+
+class Peer:
+    """`fer` in its own process, its models loaded."""
+
+    def __init__(self, python: Path, crops: Path, threads: int) -> None:
+        command = [str(python), "-W", "ignore", "-c", PEER, str(crops), str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def ask(self, way: str, start: int, stop: int) -> tuple[float, list[int]]:
+        """Return the seconds and the classes of some crops."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([way, start, stop]) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("fer's process has ended; is fer 25.10 installed there, with tensorflow?")
+        return tuple(json.loads(line))  # type: ignore[return-value]
+
+
+def measure(peer: Peer, images: NDArray[np.uint8], target: NDArray[np.int64], rounds: int, number: int) -> dict[str, Any]:
+    """Return accuracy on all images, and crops a second of the median round on `number` of them, for each way."""
+    recognizers = {name: Recognizer(model, detector=None) for name, model in zip(OURS, models(), strict=True)}
+    chosen = {name: recognizer.probabilities(list(images)).argmax(1) for name, recognizer in recognizers.items()}
+    chosen |= {way: np.array(peer.ask(way, 0, len(images))[1]) for way in WAYS}
+    few = list(images[:number])
+    calls: dict[str, Any] = {name: (lambda r=recognizer: r.predict_faces(few)) for name, recognizer in recognizers.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    calls |= {way: (lambda way=way: seconds[way].append(peer.ask(way, 0, number)[0])) for way in WAYS}
+    ours = interleaved(calls, rounds)
+    times = {name: float(np.median(ours[name])) for name in OURS} | {way: float(np.median(seconds[way])) for way in WAYS}
+    return {
+        name: {"accuracy": round(float((found == target).mean()), 4), "crops_per_second": round(number / times[name], 1)}
+        for name, found in chosen.items()
+    }
+
+
+def models() -> tuple[str, str]:
+    """Return the bundled networks, fp32 and int8."""
+    return weights.DEFAULT.removesuffix("-int8"), weights.DEFAULT.removesuffix("-int8") + "-int8"
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("data", type=Path, help="fer2013.csv")
+    parser.add_argument("--python", type=Path, required=True, help="python of the environment that has fer")
+    parser.add_argument("--split", default="public_test")
+    arguments = parser.parse_args()
+    corpus = load_corpus("fer2013", arguments.data)
+    rows = corpus.where(arguments.split)
+    rows = rows[:200] if arguments.quick else rows
+    images = corpus.read(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        crops = Path(folder) / "crops.npy"
+        np.save(crops, images)
+        peer = Peer(arguments.python, crops, threads=2)
+        figures = measure(peer, images, corpus.target[rows], *((1, 64) if arguments.quick else (7, 512)))
+        peer.process.stdin.close()  # type: ignore[union-attr]
+        peer.process.wait()
+    summary: list[Row] = [
+        (f"{name}: accuracy, crops/s", f"{100 * found['accuracy']:.2f} %, {found['crops_per_second']:.0f}", "")
+        for name, found in figures.items()
+    ]
+    write_run("peer_fer", {"split": arguments.split, "images": len(rows), "ways": figures}, summary, arguments)
+
+
+if __name__ == "__main__":
+    main()
