@@ -16,7 +16,11 @@ from mien.structures import Face
 
 
 class Detector(Protocol):
-    """Anything that finds faces in a picture."""
+    """Anything that finds faces in a picture.
+
+    Those of the registry share the arguments `min_face`, `threshold`, `max_size` and `threads`, score from 0 to 1, and frame a
+    face as MTCNN does, in whose boxes a model's `crop_scale` is counted (see `mien.faces.framing`).
+    """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of an RGB picture, uint8 (H, W, 3), the most certain first; none is an empty list."""
@@ -43,6 +47,20 @@ def _mtcnn(**arguments: object) -> Detector:
     return MTCNN(**arguments)  # type: ignore[arg-type]
 
 
+@DETECTORS.register("centerface")
+def _centerface(**arguments: object) -> Detector:
+    from mien.faces.centerface import CenterFace
+
+    return CenterFace(**arguments)  # type: ignore[arg-type]
+
+
+@DETECTORS.register("haar")
+def _haar(**arguments: object) -> Detector:
+    from mien.faces.haar import Haar
+
+    return Haar(**arguments)  # type: ignore[arg-type]
+
+
 def create_detector(name: str = "mtcnn", **arguments: object) -> Detector:
     """Return a detector.
 
@@ -55,7 +73,9 @@ def create_detector(name: str = "mtcnn", **arguments: object) -> Detector:
 
     Raises:
         UnknownNameError: No such detector; lists the nearest.
+        MissingExtraError: It needs a package that is not installed; names the pip command.
         CheckpointError: Its weights are missing or damaged.
+        InputError: An argument is out of range.
     """
     return DETECTORS.create(name, **arguments)
 
@@ -64,6 +84,6 @@ def detector_names() -> list[str]:
     """Return the names `create_detector` knows.
 
     >>> detector_names()
-    ['mtcnn']
+    ['mtcnn', 'centerface', 'haar']
     """
     return DETECTORS.names()

