@@ -19,10 +19,13 @@ def run(code: str) -> str:
 def test_the_public_names() -> None:
     assert sorted(mien.__all__) == [
         "Face",
+        "Frame",
         "MienError",
         "Prediction",
         "PreprocessSpec",
+        "Reading",
         "Recognizer",
+        "VideoOptions",
         "__version__",
         "create_detector",
         "create_model",
@@ -30,6 +33,8 @@ def test_the_public_names() -> None:
         "load_checkpoint",
         "load_recipe",
         "read_image",
+        "to_dataframe",
+        "write_table",
     ]
 
 

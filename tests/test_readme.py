@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from mien import cli, weights
 
@@ -28,7 +30,7 @@ def blocks(kind: str) -> list[object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what the commands name: the photo, and a FER2013 file of the real layout with few random images."""
+    """A folder with what the commands name: the photo, and a FER2013 file of the real layout with few random images, videos."""
     shutil.copytree(ROOT / "docs/assets", tmp_path / "docs/assets")
     random = np.random.default_rng(0)
     rows = ["emotion,pixels,Usage"]
@@ -36,7 +38,21 @@ def folder(tmp_path: Path) -> Path:
         images = random.integers(0, 256, (number, 48 * 48))
         rows += [f"{i % 7},{' '.join(map(str, image))},{usage}" for i, image in enumerate(images)]
     (tmp_path / "fer2013.csv").write_text("\n".join(rows) + "\n")
+    write_video(tmp_path / "talk.mp4")
+    (tmp_path / "interviews").mkdir()
+    shutil.copy(tmp_path / "talk.mp4", tmp_path / "interviews/first.mp4")
     return tmp_path
+
+
+def write_video(path: Path) -> None:
+    """Write half a second of the astronaut, standing still."""
+    picture = np.asarray(Image.open(ROOT / "docs/assets/astronaut.jpg").convert("RGB"))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
 
 
 def run(folder: Path, command: list[str]) -> None:
@@ -52,7 +68,9 @@ def run_lines(folder: Path, text: str) -> None:
         if program:
             run(folder, ["-m", "mien", *words, *(QUICK if words[0] == "train" else [])])
             for option, name in itertools.pairwise(words):
-                assert option not in ("--annotate", "--out") or (folder / name).exists(), f"{line}: wrote no {name}"
+                assert option not in ("--annotate", "--out", "--summary", "--timeline") or (folder / name).exists(), (
+                    f"{line}: wrote no {name}"
+                )
 
 
 def need_model() -> None:

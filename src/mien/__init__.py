@@ -1,6 +1,6 @@
 """mien: facial expression recognition.
 
-Photos in, expressions out, offline and without torch:
+Photos and videos in, expressions out, offline and without torch:
 
     >>> import mien
     >>> mien.label_set("fer2013")[3]
@@ -18,16 +18,21 @@ __version__ = "0.1.0"
 
 _HOME: dict[str, str] = {
     "Face": "mien.structures",
+    "Frame": "mien.structures",
     "MienError": "mien.errors",
     "Prediction": "mien.structures",
     "PreprocessSpec": "mien.preprocess",
+    "Reading": "mien.structures",
     "Recognizer": "mien.runtime.predictor",
+    "VideoOptions": "mien.runtime.stream",
     "create_detector": "mien.faces",
     "create_model": "mien.models",
     "label_set": "mien.labels",
     "load_checkpoint": "mien.checkpoint",
     "load_recipe": "mien.recipe",
     "read_image": "mien.image",
+    "to_dataframe": "mien.runtime.table",
+    "write_table": "mien.runtime.table",
 }
 """Public names and the module each lives in."""
 
@@ -43,7 +48,9 @@ if TYPE_CHECKING:
     from mien.preprocess import PreprocessSpec
     from mien.recipe import load_recipe
     from mien.runtime.predictor import Recognizer
-    from mien.structures import Face, Prediction
+    from mien.runtime.stream import VideoOptions
+    from mien.runtime.table import to_dataframe, write_table
+    from mien.structures import Face, Frame, Prediction, Reading
 
 
 def __getattr__(name: str) -> Any:
