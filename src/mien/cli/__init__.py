@@ -15,6 +15,7 @@ import typer
 
 from mien import __version__
 from mien.cli.audit import audit
+from mien.cli.camera import camera
 from mien.cli.doctor import doctor
 from mien.cli.models import info, models
 from mien.cli.predict import predict
@@ -48,6 +49,7 @@ def _options(
 
 
 app.command()(predict)
+app.command()(camera)
 app.command()(models)
 app.command()(info)
 app.command()(doctor)

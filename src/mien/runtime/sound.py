@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,12 @@ class Sound:
     def __init__(self, container: InputContainer, out: OutputContainer, start: float) -> None:
         self._container, self._out, self._start = container, out, start
         self._source: Any = container.streams.audio[0]
-        self._tick: Any = self._source.time_base
+        self._tick = self._source.time_base or Fraction(1, 1000)
         kind = out.format.name
         self.copied = self._source.codec_context.name.removesuffix("float") in KEPT[kind]
         # Times count from the first frame; a sound that was recorded earlier begins before it.
         video: Any = container.streams.video[0]
-        origin = (video.start_time or 0) * video.time_base
+        origin = (video.start_time or 0) * (video.time_base or 0)
         self._shift = round((float(origin) + start) / self._tick)
         # An edit list has a player decode the packet before the first one heard; other containers know no such thing.
         self._lead = kind in ("mp4", "mov")

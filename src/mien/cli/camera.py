@@ -1,0 +1,159 @@
+"""`mien camera`: a live window on a camera."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.errors import InputError, MienError, OutputError
+
+if TYPE_CHECKING:
+    from mien.runtime.outputs import Outputs, Targets
+    from mien.runtime.predictor import Recognizer
+    from mien.runtime.sources import Source
+    from mien.runtime.window import Window
+    from mien.structures import Reading
+
+
+def camera(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A camera, a stream's URL, or a video.")] = "camera:0",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Also write a table (.csv, .parquet, .jsonl) or a video (.mp4, ...)."),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option("--mirror/--no-mirror", help="Show the picture mirrored; default for a camera.", show_default=False),
+    ] = None,
+    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key s saves pictures.")] = Path(),
+    model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
+    detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces; mien doctor lists them.")] = "mtcnn",
+    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
+    max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
+    unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
+    detect_every: Annotated[int, typer.Option(metavar="N", help="Look for faces in every Nth frame, follow them between.")] = 5,
+    smooth: Annotated[
+        str, typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.")
+    ] = "exponential",
+    smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
+) -> None:
+    """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
+    from mien.runtime.live import paced
+    from mien.runtime.predictor import Recognizer
+    from mien.runtime.sources import expand
+    from mien.runtime.stream import VideoOptions
+
+    found = _only(list(islice(expand([source]), 2)), source)
+    targets = None if out is None else _targets(out)
+    window = _window(source, found.kind == "live" if mirror is None else mirror, snapshots, out)
+    recognizer = Recognizer(model, detector=detector, min_face=min_face, max_faces=max_faces, unsure_below=unsure_below)
+    options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
+    readings = recognizer.stream([source], options, live=True)
+    if window is not None and found.kind != "live":
+        readings = paced(readings)
+    if targets is None:
+        _run(readings, window)
+    else:
+        recording = _Recording(targets, recognizer, found)
+        try:
+            _run(recording.passing(readings), window)
+        finally:
+            recording.say_written()
+        recording.check()
+
+
+def _only(sources: list[Source], name: str) -> Source:
+    if len(sources) != 1 or sources[0].kind == "picture":
+        raise InputError(f"{name}: is no camera and no video; give one of them, or read pictures with mien predict")
+    if sources[0].error is not None:
+        raise sources[0].error
+    return sources[0]
+
+
+def _targets(out: Path) -> Targets:
+    from mien.runtime.outputs import Targets
+    from mien.runtime.table import FORMATS
+    from mien.runtime.video_writer import CONTAINERS
+
+    if out.suffix.lower() in FORMATS:
+        return Targets(table=out)
+    if out.suffix.lower() in CONTAINERS:
+        return Targets(annotate=out)
+    raise OutputError(f"{out}: its ending names no table or video; end it with one of {', '.join((*FORMATS, *CONTAINERS))}")
+
+
+def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Window | None:
+    """Return the window; None where there can be none but a file to write."""
+    from mien.runtime.window import Window
+
+    try:
+        return Window(f"mien {title}", mirror=mirror, snapshots=snapshots)
+    except MienError as error:
+        if out is None:
+            raise
+        reason, _, _ = str(error).partition(";")
+        typer.echo(f"no window: {reason}; writing {out} until Ctrl-C", err=True)
+        return None
+
+
+class _Recording:
+    """Writes the readings that pass to a file."""
+
+    def __init__(self, targets: Targets, recognizer: Recognizer, source: Source) -> None:
+        self.targets, self.recognizer, self.source = targets, recognizer, source
+        self.outputs: Outputs | None = None
+
+    def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
+        """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
+        import mien
+        from mien.runtime.outputs import Outputs
+
+        about = {"mien": mien.__version__, "model": self.recognizer.backend.info.arch}
+        with Outputs(self.targets, self.recognizer.classes, about, [self.source]) as self.outputs:
+            try:
+                for reading in readings:
+                    self.outputs.add(reading)
+                    yield reading
+            except GeneratorExit:  # all that was asked for is done
+                pass
+
+    def say_written(self) -> None:
+        """Say which files are whole."""
+        for path in [] if self.outputs is None else self.outputs.written:
+            typer.echo(f"wrote {path}", err=True)
+
+    def check(self) -> None:
+        """Raise the first error there was."""
+        for _, error in [] if self.outputs is None else self.outputs.failures:
+            raise error
+
+
+def _run(readings: Iterator[Reading], window: Window | None) -> None:
+    """Show the readings, or wait for them, until they end or the user has enough."""
+    from mien.runtime.live import Newest
+    from mien.runtime.window import wait_for
+
+    feed = Newest(readings)
+    try:
+        with _stopping():
+            wait_for(feed) if window is None else window.show(feed)
+    except KeyboardInterrupt:  # the way to end it
+        pass
+    finally:
+        feed.close()
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Take a request to end, such as `kill`, like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
