@@ -139,7 +139,8 @@ class Recognizer:
                 `mien.runtime.sources.expand`.
             video: How videos are read; None takes `VideoOptions()`.
             bgr: Arrays are BGR, as OpenCV gives them.
-            live: Give each frame's reading at once, as a camera needs it, instead of a batch's together.
+            live: Give each frame's reading at once, as a camera needs it, not a batch's together; frames that came meanwhile
+                are left out.
             on_video: Called with each video when it was opened: its size, rate and duration.
         """
         from mien.runtime.sources import expand

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mien.errors import InputError, MienError
 from mien.faces.video import VideoFaces
 from mien.image import read_image
+from mien.runtime.live import newest
 from mien.runtime.smooth import create_smoother
 from mien.runtime.video import VideoReader, open_video
 from mien.structures import Face, Frame, Prediction, Reading
@@ -78,18 +79,18 @@ def read(
         recognizer: What finds, crops and recognises faces.
         sources: What `mien.runtime.sources.expand` returned.
         options: How videos are read.
-        live: Recognise every frame at once instead of waiting for a batch.
+        live: Recognise every frame at once instead of waiting for a batch; of a camera or stream, only the newest.
         on_video: Called with each video when it was opened.
     """
     smoother = create_smoother(options.smooth, options.smooth_seconds, recognizer.unsure_below)
-    for batch in _batches(_located(recognizer, sources, options, on_video), 1 if live else recognizer.batch_size):
+    for batch in _batches(_located(recognizer, sources, options, live, on_video), 1 if live else recognizer.batch_size):
         for reading in _recognised(recognizer, batch):
             yield from smoother.push(reading)
     yield from smoother.flush()
 
 
 def _located(
-    recognizer: Recognizer, sources: Iterable[Source], options: VideoOptions, on_video: OnVideo | None
+    recognizer: Recognizer, sources: Iterable[Source], options: VideoOptions, live: bool, on_video: OnVideo | None
 ) -> Iterator[Located]:
     for number, source in enumerate(sources):
         try:
@@ -98,7 +99,7 @@ def _located(
             if source.kind == "picture":
                 yield _in_picture(recognizer, source, number)
             else:
-                yield from _in_video(recognizer, source, number, options, on_video)
+                yield from _in_video(recognizer, source, number, options, live, on_video)
         except MienError as error:
             yield Located(source, number, error=error)
 
@@ -110,13 +111,13 @@ def _in_picture(recognizer: Recognizer, source: Source, number: int) -> Located:
 
 
 def _in_video(
-    recognizer: Recognizer, source: Source, number: int, options: VideoOptions, on_video: OnVideo | None
+    recognizer: Recognizer, source: Source, number: int, options: VideoOptions, live: bool, on_video: OnVideo | None
 ) -> Iterator[Located]:
     step = _crop_of_each_frame if recognizer.detector is None else _follower(recognizer.detector, options)
     with open_video(source.value, fps=options.fps, start=options.start, end=options.end) as video:
         if on_video is not None:
             on_video(video)
-        for frame in video:
+        for frame in newest(video) if live and video.live else video:
             found = _largest(step(frame), recognizer.max_faces)
             faces = [face for _, face in found]
             crops = recognizer.crops(frame.image, faces)
