@@ -282,8 +282,9 @@ def test_cut_short(clips: Path, tmp_path: Path, name: str, share: float) -> None
     frames, text = cut_short(path)
     numbers = [frame.index for frame in frames]
     assert 5 < len(frames) < COUNT
-    assert numbers == list(range(len(frames)))
-    assert [number_in(frame.image) for frame in frames[:-4]] == numbers[:-4]  # the last ones may stand before one that is lost
+    assert numbers == sorted(set(numbers))
+    shown = [number_in(frame.image) for frame in frames]
+    assert numbers[:-4] == shown[:-4] == list(range(len(frames) - 4))  # the last ones may stand behind one that is lost
     assert str(path) in text
     assert f"ends at {frames[-1].time + 1 / RATE:.2f} s" in text
 
@@ -385,6 +386,15 @@ def test_no_permission(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     assert "not a regular file" in refused(tmp_path / "pipe.mp4")
+
+
+def test_an_index_that_claims_millions_of_frames_takes_no_memory(clips: Path) -> None:
+    data = bytearray((clips / "fragments.mp4").read_bytes())
+    place = data.index(b"trun") + 8
+    data[place : place + 4] = (2**26).to_bytes(4, "big")
+    if not list(Path(av.__file__).parents[1].glob("av.libs/*avutil*")):
+        pytest.skip("ffmpeg is not this wheel's own")
+    assert "Cannot allocate memory" in refused(data)  # ffmpeg alone takes 900 MB
 
 
 @pytest.mark.parametrize("side", [7000, 20_000])  # what mien refuses, and what ffmpeg does itself

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,6 +25,12 @@ VideoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 MAX_PIXELS = 36_000_000
 """Pixels of the largest frame that is decoded, a little over 8K; a decoder holds many frames at once."""
+
+LARGE = 1_000_000
+"""Pixels from which several frames are decoded at once, a little over 720p."""
+
+MAX_BLOCK = 256 * 2**20
+"""Bytes that ffmpeg may ask for at once; the index of forty hours takes 200 MB, a damaged one 2 GB."""
 
 TIMEOUT = 10.0
 """Seconds a camera or an address may be silent."""
@@ -210,6 +219,18 @@ def _limit() -> dict[str, str]:
     return {"max_pixels": str(MAX_PIXELS + 10**6)}
 
 
+@cache
+def _limit_memory() -> None:
+    """Hold ffmpeg to `MAX_BLOCK`, for the whole process; where its library cannot be found it keeps its own limit, 2 GB."""
+    import av
+
+    package = Path(av.__file__).parent
+    for folder in (package.parent / "av.libs", package / ".dylibs"):  # where wheels of Linux, Windows and macOS keep it
+        for library in folder.glob("*avutil*"):
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_BLOCK))
+
+
 def open_container(address: Address) -> tuple[InputContainer, VideoStream]:
     """Return an open container and its video stream, ready to decode.
 
@@ -218,6 +239,7 @@ def open_container(address: Address) -> tuple[InputContainer, VideoStream]:
     """
     import av
 
+    _limit_memory()
     if hasattr(address.file, "seek"):
         address.file.seek(0)
     options = address.options | _limit()
@@ -260,8 +282,10 @@ def _video_stream(container: InputContainer, address: Address) -> VideoStream:
     check_size(name, context.width, context.height)
     context.options = _limit()
     try:
-        stream.thread_type = "SLICE" if address.live else "AUTO"  # whole frames in parallel come late
-        stream.thread_count = min(4, os.cpu_count() or 1)  # each holds frames; more than four are no faster
+        # Decoding whole frames side by side pays for large ones only: each thread waits its turn, holds frames, and is late.
+        large = context.width * context.height > LARGE and not address.live
+        stream.thread_type = "AUTO" if large else "SLICE"
+        stream.thread_count = min(4, os.cpu_count() or 1)
     except (av.FFmpegError, RuntimeError):  # the decoder was opened while looking: it stays as it is
         pass
     return stream
