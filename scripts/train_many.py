@@ -4,7 +4,8 @@
 
 Each run has its folder under OUT/runs and goes on where it stopped when the command is given again. With --keep, the weights
 (in float16), history, curves and recipe of each run are also copied to that folder, small enough to carry away. Only the
-selection split is looked at.
+selection split is looked at. A machine without a package index that has lightning has what it needs of Fabric: its package
+pytorch-lightning holds lightning_fabric; else carry the wheel of lightning-fabric there.
 """
 
 from __future__ import annotations

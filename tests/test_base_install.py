@@ -14,7 +14,7 @@ from mien import cli, weights
 from mien.labels import label_set
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "torchvision", "timm", "lightning", "kornia", "tensorflow", "pandas", "matplotlib", "onnx", "yaml")
+HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "kornia", "tensorflow", "pandas", "matplotlib", "onnx", "yaml")
 NO_NETWORK = """
 import socket
 

@@ -1,11 +1,14 @@
-import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from mien.checkpoint import load_checkpoint, save_checkpoint
+from mien.checkpoint import load_checkpoint, save_checkpoint, save_state
 from mien.errors import CheckpointError, OutputError, UnknownNameError
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -54,18 +57,55 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, info: ModelI
         load_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, info: ModelInfo, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "a.safetensors"
-    save_checkpoint(path, {"x": torch.zeros(1)}, info)
+@contextmanager
+def full_disk(after: int) -> Iterator[None]:
+    """Let writes fail after so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (after, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("after", [0, 100_000])
+@pytest.mark.parametrize("what", ["weights", "state"])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, info: ModelInfo, what: str, after: int):
+    path = tmp_path / "a.file"
+
+    def save(value: int) -> None:
+        tensors = {str(i): torch.full((10_000,), value) for i in range(10)}
+        save_checkpoint(path, tensors, info) if what == "weights" else save_state(path, tensors)
+
+    save(1)
     before = path.read_bytes()
-
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="No space left"):
-        save_checkpoint(path, {"x": torch.ones(1)}, info)
-    monkeypatch.undo()
+    with full_disk(after), pytest.raises(OutputError, match=r"a\.file: cannot be written \(.*File too large"):
+        save(2)
     assert path.read_bytes() == before
-    assert list(tmp_path.glob("*.safetensors")) == [path]
-    assert list(tmp_path.glob(".*")) == []
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_tensor_of_two_names_is_written_twice(tmp_path: Path, info: ModelInfo):
+    rows = torch.arange(6.0).reshape(2, 3)
+    save_checkpoint(tmp_path / "a.safetensors", {"a": rows, "b": rows, "c": rows.T, "d": rows[1]}, info)
+    read = load_file(tmp_path / "a.safetensors")
+    assert {name: value.tolist() for name, value in read.items()} == {
+        "a": rows.tolist(), "b": rows.tolist(), "c": rows.T.tolist(), "d": rows[1].tolist()
+    }  # fmt: skip
+
+
+def test_a_state_comes_back(tmp_path: Path):
+    state = {"optimizer": {"lr": 0.1, "moments": [torch.ones(3)]}, "history": [1, None]}
+    save_state(tmp_path / "last.ckpt", state)
+    read = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert str(read) == str(state)
+    with pytest.raises(RuntimeError, match="bug"):
+        save_state(tmp_path / "last.ckpt", {"x": Unsaved()})
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True).keys() == state.keys()
+
+
+class Unsaved:
+    """What cannot be saved, and not because of the disk."""
+
+    def __reduce__(self) -> str:
+        raise RuntimeError("bug")

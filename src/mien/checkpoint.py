@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mien.atomic import atomic_path
@@ -24,9 +26,34 @@ def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], in
     Raises:
         OutputError: The file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    tensors, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in weights.items():
+        plain = tensor.detach().cpu().contiguous()
+        shared = plain.untyped_storage().data_ptr() in seen  # a safetensors file holds no tensor twice
+        tensors[name] = plain.clone() if shared else plain
+        seen.add(plain.untyped_storage().data_ptr())
     with atomic_path(path) as beside:
-        beside.write_bytes(save(tensors, metadata={METADATA_KEY: info.to_json()}))
+        try:
+            save_file(tensors, beside, metadata={METADATA_KEY: info.to_json()})
+        except SafetensorError as error:  # a full disk, a read-only folder
+            raise OSError(str(error)) from None
+
+
+def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write what a run needs to go on, tensors and plain values; the file appears whole or not at all.
+
+    It goes straight to the file: a copy in memory would be as large as weights, average and optimiser together.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's of a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:

@@ -9,9 +9,9 @@ import torch
 PROGRAM = '''
 import sys
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 
+from mien.engine.fabric import Fabric
 from mien.engine.objective import Objective
 from mien.losses import create_loss
 

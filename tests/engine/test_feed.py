@@ -57,4 +57,5 @@ def test_inputs_are_those_of_evaluation(corpus: Corpus, monkeypatch: pytest.Monk
     monkeypatch.setattr(feed, "INPUT_BYTES", 40 * 4 * 40 * 40)
     parts = list(inputs_of(Feed(corpus, rows, CPU), spec))
     assert [len(part) for part in parts] == [40, 40, 16]
+    assert [len(part) for part in inputs_of(Feed(corpus, rows, CPU), spec, 36)] == [36, 36, 24]
     assert np.array_equal(torch.cat(parts).numpy(), preprocess(list(corpus.images[rows]), spec))

@@ -32,7 +32,6 @@ def train(
 ) -> None:
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
-    require("lightning", "train")
     from mien.engine import train as run
     from mien.engine.train import default_fabric
     from mien.recipe import load_recipe

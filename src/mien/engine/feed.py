@@ -72,9 +72,15 @@ class Feed:
         return torch.from_numpy(self.corpus.read(self.rows[part.numpy()]))
 
 
-def inputs_of(feed: Feed, spec: PreprocessSpec) -> Iterator[Tensor]:
-    """Yield a network's inputs of a whole feed on the CPU, (batch, C, h, w), as evaluation makes them, in order."""
+def inputs_of(feed: Feed, spec: PreprocessSpec, most: int = 512) -> Iterator[Tensor]:
+    """Yield a network's inputs of a whole feed on the CPU, (batch, C, h, w), as evaluation makes them, in order.
+
+    Args:
+        feed: The images.
+        spec: How they are prepared.
+        most: Images of a batch at most; `INPUT_BYTES` is the other limit.
+    """
     size = max(4 * spec.channels * spec.size[0] * spec.size[1], int(np.prod(feed.corpus.images.shape[1:])))
-    batch = max(1, min(512, INPUT_BYTES // size))
+    batch = max(1, min(most, INPUT_BYTES // size))
     for images, _ in feed.batches(torch.arange(len(feed)).split(batch)):
         yield torch.from_numpy(preprocess(list(images.numpy()), spec))

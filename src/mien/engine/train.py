@@ -6,7 +6,6 @@ best on the selection split) and `last.ckpt` (everything a killed run needs to g
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -24,9 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 import mien
 from mien.atomic import atomic_path
 from mien.augment import Augment, Finish
-from mien.checkpoint import LOSS, save_checkpoint
+from mien.checkpoint import LOSS, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
+from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.engine.history import Epoch, write_history
 from mien.engine.mixing import create_mixup, mix
@@ -211,9 +210,9 @@ class Run:
         if self.recipe.data.select is None:
             return math.nan, math.nan
         split = Feed(self.corpus, self.corpus.where(self.recipe.data.select), torch.device("cpu"))
-        model = self._kept().eval()
+        model, step = self._kept().eval(), self.recipe.train.batch_size // self.fabric.world_size  # so memory has room for it
         with self.fabric.autocast():
-            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(split, self.spec)]
+            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(split, self.spec, step)]
         logits, target = torch.cat(parts), split.target
         return F.cross_entropy(logits, target).item(), (logits.argmax(1) == target).float().mean().item()
 
@@ -244,10 +243,7 @@ class Run:
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "history": [asdict(row) for row in history],
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        with atomic_path(self.out / "last.ckpt") as beside:
-            beside.write_bytes(buffer.getbuffer())
+        save_state(self.out / "last.ckpt", state)
 
     def resume(self) -> list[Epoch]:
         """Return the history of the run in the folder and take up its state; empty where there is none."""

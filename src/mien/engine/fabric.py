@@ -1,0 +1,36 @@
+"""Lightning Fabric, without what comes with it.
+
+Fabric asks for torchmetrics' version by importing it where it is installed, and with it scipy.signal and most of matplotlib:
+100 MiB that training has no use for. So torchmetrics passes for absent meanwhile.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mien.errors import require
+
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Let imports of a module fail, unless it is there already; None among the modules is Python's way to say so."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+else:
+    with _absent("torchmetrics"):
+        Fabric = require("lightning_fabric", "train").Fabric
+
+__all__ = ["Fabric"]
