@@ -72,13 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser, number: int | None = None) ->
 
 def score(recognizer: Recognizer, crops: Sequence[Crop], sample: Sample) -> dict[str, float]:
     """Return accuracy, accuracy on the faces without a twin in training, and mean confidence, as shares."""
+    return outcome(recognizer, crops, sample)[0]
+
+
+def outcome(recognizer: Recognizer, crops: Sequence[Crop], sample: Sample) -> tuple[dict[str, float], NDArray[np.bool_]]:
+    """Return the score and which faces were recognised, (N,)."""
     probs = recognizer.probabilities(crops)
     right = probs.argmax(axis=1) == sample.target
-    return {
+    scores = {
         "accuracy": round(float(right.mean()), 4),
         "accuracy_twin_free": round(float(right[sample.twin_free].mean()), 4),
         "confidence": round(float(probs.max(axis=1).mean()), 4),
     }
+    return scores, right
 
 
 def about_model(recognizer: Recognizer) -> dict[str, Any]:

@@ -110,25 +110,28 @@ def label(name: str, strength: Value) -> str:
 def measure(recognizer: Recognizer, sample: Sample) -> dict[str, Any]:
     """Return the score of the clean faces and of every damage at every strength."""
     seed = sample.about["seed"]
-    curves: dict[str, list[dict[str, Any]]] = {}
+    curves: dict[str, dict[str, Any]] = {}
     for name, damage in DAMAGES.items():
-        curves[name] = []
+        points = []
         for strength in damage.strengths:
             crops = [damage.apply(face, strength, np.random.default_rng((seed, i))) for i, face in enumerate(sample.images)]
-            curves[name].append({"strength": strength, **score(recognizer, crops, sample)})
-        reached = ", ".join(f"{100 * row['accuracy']:.1f}" for row in curves[name])
-        print(f"  {damage.title}: {reached} %", flush=True)
+            points.append({"strength": strength, "label": label(name, strength), **score(recognizer, crops, sample)})
+        curves[name] = {"title": damage.title, "unit": damage.unit, "points": points}
+        print(f"  {damage.title}: {told(points).replace('*', '')}", flush=True)
     return {"clean": score(recognizer, list(sample.images), sample), "curves": curves}
 
 
+def told(points: list[dict[str, Any]]) -> str:
+    """Return a curve as text: each strength and the accuracy under it, %."""
+    return ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in points)
+
+
 def markdown(found: dict[str, Any]) -> str:
-    """Return the figures as a table: strengths from mild to strong, and the accuracy under each."""
-    longest = max(len(rows) for rows in found["curves"].values())
-    lines = [["damage", *["strength: accuracy, %"] * longest], ["---"] * (longest + 1)]
-    for name, rows in found["curves"].items():
-        damage = DAMAGES[name]
-        cells = [f"{label(name, row['strength'])}: **{100 * row['accuracy']:.1f}**" for row in rows]
-        lines.append([damage.title + (f" ({damage.unit})" if damage.unit else ""), *cells, *[""] * (longest - len(cells))])
+    """Return the figures as a table, as the documentation shows it."""
+    lines = [("damage", "its strength, from mild to strong, and the accuracy under it, %"), ("---", "---")]
+    lines.append(("none", f"**{100 * found['clean']['accuracy']:.1f}**"))
+    for curve in found["curves"].values():
+        lines.append((curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), told(curve["points"])))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
@@ -138,8 +141,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     axes = figure.subplots(2, 4, sharey=True)
-    for axis, (name, rows) in zip(axes.flat, found["curves"].items(), strict=True):
-        _panel(axis, name, rows, found)
+    for axis, (name, curve) in zip(axes.flat, found["curves"].items(), strict=True):
+        _panel(axis, name, curve, found)
     for row in axes:
         row[0].set_ylabel("% of faces")
     handles, names = axes.flat[0].get_legend_handles_labels()
@@ -147,8 +150,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _panel(axis: Any, name: str, rows: list[dict[str, Any]], found: dict[str, Any]) -> None:
-    damage, places = DAMAGES[name], np.arange(len(rows))
+def _panel(axis: Any, name: str, curve: dict[str, Any], found: dict[str, Any]) -> None:
+    rows, places = curve["points"], np.arange(len(curve["points"]))
     accuracy, confidence = (100 * np.array([row[key] for row in rows]) for key in ("accuracy", "confidence"))
     axis.axhline(100 * found["clean"]["accuracy"], color="0.35", lw=1, ls="--", label="accuracy, undamaged")
     axis.axhline(100 * found["most_frequent_class"], color="0.6", lw=1, ls=":", label="always the most frequent class")
@@ -158,9 +161,9 @@ def _panel(axis: Any, name: str, rows: list[dict[str, Any]], found: dict[str, An
     else:
         axis.plot(places, accuracy, "o-", color="#0b5394", ms=4, lw=1.8, label="accuracy")
         axis.plot(places, confidence, "o-", color="#e69138", ms=4, lw=1.2, mfc="white", label="mean confidence")
-    axis.set_xticks(places, [label(name, row["strength"]).replace(" ", "\n") for row in rows], fontsize=8.5)
-    axis.set_xlabel(damage.unit, fontsize=9)
-    axis.set_title(damage.title, fontsize=10.5, loc="left", fontweight="bold")
+    axis.set_xticks(places, [row["label"].replace(" ", "\n") for row in rows], fontsize=8.5)
+    axis.set_xlabel(curve["unit"], fontsize=9)
+    axis.set_title(curve["title"], fontsize=10.5, loc="left", fontweight="bold")
     axis.set_ylim(0, 80)
     axis.grid(axis="y", color="0.9", lw=0.8)
     axis.set_axisbelow(True)
@@ -172,8 +175,9 @@ def summary(found: dict[str, Any]) -> list[Row]:
     clean = found["clean"]["accuracy"]
     rows: list[Row] = [("undamaged", f"{100 * clean:.1f} %", "")]
     for name, curve in found["curves"].items():
-        worst = curve[-1] if name != "part" else min(curve, key=lambda row: row["accuracy"])
-        what = f"{DAMAGES[name].title}, {label(name, worst['strength'])} {DAMAGES[name].unit}".strip()
+        points = curve["points"]
+        worst = points[-1] if name != "part" else min(points, key=lambda point: point["accuracy"])
+        what = f"{curve['title']}: {worst['label']}" + (f" ({curve['unit']})" if curve["unit"] else "")
         rows.append((what, f"{100 * worst['accuracy']:.1f} % ({100 * (worst['accuracy'] - clean):+.1f})", ""))
     return rows
 

@@ -36,6 +36,7 @@ from mien.runtime.predictor import Recognizer
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs/assets/astronaut.jpg"
 ANNOTATED = ROOT / "docs/assets/astronaut-annotated.png"
+FIGURES = {name: ROOT / f"docs/assets/{name}.png" for name in ("crop", "robustness")}
 PICTURE_KEY = "mien-weights-sha256"
 NOT_RUN = "not run yet"
 MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -68,6 +69,11 @@ def main() -> None:
     stale = [] if picture_is_current() else [ANNOTATED]
     if stale and not check:
         write_picture()
+    for name, figure in FIGURES.items():
+        if not figure_is_current(name):
+            stale.append(figure)
+            if not check:
+                write_figure(name)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         old = page.read_text(encoding="utf-8")
         new = render(old)
@@ -117,6 +123,64 @@ def picture() -> str:
     if default_model() is None:
         return f"*The annotated photo: {NOT_RUN}.*"
     return f"![The photo with a box around the face, its expression and the probabilities]({ANNOTATED.relative_to(ROOT)})"
+
+
+def newest_run(benchmark: str) -> Path | None:
+    """Return the newest JSON a benchmark left in benchmarks/runs/, by the date in its name, or None."""
+    found = [path for path in (ROOT / "benchmarks/runs").glob(f"*-{benchmark}.json") if path.with_suffix(".png").is_file()]
+    return max(found, key=lambda path: path.name, default=None)
+
+
+def figure_is_current(benchmark: str) -> bool:
+    """Whether the docs' copy of a benchmark's picture is the newest run's; without a run, whether there is none."""
+    run, copy = newest_run(benchmark), FIGURES[benchmark]
+    if run is None or not copy.is_file():
+        return run is None and not copy.is_file()
+    return copy.read_bytes() == run.with_suffix(".png").read_bytes()
+
+
+def write_figure(benchmark: str) -> None:
+    """Copy the picture of a benchmark's newest run; without one, remove the copy."""
+    run, copy = newest_run(benchmark), FIGURES[benchmark]
+    if run is None:
+        copy.unlink()
+    else:
+        copy.write_bytes(run.with_suffix(".png").read_bytes())
+
+
+def crop_figure() -> str:
+    """Return what the crop decides: picture and figures of the newest run."""
+    told = _run_figure(
+        "crop", "Accuracy against zoom, shift and rotation of the crop, with and without a detector and alignment"
+    )
+    run = newest_run("crop")
+    if run is None:
+        return told
+    rows = [[row["what"], row["measured"]] for row in json.loads(run.read_text(encoding="utf-8"))["summary"]]
+    return f"{told}\n\n{_table(['crop', 'accuracy'], rows)}"
+
+
+def robustness() -> str:
+    """Return how accuracy falls: picture and table of the newest run."""
+    told = _run_figure("robustness", "Accuracy and mean confidence against the strength of eight kinds of damage")
+    run = newest_run("robustness")
+    if run is None:
+        return told
+    read = json.loads(run.read_text(encoding="utf-8"))
+    rows = [["none", f"**{100 * read['clean']['accuracy']:.1f}**"]]
+    for curve in read["curves"].values():
+        points = ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in curve["points"])
+        rows.append([curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), points])
+    return f"{told}\n\n{_table(['damage', 'its strength, from mild to strong, and the accuracy under it, %'], rows)}"
+
+
+def _run_figure(benchmark: str, about: str) -> str:
+    run = newest_run(benchmark)
+    if run is None:
+        return f"*`benchmarks/{benchmark}.py`: {NOT_RUN}.*"
+    data = json.loads(run.read_text(encoding="utf-8"))["data"]
+    source = f"{data['images']:,} faces of FER2013 {data['split']}, one model, from `{run.relative_to(ROOT).as_posix()}`."
+    return f"![{about}]({FIGURES[benchmark].relative_to(ROOT / 'docs')})\n\n{source}"
 
 
 def tree() -> str:
@@ -368,6 +432,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "brightness": brightness,
     "twins": twins,
     "imbalance": imbalance,
+    "crop": crop_figure,
+    "robustness": robustness,
 }
 
 if __name__ == "__main__":
