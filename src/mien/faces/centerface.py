@@ -79,13 +79,14 @@ class CenterFace:
         picture = resized(full, min(1.0, self.max_size / max(full.size), COMFORTABLE / self.min_face))
         if min(picture.size) < SMALLEST:
             return []
-        boxes, scores, landmarks = decode(*self._maps(np.asarray(picture)), threshold=self.threshold)
+        heat, size, offset, points = self._maps(np.asarray(picture))
+        boxes, scores, landmarks = decode(heat, size, offset, points, self.threshold)
         back = np.array([full.width / picture.width, full.height / picture.height], np.float32)
         boxes = FRAMING.apply(boxes * np.tile(back, 2))
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= self.min_face
         return [
-            Face(box, float(score), points * back)
-            for box, score, points in zip(boxes[large], scores[large], landmarks[large], strict=True)
+            Face(box, float(score), five * back)
+            for box, score, five in zip(boxes[large], scores[large], landmarks[large], strict=True)
         ]
 
     def _maps(self, pixels: NDArray[np.uint8]) -> list[Array]:
