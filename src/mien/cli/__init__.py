@@ -25,7 +25,7 @@ from mien.cli.training import evaluate, export, recipes, train
 from mien.errors import MienError
 
 app = typer.Typer(
-    help="Facial expression recognition: photos in, expressions out.",
+    help="Facial expression recognition: photos and videos in, expressions out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
