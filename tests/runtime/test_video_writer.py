@@ -197,7 +197,9 @@ def test_the_sound_is_cut_to_the_frames(tmp_path: Path, film, name: str, codec: 
         assert heard(path, time) == pytest.approx(pitch(2.4 + time), abs=12)
 
 
-def test_ctrl_c_leaves_a_playable_video_of_what_was_done(tmp_path: Path, talkie: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_leave_a_playable_video_of_what_was_done(tmp_path: Path, talkie: Path, number: int) -> None:
+    before = signal.signal(number, signal.default_int_handler)  # as `mien predict` takes both
     given = frames([i / 10 for i in range(20)])
 
     class Interrupting:
@@ -207,7 +209,7 @@ def test_ctrl_c_leaves_a_playable_video_of_what_was_done(tmp_path: Path, talkie:
 
         @property
         def image(self) -> np.ndarray:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             return given[0].image
 
     with pytest.raises(KeyboardInterrupt):
@@ -218,7 +220,7 @@ def test_ctrl_c_leaves_a_playable_video_of_what_was_done(tmp_path: Path, talkie:
     assert psnr(images[20], given[0].image) > 26
     _, _, samples, rate = sound_of(tmp_path / "a.mp4")
     assert len(samples) / rate == pytest.approx(2.1, abs=0.1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(number, before) is signal.default_int_handler
 
 
 def test_an_exception_leaves_nothing_and_an_older_file_as_it_was(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
     if outputs.dropped:
         printer.line(f"an earlier run had read {outputs.dropped:,} of them; starting over (--resume would go on)")
     try:
-        with _stopping(), outputs, ReadingBar(len(wanted), shown=printer.talks) as bar:
+        with _stopping(), outputs, ReadingBar(len(wanted), printer.talks, beside=printer.console) as bar:
             live = any(source.kind == "live" for source in wanted)
             for reading in recognizer.stream(wanted, video, live=live, on_video=partial(bar.video, video)):
                 outputs.add(reading)
@@ -153,21 +153,26 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
                 bar.step(reading)
     except KeyboardInterrupt:
         _say_written(outputs, printer)
-        typer.echo("stopped; the files hold what was done" + _how_to_go_on(outputs), err=True)
+        _say_failures(outputs)
+        typer.echo(_stopped(outputs), err=True)
         raise typer.Exit(130) from None
+    except BrokenPipeError:  # `| head` has enough
+        if outputs.written:
+            typer.echo(f"nobody reads what is printed: {_stopped(outputs)}", err=True)
+        raise
+    except OutputError:
+        if outputs.resumable:
+            typer.echo(f"what was read is not lost{_how_to_go_on(outputs)}", err=True)
+        raise
     _say_written(outputs, printer)
-    _say_failed(outputs, len(sources))
+    _end(outputs, len(sources))
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
     """Take a request to end, such as `kill`, like Ctrl-C."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread
         yield
         return
@@ -178,26 +183,42 @@ def _stopping() -> Iterator[None]:
 
 
 def _say_written(outputs: Outputs, printer: Printer) -> None:
+    from mien.runtime.cells import readable
     from mien.runtime.summary import summary_table
 
     if outputs.summary.to_dict()["videos"]:
         printer.line(summary_table(outputs.summary))
-    for path in outputs.written:
-        printer.line(f"wrote {path}")
+    for video in outputs.faceless:
+        printer.line(f"{readable(video)}: no face found")
+    printer.files(outputs.written)
 
 
 def _how_to_go_on(outputs: Outputs) -> str:
     return "; go on with the same command and --resume" if outputs.resumable else ""
 
 
-def _say_failed(outputs: Outputs, total: int) -> None:
+def _stopped(outputs: Outputs) -> str:
+    return ("stopped; the files hold what was done" if outputs.written else "stopped") + _how_to_go_on(outputs)
+
+
+def _say_failures(outputs: Outputs) -> None:
+    for _, error in outputs.failures:
+        typer.echo(f"error: {error}", err=True)
+
+
+def _end(outputs: Outputs, total: int) -> None:
     """Report what could not be read, and end with the status that says so."""
     if not outputs.failures:
         return
     first = outputs.failures[0][1]
     if total == 1 and (not outputs.read or isinstance(first, OutputError)):
         raise first
-    for _, error in outputs.failures:
-        typer.echo(f"error: {error}", err=True)
-    typer.echo(f"{len(outputs.failures):,} of {total:,} could not be read whole{_how_to_go_on(outputs)}", err=True)
+    _say_failures(outputs)
+    failed = len({source for source, _ in outputs.failures})
+    typer.echo(f"{failed:,} of {total:,} could not be {_what_failed(outputs)}{_how_to_go_on(outputs)}", err=True)
     raise typer.Exit(3)
+
+
+def _what_failed(outputs: Outputs) -> str:
+    drawing = [isinstance(error, OutputError) for _, error in outputs.failures]
+    return "drawn" if all(drawing) else "read or drawn whole" if any(drawing) else "read whole"

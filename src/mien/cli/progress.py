@@ -1,4 +1,4 @@
-"""Bars for work that takes a while, on stderr, in a terminal only; nothing elsewhere."""
+"""Bars for work that takes a while, in a terminal only; nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from rich.console import Console
+
     from mien.runtime.stream import VideoOptions
     from mien.runtime.video import VideoReader
     from mien.structures import Reading
 
 
 class _Bar:
-    """A bar of Rich's, shown while its block lasts and gone after it."""
+    """A bar of Rich's, shown while its block lasts and gone after it.
 
-    def __init__(self, *columns: Any, shown: bool = True) -> None:
+    Args:
+        columns: What stands between the bar and the time left.
+        shown: Whether there is a bar at all.
+        beside: What prints while the bar stands; in a terminal they share it, so that the bar stays below what is printed.
+    """
+
+    def __init__(self, *columns: Any, shown: bool = True, beside: Console | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
-        parts = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
+        console = beside if beside is not None and beside.is_terminal else Console(stderr=True)
+        parts = (TextColumn("{task.description}", markup=False), BarColumn(), *columns, TimeRemainingColumn())
         self.bar = Progress(*parts, console=console, disable=not (shown and console.is_terminal), transient=True)
 
     def __enter__(self) -> Any:
@@ -54,12 +62,13 @@ class ReadingBar(_Bar):
     Args:
         total: Number of sources.
         shown: Whether there is a bar at all.
+        beside: What prints while the bar stands.
     """
 
-    def __init__(self, total: int, shown: bool) -> None:
+    def __init__(self, total: int, shown: bool, beside: Console | None = None) -> None:
         from rich.progress import TextColumn
 
-        super().__init__(TextColumn("{task.fields[rate]}"), shown=shown)
+        super().__init__(TextColumn("{task.fields[rate]}"), shown=shown, beside=beside)
         self.total, self.frames, self.began = total, 0, time.perf_counter()
         self.part: tuple[float, float] | None = None
         self.task = self.bar.add_task("reading", total=total, rate="")
@@ -75,7 +84,7 @@ class ReadingBar(_Bar):
         """Move the bar on."""
         self.frames += 1
         rate = self.frames / max(time.perf_counter() - self.began, 1e-9)
-        number, name = reading.number + 1, reading.source.replace("[", r"\[")
+        number, name = reading.number + 1, reading.source
         shown = f"{number} of {self.total}  …{name[-40:]}" if len(name) > 40 else f"{number} of {self.total}  {name}"
         done = reading.number + self._done(reading)
         self.bar.update(self.task, completed=done, description=shown, rate=f"{rate:.0f} frames/s")

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mien.runtime.cells import readable
 from mien.structures import Prediction, Reading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -35,8 +39,12 @@ class Printer:
     def __init__(self, sources: int, *, quiet: bool, jsonl: bool) -> None:
         from rich.console import Console
 
+        class Terminal(Console):
+            def on_broken_pipe(self) -> None:
+                raise
+
         self.few, self.quiet, self.jsonl = sources <= FEW, quiet, jsonl
-        self.console = Console(highlight=False)
+        self.console = Terminal(highlight=False)
 
     @property
     def talks(self) -> bool:
@@ -57,19 +65,31 @@ class Printer:
     def line(self, text: object) -> None:
         """Print something more for people: a text or anything Rich knows."""
         if self.talks:
-            self.console.print(text, soft_wrap=isinstance(text, str))
+            self.console.print(text, soft_wrap=isinstance(text, str), markup=False)
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """Print which files were written; of many in one folder their number."""
+        folders: dict[Path, list[Path]] = {}
+        for path in paths:
+            folders.setdefault(path.parent, []).append(path)
+        for folder, inside in folders.items():
+            if len(inside) > FEW:
+                self.line(f"wrote {len(inside):,} files into {readable(str(folder))}")
+            else:
+                for path in inside:
+                    self.line(f"wrote {readable(str(path))}")
 
 
 def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
     faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in predictions)
-    console.print(f"{source}: {faces or _count(0)}", soft_wrap=True, markup=False)
+    console.print(f"{readable(source)}: {faces or _count(0)}", soft_wrap=True, markup=False)
 
 
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
     from rich.text import Text
 
     full, least = ("#", "") if console.options.ascii_only else ("█", "▏")
-    console.print(Text(f"{source}: {_count(len(predictions))}", "bold"), soft_wrap=True)
+    console.print(Text(f"{readable(source)}: {_count(len(predictions))}", "bold"), soft_wrap=True)
     if predictions:
         console.print(_table(predictions, full, least))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,44 +13,91 @@ from mien.runtime.sources import Source
 from mien.runtime.video_writer import CONTAINERS, VideoWriter
 from mien.structures import Frame, Prediction, Reading
 
+ENDINGS = {"picture": ".jpg", "video": ".mp4", "live": ".mp4"}
+"""Endings of the drawings in a folder."""
+
+LONGEST = 200
+"""Bytes of a drawing's name, at most, before its number and its ending."""
+
 
 class Paths:
     """Where each source's drawing goes.
 
+    In a folder each has its source's name, with a number where two have the same: two folders may hold files of one name. The
+    number hangs on the sources alone, so that a resumed run, which reads only some of them, overwrites nothing.
+
     Args:
         target: A file, for one source; or a folder, made where needed.
-        several: Whether there are several sources.
+        sources: What the run reads.
         endings: What a file may end with.
+        by_kind: The ending of a drawing in a folder, by its source's kind; other kinds are not drawn.
 
     Raises:
-        OutputError: The target is one file and there are several sources.
+        OutputError: The target is one file and there are several sources, its ending is unknown, a drawing would take the place
+            of a source, or nothing can be drawn.
     """
 
-    def __init__(self, target: Path, several: bool, endings: tuple[str, ...]) -> None:
+    def __init__(
+        self, target: Path, sources: Sequence[Source], endings: tuple[str, ...], by_kind: Mapping[str, str] = ENDINGS
+    ) -> None:
+        several = len(sources) > 1
         is_file = target.suffix.lower() in endings and not target.is_dir()
         if is_file and several:
             raise OutputError(
                 f"{target}: is one file, and there are several sources; give a folder, such as {target.with_suffix('')}"
             )
-        if not (is_file or several or target.is_dir()):
+        if not (is_file or several or target.is_dir() or not target.suffix):
             raise OutputError(
                 f"{target}: its ending names no format; end it with one of {', '.join(endings)}, or give a folder"
             )
+        if sources and all(source.kind != "error" and source.kind not in by_kind for source in sources):
+            raise OutputError(f"{target}: is drawn of videos, and there are only pictures; leave it out")
         self.target, self.is_file = target, is_file
-        self._taken: set[str] = set()
+        self._numbered: dict[str, str] = {}
+        drawn = [source for source in sources if source.kind in by_kind]
+        self._number(drawn, by_kind)
+        self._check(sources, [self.of(source.name, by_kind[source.kind]) for source in drawn])
 
     def of(self, source: str, ending: str) -> Path:
-        """Return the path for a source, each time another: two folders may hold files of one name."""
-        if self.is_file:
-            return self.target
-        stem = Path(source).stem
-        stem = "".join("-" if sign in '/\\:*?"<>|' else sign for sign in stem)
-        name, number = f"{stem}{ending}", 1
-        while name in self._taken:
-            number += 1
-            name = f"{stem}-{number}{ending}"
-        self._taken.add(name)
-        return self.target / name
+        """Return the path for a source."""
+        return self.target if self.is_file else self.target / self._numbered.get(source, f"{_stem(source)}{ending}")
+
+    def _number(self, sources: Sequence[Source], by_kind: Mapping[str, str]) -> None:
+        """Number the names that are taken already; some systems take large and small letters for the same."""
+        taken: set[str] = set()
+        for source in sources:
+            stem, ending = _stem(source.name), by_kind[source.kind]
+            name, number = f"{stem}{ending}", 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{stem}-{number}{ending}"
+            taken.add(name.casefold())
+            if number > 1:
+                self._numbered[source.name] = name
+
+    def _check(self, sources: Sequence[Source], paths: Sequence[Path]) -> None:
+        there = {_identity(path): path for path in paths} if self.target.exists() else {}
+        there.pop(None, None)
+        for source in sources if there else ():
+            if path := there.get(_identity(source.name)):
+                raise OutputError(f"{path}: is read by this run; name another {'file' if self.is_file else 'folder'}")
+
+
+def _stem(source: str) -> str:
+    """Return a source's name without folder and ending, as any system takes it."""
+    stem = "".join("-" if sign in '/\\:*?"<>|' else sign for sign in Path(source).stem)
+    while len(os.fsencode(stem)) > LONGEST:
+        stem = stem[:-1]
+    return stem
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others; None of what is no file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a name such as camera:0 need not be a path
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Drawings:
@@ -67,7 +115,7 @@ class Drawings:
     """
 
     def __init__(self, target: Path, sources: Sequence[Source]) -> None:
-        self.paths = Paths(target, len(sources) > 1, (*FORMATS, *CONTAINERS))
+        self.paths = Paths(target, sources, (*FORMATS, *CONTAINERS))
         if self.paths.is_file and sources:
             endings = FORMATS if sources[0].kind == "picture" else CONTAINERS
             if sources[0].kind != "error" and target.suffix.lower() not in endings:
@@ -86,7 +134,7 @@ class Drawings:
         if reading.frame is None:
             return
         if reading.frame.index is None:
-            path = self.paths.of(reading.source, ".jpg")
+            path = self.paths.of(reading.source, ENDINGS["picture"])
             write_picture(path, annotate(reading.frame.image, reading.predictions))
             self.written.append(path)
         else:
@@ -101,7 +149,7 @@ class Drawings:
 
     def _write(self, source: str, frame: Frame, predictions: Sequence[Prediction]) -> None:
         if self._video is None:
-            self._path = self.paths.of(source, ".mp4")
+            self._path = self.paths.of(source, ENDINGS["video"])
             self._video = VideoWriter(self._path, like=source)
         try:
             self._video.write(replace(frame, image=self._annotator.draw(frame.image, predictions)))

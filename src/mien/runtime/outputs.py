@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ from mien.runtime.table import rows
 from mien.runtime.timeline import FORMATS as TIMELINES
 from mien.runtime.timeline import Timeline
 from mien.structures import Reading
+
+PLOTS = {"video": TIMELINES[0], "live": TIMELINES[0]}
+"""What is plotted, and the ending of its plot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,9 @@ class Targets:
 class Outputs:
     """Writes the readings of a run, source after source, as `Recognizer.stream` yields them.
 
-    Leaving its block by an error or by Ctrl-C still finishes the files: the table and the summary hold what was done, a video
-    plays up to its last frame, and the journal beside the table lets a later run go on.
+    Leaving its block by an error or by Ctrl-C still finishes the files: the table, the summary and the timeline hold what was
+    done, a video plays up to its last frame, and the journal beside the table lets a later run go on. Where nothing was done,
+    nothing is written.
 
     Args:
         targets: The files.
@@ -54,13 +59,15 @@ class Outputs:
     Attributes:
         summary: What was read so far, the sources of a resumed run too.
         read: Number of pictures and frames read.
+        faceless: Videos in which no face was found.
         failures: Sources that could not be read or drawn, and why.
         written: Files that are whole.
         dropped: Number of sources that an interrupted run had read and this one, not resumed, reads again.
-        resumable: Whether the run, once finished, can be gone on with.
+        resumable: Whether the run can be gone on with.
 
     Raises:
-        OutputError: A target's ending is unknown, its place cannot be written, or the journal is of another run.
+        OutputError: A target's ending is unknown, its place cannot be written or is a source's, or the journal is of another
+            run.
         MissingExtraError: A target needs a package that is not installed.
     """
 
@@ -75,23 +82,25 @@ class Outputs:
         resume: bool = False,
     ) -> None:
         self._max_gap = max(MAX_GAP, 2.5 / fps) if fps else MAX_GAP
-        if targets.summary is not None and targets.summary.suffix.lower() not in SUMMARIES:
-            raise OutputError(f"{targets.summary}: a summary's name must end in {' or '.join(SUMMARIES)}; choose one of them")
+        _check_summary(targets)
         self.targets, self.classes = targets, tuple(classes)
         self._drawings = Drawings(targets.annotate, sources) if targets.annotate is not None else None
         if targets.timeline is not None:
             require("matplotlib", "tables")
-        self._plots = Paths(targets.timeline, len(sources) > 1, TIMELINES) if targets.timeline is not None else None
+        self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
         self.dropped = 0 if self._journal is None else self._journal.dropped
         self.summary = Summary(classes, self._max_gap)
+        self.faceless: list[str] = []
         self.failures: list[tuple[str, MienError]] = []
         self.written: list[Path] = []
         self.read = 0
-        self.resumable = False
+        self.resumable = self._journal is not None
         self._only = len(sources) == 1
-        self._number, self._key, self._failed = -1, "", False
+        self._number, self._key = -1, ""
+        self._failure: MienError | None = None
+        self._drawn, self._empty = True, False
 
     def __enter__(self) -> Self:
         return self
@@ -107,78 +116,107 @@ class Outputs:
         """Take the next reading.
 
         Raises:
-            OutputError: The table's journal cannot be written. A drawing that cannot be is a failure of its source instead.
+            OutputError: The table's journal cannot be written. A drawing that cannot be is a failure of its source instead:
+                its rows are kept, and a resumed run tries it again.
         """
         if reading.number != self._number:
-            self._end_source()
+            self._end_source(complete=True)
             self._begin(reading)
         if reading.error is not None:
             self._fail(reading.error)
             return
         self.read += 1
-        if self._journal is not None and not self._failed:
+        self._empty = self._empty and not reading.predictions
+        if self._journal is not None:
             self._journal.add(self._key, rows(reading.predictions))
         self.summary.extend(reading.predictions)
         if self._timeline is not None:
             self._timeline.extend(reading.predictions)
-        self._draw(reading)
+        if self._drawings is not None and self._drawn:
+            with self._drawing():
+                self._drawings.add(reading)
 
     def _begin(self, reading: Reading) -> None:
-        self._number, self._failed = reading.number, False
-        self._key = reading.source
+        is_video = reading.frame is not None and reading.frame.index is not None
+        self._number, self._key, self._failure = reading.number, reading.source, None
+        self._drawn, self._empty = True, is_video
         if self._journal is not None:
             self._journal.begin(self._key)
-        if self._plots is not None and reading.frame is not None and reading.frame.index is not None:
+        if self._plots is not None and is_video:
             self._timeline = Timeline(self.classes, self._key, self._max_gap)
 
-    def _draw(self, reading: Reading) -> None:
-        if self._drawings is None or self._failed:
-            return
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Make what cannot be drawn a failure of its source, which is then drawn no further."""
         try:
-            self._drawings.add(reading)
+            yield
         except OutputError as error:
+            self._drawn = False
             self._fail(error)
 
     def _fail(self, error: MienError) -> None:
         self.failures.append((self._key, error))
-        if self._journal is not None and not self._failed:
-            self._journal.fail(self._key, error)
-        self._failed = True
+        self._failure = self._failure or error
 
-    def _end_source(self) -> None:
+    def _end_source(self, complete: bool) -> None:
         """Finish what belongs to one source alone."""
         if self._number < 0:
             return
         if self._drawings is not None:
-            try:
+            with self._drawing():
                 self._drawings.end_source()
-            except OutputError as error:
-                self._fail(error)
-        if self._timeline is not None and self._plots is not None:
-            path = self._plots.of(self._key, TIMELINES[0])
-            self._timeline.draw(path)
-            self.written.append(path)
-        if self._journal is not None and not self._failed:
+        if self._timeline is not None:
+            with self._drawing():
+                self._plot(self._timeline)
+        if self._empty:
+            self.faceless.append(self._key)
+        if self._journal is not None and self._failure is not None:
+            self._journal.fail(self._key, self._failure)
+        elif self._journal is not None and complete:
             self._journal.end(self._key)
         self._timeline, self._number = None, -1
 
+    def _plot(self, timeline: Timeline) -> None:
+        assert self._plots is not None
+        path = self._plots.of(self._key, TIMELINES[0])
+        timeline.draw(path)
+        self.written.append(path)
+
     def _finish(self, complete: bool) -> None:
-        if complete:
-            self._end_source()
-        elif self._drawings is not None:
-            self._drawings.end_source()
-        if self._only and self.failures and not self.read:  # the only source was none
-            if self._journal is not None:
-                self._journal.discard()
-            return
+        self._end_source(complete)
+        if not self._nothing_came(complete):
+            self._write(complete)
+        elif self._journal is not None:
+            self._journal.discard()
+            self.resumable = False
+
+    def _nothing_came(self, complete: bool) -> bool:
+        """Return whether nothing was read, because the only source is none or the run was stopped before its first picture."""
+        if self.read or (self._journal is not None and self._journal.resumed):
+            return False
+        return not complete or (self._only and bool(self.failures))
+
+    def _write(self, complete: bool) -> None:
+        """Write what belongs to all sources together."""
+        if self._drawings is not None:
+            self.written = self._drawings.written + self.written
         if self._journal is not None and self._journal.resumed:
             self.summary = Summary(self.classes, self._max_gap)
             self.summary.extend(self._journal.rows())
-        if self.targets.summary is not None:
-            write_summary(self.targets.summary, self.summary)
-            self.written.append(self.targets.summary)
-        if self._journal is not None and self.targets.table is not None:
-            self.resumable = self._journal.finish(complete)
-            self.written.append(self.targets.table)
-        if self._drawings is not None:
-            self.written += self._drawings.written
+        try:
+            if self._journal is not None and self.targets.table is not None:
+                self.resumable = self._journal.finish(complete)
+                self.written.insert(0, self.targets.table)
+        finally:
+            if self.targets.summary is not None:
+                write_summary(self.targets.summary, self.summary)
+                self.written.append(self.targets.summary)
+
+
+def _check_summary(targets: Targets) -> None:
+    if targets.summary is None:
+        return
+    if targets.summary.suffix.lower() not in SUMMARIES:
+        raise OutputError(f"{targets.summary}: a summary's name must end in {' or '.join(SUMMARIES)}; choose one of them")
+    if targets.summary == targets.table:
+        raise OutputError(f"{targets.summary}: is named for the table and for the summary; give each its own name")

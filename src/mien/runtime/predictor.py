@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, overload
 
@@ -22,6 +23,7 @@ from mien.structures import Face, Prediction
 if TYPE_CHECKING:
     from mien.faces import Detector
     from mien.image import ImageSource
+    from mien.runtime.sources import Source
     from mien.runtime.stream import VideoOptions
     from mien.runtime.video import VideoReader
     from mien.structures import Reading
@@ -86,7 +88,9 @@ class Recognizer:
         return self.backend.info.classes
 
     @overload
-    def predict(self, source: ImageSource, video: VideoOptions | None = None, *, bgr: bool = False) -> list[Prediction]: ...
+    def predict(  # type: ignore[overload-overlap]
+        self, source: ImageSource, video: VideoOptions | None = None, *, bgr: bool = False
+    ) -> list[Prediction]: ...
 
     @overload
     def predict(
@@ -100,18 +104,17 @@ class Recognizer:
         all its frames, a folder's all its files; for long ones see `stream`.
 
         Args:
-            source: A picture (path, the bytes of a file, PIL image or array, RGB uint8 (H, W, 3)), a video's path or URL, a
-                folder or glob; or a list or an iterator of them, read as the results are asked for, which
-                gives a list for each picture and video.
+            source: A picture (path, the bytes of a file, PIL image or array, RGB uint8 (H, W, 3)), a video's path or URL, an
+                open file, a folder or glob; or a list or an iterator of them, read as the results are asked for, which gives a
+                list for each picture and video.
             video: How videos are read; None takes `VideoOptions()`.
             bgr: Arrays are BGR, as OpenCV gives them.
 
         Raises:
-            InputError: A source cannot be read.
+            InputError: A source cannot be read; of several this ends the lists, while `stream` goes on.
         """
-        if isinstance(source, Iterable) and not isinstance(
-            source, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)
-        ):
+        one = isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)) or hasattr(source, "read")
+        if isinstance(source, Iterable) and not one:
             return self._predict_each(source, video, bgr)
         return [prediction for reading in self.stream([source], video, bgr=bgr) for prediction in _read(reading)]
 
@@ -123,7 +126,7 @@ class Recognizer:
 
     def stream(
         self,
-        sources: Iterable[ImageSource],
+        sources: Iterable[ImageSource | Source],
         video: VideoOptions | None = None,
         *,
         bgr: bool = False,
@@ -146,7 +149,8 @@ class Recognizer:
         from mien.runtime.sources import expand
         from mien.runtime.stream import VideoOptions, read
 
-        return read(self, expand(_rgb(sources) if bgr else sources, repeats=True), video or VideoOptions(), live, on_video)
+        found = expand(sources, repeats=True)
+        return read(self, map(_rgb, found) if bgr else found, video or VideoOptions(), live, on_video)
 
     def predict_faces(self, crops: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return the expression of each ready face crop, in their order.
@@ -187,11 +191,10 @@ def _read(reading: Reading) -> tuple[Prediction, ...]:
     return reading.predictions
 
 
-def _rgb(sources: Iterable[Any]) -> Iterator[Any]:
-    """Yield sources with the channels of arrays the other way round."""
-    for source in sources:
-        is_colour = isinstance(source, np.ndarray) and source.ndim == 3
-        yield source[..., ::-1] if is_colour else source
+def _rgb(source: Source) -> Source:
+    """Return a source with the channels of an array the other way round."""
+    is_colour = isinstance(source.value, np.ndarray) and source.value.ndim == 3
+    return replace(source, value=source.value[..., ::-1]) if is_colour else source
 
 
 def _load_backend(model: str | os.PathLike[str] | Backend | None, threads: int | None) -> Backend:

@@ -18,7 +18,7 @@ from mien.faces.video import VideoFaces
 from mien.image import read_image
 from mien.runtime.live import newest
 from mien.runtime.smooth import create_smoother
-from mien.runtime.video import VideoReader, open_video
+from mien.runtime.video import VideoReader, check_part, open_video
 from mien.structures import Face, Frame, Prediction, Reading
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class VideoOptions:
         detect_every: Look for faces in every frame of this number, and follow those found in the frames between.
         smooth: What smooths the probabilities of each track over time: none, exponential or centred.
         smooth_seconds: How long that filter is, in seconds.
+
+    Raises:
+        InputError: A number is out of range.
+        UnknownNameError: No such filter.
     """
 
     fps: float | None = None
@@ -55,6 +59,8 @@ class VideoOptions:
     def __post_init__(self) -> None:
         if self.detect_every < 1:
             raise InputError(f"detect_every must be at least 1, got {self.detect_every}")
+        check_part(self.fps, self.start, self.end)
+        create_smoother(self.smooth, self.smooth_seconds)
 
 
 @dataclass(slots=True, eq=False)

@@ -57,12 +57,22 @@ def open_video(
     Raises:
         InputError: It cannot be opened, has no video or none that can be decoded, or a number is out of range.
     """
+    first, last = check_part(fps, start, end)
+    return VideoReader(source, fps, first, last)
+
+
+def check_part(fps: float | None, start: float | None, end: float | None) -> tuple[float, float]:
+    """Return the first second that is read and the one before which reading ends, or raise what `open_video` would.
+
+    Raises:
+        InputError: A number is out of range.
+    """
     if fps is not None and not 0 < fps < math.inf:
         raise InputError(f"the frame rate to sample at must be above 0, got {fps}")
     first, last = start or 0.0, math.inf if end is None else end
     if not 0 <= first < last:
         raise InputError(f"the part to read must start at 0 s or later and end after its start, got {start} to {end}")
-    return VideoReader(source, fps, first, last)
+    return first, last
 
 
 class VideoReader:

@@ -236,15 +236,19 @@ def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the block is done: a packet that is lost half-way would spoil all that follow."""
+    """Put Ctrl-C and `kill` off until the block is done: a packet that is lost half-way would spoil all that follow."""
     if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
         yield
         return
     came: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda *arguments: came.append(arguments))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
-    if came and callable(before):
-        before(*came[0])
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+    if came:
+        ours[came[0][0]](*came[0])

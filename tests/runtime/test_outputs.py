@@ -1,0 +1,195 @@
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mien.errors import InputError, OutputError
+from mien.runtime.outputs import Outputs, Targets
+from mien.runtime.sources import Source
+from mien.runtime.video import open_video
+from mien.structures import Frame, Prediction, Reading
+
+CLASSES = ("happy", "sad")
+IMAGE = np.full((48, 64, 3), 90, np.uint8)
+
+
+def picture(name: str, number: int, faces: int = 1) -> Reading:
+    return Reading(name, Frame(IMAGE), (Prediction(CLASSES, [0.7, 0.3], None, name),) * faces, number=number)
+
+
+def film(name: str, number: int, frames: int = 4, faces: int = 1) -> list[Reading]:
+    readings = []
+    for i in range(frames):
+        found = (Prediction(CLASSES, [0.7, 0.3], None, name, i, i / 10, 1),) * faces
+        readings.append(Reading(name, Frame(IMAGE, i, i / 10), found, number=number))
+    return readings
+
+
+def bad(name: str, number: int) -> Reading:
+    return Reading(name, None, error=InputError(f"{name}: is empty"), number=number)
+
+
+def sources(*names: str) -> list[Source]:
+    return [Source(name, "picture" if name.endswith((".jpg", ".png")) else "video", name) for name in names]
+
+
+def write(targets: Targets, named: list[Source], readings: Iterable[Reading | BaseException], resume: bool = False) -> Outputs:
+    """Run the readings through; an exception among them is raised there, Ctrl-C ends the run."""
+    outputs = Outputs(targets, CLASSES, {}, named, resume=resume)
+    try:
+        with outputs:
+            for reading in readings:
+                if isinstance(reading, BaseException):
+                    raise reading
+                outputs.add(reading)
+    except KeyboardInterrupt:
+        pass
+    return outputs
+
+
+def rows(path: Path) -> list[str]:
+    with path.open() as file:
+        return [row["source"] for row in csv.DictReader(file)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_drawing_that_fails_is_its_sources_failure_and_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "drawn/b.mp4").mkdir(parents=True)  # no file can take that name
+    targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
+    named = sources("a.mp4", "b.mp4", "c.jpg")
+    outputs = write(targets, named, [*film("a.mp4", 0), *film("b.mp4", 1), picture("c.jpg", 2)])
+    assert [(name, type(error)) for name, error in outputs.failures] == [("b.mp4", OutputError)]
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4 + ["b.mp4"] * 4 + ["c.jpg"]
+    assert [path.name for path in outputs.written] == ["t.csv", "a.mp4", "c.jpg"]
+    assert names(tmp_path) == [".t.csv.journal", "drawn/a.mp4", "drawn/c.jpg", "t.csv"]
+    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+        assert [resumed.done(source.name) for source in named] == [True, False, True]
+
+
+def test_a_timeline_that_fails_is_its_sources_failure_and_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "lines/a.png").mkdir(parents=True)
+    targets = Targets(tmp_path / "t.csv", timeline=tmp_path / "lines")
+    outputs = write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1)])
+    assert [name for name, _ in outputs.failures] == ["a.mp4"]
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4 + ["b.mp4"] * 4
+    assert [path.name for path in outputs.written] == ["t.csv", "b.png"]
+
+
+def test_a_resumed_run_draws_over_nothing(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
+    named = sources("one/x.jpg", "two/x.jpg", "three/X.png")
+    write(targets, named, [picture("one/x.jpg", 0), picture("two/x.jpg", 1), KeyboardInterrupt()])
+    first = (tmp_path / "drawn/x.jpg").stat().st_mtime_ns
+    write(targets, named, [picture("two/x.jpg", 0), picture("three/X.png", 1)], resume=True)
+    assert names(tmp_path / "drawn") == ["X-3.jpg", "x-2.jpg", "x.jpg"]
+    assert (tmp_path / "drawn/x.jpg").stat().st_mtime_ns == first
+    assert rows(tmp_path / "t.csv") == ["one/x.jpg", "two/x.jpg", "three/X.png"]
+
+
+def test_a_resumed_runs_summary_counts_each_face_once(tmp_path: Path) -> None:
+    targets, named = Targets(tmp_path / "t.csv", tmp_path / "s.json"), sources("a.mp4", "b.mp4")
+    a, b = film("a.mp4", 0), film("b.mp4", 1)
+    write(targets, named, [*a, *b[:2], KeyboardInterrupt()])
+    assert [video["frames"] for video in json.loads((tmp_path / "s.json").read_text())["videos"]] == [4, 2]
+    outputs = write(targets, named, film("b.mp4", 0), resume=True)
+    for summary in (json.loads((tmp_path / "s.json").read_text()), outputs.summary.to_dict()):
+        assert [video["frames"] for video in summary["videos"]] == [4, 4]
+
+
+def test_nothing_of_the_only_bad_source_is_left(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "d.mp4", tmp_path / "l.png")
+    outputs = write(targets, sources("a.mp4"), [bad("a.mp4", 0)])
+    assert (len(outputs.failures), outputs.written, outputs.resumable) == (1, [], False)
+    assert names(tmp_path) == []
+
+
+def test_a_bad_source_loses_nothing_of_the_run_it_goes_on_with(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv")
+    write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1), KeyboardInterrupt()])
+    outputs = write(targets, sources("b.mp4"), [bad("b.mp4", 0)], resume=True)
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
+    assert outputs.resumable
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("no such thing")])
+def test_a_run_stopped_before_its_first_picture_leaves_an_older_table(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "t.csv").write_text("of last week")
+    targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "drawn")
+    outputs = Outputs(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
+    with pytest.raises(type(error)), outputs:
+        raise error
+    assert names(tmp_path) == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "of last week"
+    assert not outputs.resumable
+
+
+def test_ctrl_c_finishes_every_file(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "d.mp4", tmp_path / "l.png")
+    outputs = write(targets, sources("a.mp4"), [*film("a.mp4", 0), KeyboardInterrupt()])
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
+    with open_video(tmp_path / "d.mp4") as video:
+        assert len(list(video)) == 4
+    assert {path.name for path in outputs.written} == {"t.csv", "s.json", "d.mp4", "l.png"}
+    assert names(tmp_path) == [".t.csv.journal", "d.mp4", "l.png", "s.json", "t.csv"]
+    assert outputs.resumable
+
+
+def test_a_summary_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv", tmp_path / "s.json")
+    (tmp_path / "s.json").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        write(targets, sources("a.mp4"), film("a.mp4", 0))
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
+
+
+def test_videos_without_a_face_are_told(tmp_path: Path) -> None:
+    readings = [*film("a.mp4", 0, faces=0), *film("b.mp4", 1), picture("c.jpg", 2, faces=0), bad("d.mp4", 3)]
+    assert write(Targets(), sources("a.mp4", "b.mp4", "c.jpg", "d.mp4"), readings).faceless == ["a.mp4"]
+
+
+def test_no_drawing_takes_a_sources_place(tmp_path: Path) -> None:
+    photo, clip = tmp_path / "photo.jpg", tmp_path / "clip.mp4"
+    for path in (photo, clip):
+        path.write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for target in (photo, tmp_path, tmp_path / "link"):
+        with pytest.raises(OutputError, match="is read by this run"):
+            Outputs(Targets(annotate=target), CLASSES, {}, sources(str(photo)))
+    with pytest.raises(OutputError, match="is read by this run"):
+        Outputs(Targets(annotate=clip), CLASSES, {}, sources(str(clip)))
+    (tmp_path / "plot.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"plot\.png: is read by this run"):
+        Outputs(Targets(timeline=tmp_path), CLASSES, {}, sources(str(tmp_path / "plot.png"), "plot.mp4"))
+
+
+def test_targets_that_make_no_sense(tmp_path: Path) -> None:
+    for targets, words in (
+        (Targets(annotate=tmp_path / "a.docx"), "names no format"),
+        (Targets(annotate=tmp_path / "a.png"), r"drawn as one of \.mp4"),
+        (Targets(tmp_path / "a.csv", tmp_path / "a.csv"), "its own name"),
+        (Targets(summary=tmp_path / "a.txt"), r"end in \.json"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            Outputs(targets, CLASSES, {}, sources("a.mp4"))
+    with pytest.raises(OutputError, match="only pictures"):
+        Outputs(Targets(timeline=tmp_path / "a.png"), CLASSES, {}, sources("a.jpg"))
+    with pytest.raises(OutputError, match="several sources"):
+        Outputs(Targets(annotate=tmp_path / "a.mp4"), CLASSES, {}, sources("a.mp4", "b.mp4"))
+    assert names(tmp_path) == []
+
+
+def test_a_name_without_an_ending_is_a_folder_also_for_one_source(tmp_path: Path) -> None:
+    write(Targets(annotate=tmp_path / "drawn"), sources("a.jpg"), [picture("a.jpg", 0)])
+    assert names(tmp_path) == ["drawn/a.jpg"]
+
+
+def test_a_long_name_and_an_address_can_be_drawn(tmp_path: Path) -> None:
+    long, address = "表" * 83 + ".jpg", "http://door:8/a?b=1/c.mp4"
+    write(Targets(annotate=tmp_path / "d"), sources(long, address), [picture(long, 0), *film(address, 1)])
+    assert names(tmp_path / "d") == ["c.mp4", "表" * 66 + ".jpg"]
