@@ -1,5 +1,6 @@
 import csv
 import errno
+import io
 import json
 import shutil
 import subprocess
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from mien import cli
+from mien.cli.progress import ReadingBar
 from mien.labels import label_set
 from mien.runtime.table import columns
+from mien.structures import Frame, Reading
 
 
 @pytest.fixture
@@ -93,6 +97,27 @@ def test_many_pictures_get_a_line_each(mien, photo: Path, tmp_path: Path) -> Non
     assert out.startswith(f"{tmp_path / '0.png'}: ")
 
 
+def test_a_name_with_brackets_and_many_drawings(mien, blank: Path, tmp_path: Path) -> None:
+    status, out, _ = mien(blank, "--no-detect", "--annotate", tmp_path / "[b] a[/b].png")
+    assert status == 0
+    assert out.endswith(f"wrote {tmp_path}/[b] a[/b].png\n")
+    for i in range(11):
+        shutil.copy(blank, tmp_path / f"{i}.png")
+    (tmp_path / "[b] a[/b].png").unlink()
+    status, out, _ = mien(tmp_path, "--no-detect", "--annotate", tmp_path / "drawn")
+    assert status == 0
+    assert out.endswith(f"wrote 12 files into {tmp_path}/drawn\n")
+
+
+def test_what_is_printed_stands_above_the_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with ReadingBar(2, True, beside=console) as bar:
+        for number in range(2):
+            bar.step(Reading(f"long/{'a' * 33}[/b] {number}.jpg", Frame(np.zeros((2, 2, 3), np.uint8)), number=number))
+            console.print("a picture")
+    assert console.file.getvalue().count("\x1b[2Ka picture") == 2  # type: ignore[attr-defined]
+
+
 def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(photo, tmp_path / "other")
@@ -160,6 +185,8 @@ def test_options_that_do_not_go_together(mien, photo: Path) -> None:
     one_line_error(mien(photo, "--quiet", "--jsonl"), "choose one")
     one_line_error(mien(photo, "--smooth", "centered"), "did you mean 'centred'")
     one_line_error(mien(photo, "--detect-every", 0), "detect_every")
+    one_line_error(mien(photo, photo.with_name("none.mp4"), "--fps", -1, "--out", photo.with_name("t.csv")), "frame rate")
+    assert sorted(path.name for path in photo.parent.iterdir()) == ["photo.png", "tiny.onnx"]
 
 
 def test_outputs_that_cannot_be_written(mien, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,22 @@ def test_ctrl_c_finishes_the_files_and_resume_goes_on(tiny_onnx: Path, folder: P
     assert not list(folder.glob(".*"))
 
 
+def test_a_closed_pipe_ends_the_run_like_ctrl_c(tiny_onnx: Path, folder: Path) -> None:
+    process = subprocess.Popen(
+        command(tiny_onnx, folder / "in", "--out", folder / "t.csv", "--jsonl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert errors.startswith("nobody reads what is printed: stopped; the files hold what was done")
+    assert errors.count("\n") == 1
+    assert 0 < len(rows(folder / "t.csv")) < 412
+
+
 def test_kill_loses_only_the_video_in_hand(tiny_onnx: Path, folder: Path) -> None:
     arguments = folder / "in", "--out", folder / "t.csv"
     process = subprocess.Popen(command(tiny_onnx, *arguments, "--jsonl"), stdout=subprocess.PIPE, text=True)

@@ -67,6 +67,12 @@ def test_every_kind_of_source_gives_the_same(recognizer: Recognizer, tmp_path: P
         assert first.source == (str(path) if isinstance(source, (str, Path)) else "picture 1")
 
 
+def test_an_open_file_is_one_source(recognizer: Recognizer, tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert [p.face for p in recognizer.predict(file)] == [LARGE, SMALL]
+
+
 def test_batched_equals_single(recognizer: Recognizer) -> None:
     faces = crops(7)
     batched = recognizer.predict_faces(faces)
@@ -121,6 +127,10 @@ def test_bgr_only_when_said(recognizer: Recognizer) -> None:
     rgb = recognizer.predict(PICTURE)
     bgr = recognizer.predict(np.ascontiguousarray(PICTURE[..., ::-1]), bgr=True)
     np.testing.assert_array_equal([p.probs for p in rgb], [p.probs for p in bgr])
+    turned = np.ascontiguousarray(PICTURE[..., ::-1])
+    for nested in ([turned], [[turned]], turned):
+        (reading,) = recognizer.stream(nested, bgr=True)
+        np.testing.assert_array_equal([p.probs for p in rgb], [p.probs for p in reading.predictions])
     wrong = recognizer.predict(np.ascontiguousarray(PICTURE[..., ::-1]))
     assert not np.array_equal([p.probs for p in rgb], [p.probs for p in wrong])
 

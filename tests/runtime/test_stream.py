@@ -90,11 +90,20 @@ def test_a_folder_is_streamed(recognizer: Recognizer, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"detect_every": 0}, {"fps": -1}, {"start": 2, "end": 1}, {"smooth_seconds": -1}])
-def test_wrong_options(recognizer: Recognizer, clip: Path, options: dict[str, float]) -> None:
+def test_wrong_options_are_told_before_anything_is_read(options: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        recognizer.predict(clip, VideoOptions(**options))  # type: ignore[arg-type]
+        VideoOptions(**options)  # type: ignore[arg-type]
 
 
-def test_an_unknown_filter(recognizer: Recognizer, clip: Path) -> None:
+def test_an_unknown_filter() -> None:
     with pytest.raises(UnknownNameError, match="exponential"):
-        recognizer.predict(clip, VideoOptions(smooth="exponentiel"))
+        VideoOptions(smooth="exponentiel")
+
+
+def test_a_video_is_closed_with_the_stream(recognizer: Recognizer, clip: Path) -> None:
+    opened: list[VideoReader] = []
+    readings = recognizer.stream([clip, clip], on_video=opened.append)
+    next(readings)
+    readings.close()  # type: ignore[attr-defined]
+    (video,) = opened
+    assert list(video) == []

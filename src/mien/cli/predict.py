@@ -120,8 +120,10 @@ def predict(
     about = {**_settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
     sources = list(expand(paths))
     targets = Targets(out, summary, annotate, timeline)
-    outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
+    outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
+    if resume and not outputs.resumed:
+        printer.line("no interrupted run has left anything to go on with; reading all")
     _run(recognizer, video, sources, outputs, printer)
 
 
@@ -137,20 +139,9 @@ def _settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], outputs: Outputs, printer: Printer) -> None:
     """Read the sources into the outputs, and say what came of it."""
-    from mien.cli.progress import ReadingBar
-
-    wanted = [source for source in sources if not outputs.done(source.name)]
-    if len(wanted) < len(sources):
-        printer.line(f"{len(sources) - len(wanted):,} of {len(sources):,} sources were read before")
-    if outputs.dropped:
-        printer.line(f"an earlier run had read {outputs.dropped:,} of them; starting over (--resume would go on)")
     try:
-        with _stopping(), outputs, ReadingBar(len(wanted), printer.talks, beside=printer.console) as bar:
-            live = any(source.kind == "live" for source in wanted)
-            for reading in recognizer.stream(wanted, video, live=live, on_video=partial(bar.video, video)):
-                outputs.add(reading)
-                printer.reading(reading)
-                bar.step(reading)
+        with _stopping(), outputs:
+            _read(recognizer, video, _wanted(sources, outputs, printer), outputs, printer)
     except KeyboardInterrupt:
         _say_written(outputs, printer)
         _say_failures(outputs)
@@ -161,11 +152,33 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
             typer.echo(f"nobody reads what is printed: {_stopped(outputs)}", err=True)
         raise
     except OutputError:
+        _say_failures(outputs)
         if outputs.resumable:
             typer.echo(f"what was read is not lost{_how_to_go_on(outputs)}", err=True)
         raise
     _say_written(outputs, printer)
     _end(outputs, len(sources))
+
+
+def _wanted(sources: Sequence[Source], outputs: Outputs, printer: Printer) -> list[Source]:
+    """Return the sources that no earlier run has read, and say how many were."""
+    wanted = [source for source in sources if not outputs.done(source.name)]
+    if len(wanted) < len(sources):
+        printer.line(f"{len(sources) - len(wanted):,} of {len(sources):,} sources were read before")
+    if outputs.dropped:
+        printer.line(f"an earlier run had read {outputs.dropped:,} of them; starting over (--resume would go on)")
+    return wanted
+
+
+def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], outputs: Outputs, printer: Printer) -> None:
+    from mien.cli.progress import ReadingBar
+
+    live = any(source.kind == "live" for source in wanted)
+    with ReadingBar(len(wanted), printer.talks, beside=printer.console) as bar:
+        for reading in recognizer.stream(wanted, video, live=live, on_video=partial(bar.video, video)):
+            outputs.add(reading)
+            printer.reading(reading)
+            bar.step(reading)
 
 
 @contextmanager

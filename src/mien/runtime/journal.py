@@ -93,10 +93,15 @@ class Journal:
         self._names = columns(classes)
         self._open: dict[str, tuple[int, Iterator[int]]] = {}
         try:
-            _touch(self.path)
-            self._db = self._connected(resume)
+            new = _touch(self.path)
         except OSError as error:
             raise output_error(self.path, error) from None
+        try:
+            self._db = self._connected(resume)
+        except BaseException:
+            if new:
+                _remove(self.path)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -309,14 +314,16 @@ def _stamp(source: str) -> tuple[int, int] | tuple[None, None]:
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (None, None)
 
 
-def _touch(path: Path) -> None:
-    """Make the file if it is not there, because SQLite does not say why it cannot; open it only then.
+def _touch(path: Path) -> bool:
+    """Make the file if it is not there, because SQLite does not say why it cannot; open it only then. Return whether it is new.
 
     Closing a second descriptor of a journal would end the lock that this process holds on it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.touch()
+    if path.exists():
+        return False
+    path.touch()
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -62,6 +62,7 @@ class Outputs:
         faceless: Videos in which no face was found.
         failures: Sources that could not be read or drawn, and why.
         written: Files that are whole.
+        resumed: Number of sources that an interrupted run had read and this one keeps.
         dropped: Number of sources that an interrupted run had read and this one, not resumed, reads again.
         resumable: Whether the run can be gone on with.
 
@@ -90,6 +91,7 @@ class Outputs:
         self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
+        self.resumed = 0 if self._journal is None else self._journal.resumed
         self.dropped = 0 if self._journal is None else self._journal.dropped
         self.summary = Summary(classes, self._max_gap)
         self.faceless: list[str] = []
@@ -192,7 +194,7 @@ class Outputs:
 
     def _nothing_came(self, complete: bool) -> bool:
         """Return whether nothing was read, because the only source is none or the run was stopped before its first picture."""
-        if self.read or (self._journal is not None and self._journal.resumed):
+        if self.read or self.resumed:
             return False
         return not complete or (self._only and bool(self.failures))
 
@@ -200,7 +202,7 @@ class Outputs:
         """Write what belongs to all sources together."""
         if self._drawings is not None:
             self.written = self._drawings.written + self.written
-        if self._journal is not None and self._journal.resumed:
+        if self._journal is not None and self.resumed:
             self.summary = Summary(self.classes, self._max_gap)
             self.summary.extend(self._journal.rows())
         try:

@@ -8,7 +8,7 @@ before it without decoding them: tables made of parts of a video join on either.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -109,7 +109,7 @@ class VideoReader:
             self._describe(first)
             self._frames = self._read(first)
         except BaseException:
-            self.close()
+            self._container.close()
             raise
 
     def __enter__(self) -> Self:
@@ -125,7 +125,9 @@ class VideoReader:
         return next(self._frames)
 
     def close(self) -> None:
-        """Close the file or camera."""
+        """Close the file or camera; there are no more frames."""
+        with suppress(ValueError):  # another thread is in it
+            self._frames.close()  # ffmpeg crashes if a closed file is read on
         self._container.close()
 
     def _open(self) -> None:
@@ -155,7 +157,7 @@ class VideoReader:
         check_size(self.name, *self.size)
         self._clock.origin = self._numbers.least(self._numbers.stamp(first)) or 0
 
-    def _read(self, first: VideoFrame) -> Iterator[Frame]:
+    def _read(self, first: VideoFrame) -> Generator[Frame, None, None]:
         """Yield the frames that were asked for."""
         within = min(float(self._tick) / 2, ROUNDING) + 1e-9
         due, found = self._start - within, False
