@@ -64,6 +64,15 @@ def test_shows_a_table(mien, photo: Path) -> None:
     assert err == ""
 
 
+def test_a_narrow_terminal_shortens_the_bars(mien, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "62")
+    status, out, _ = mien(photo, "--no-detect")
+    assert status == 0
+    table = out.splitlines()[1:]
+    assert {len(line) for line in table} == {62}
+    assert all(word in out for word in ("Expression", "whole picture", "Probabilities", "█", "% │"))
+
+
 def test_jsonl_is_a_row_a_face(mien, photo: Path, blank: Path) -> None:
     status, out, _ = mien(photo, blank, "--jsonl")
     (row,) = [json.loads(line) for line in out.splitlines()]

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -182,6 +183,20 @@ def test_targets_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="several sources"):
         Outputs(Targets(annotate=tmp_path / "a.mp4"), CLASSES, {}, sources("a.mp4", "b.mp4"))
     assert names(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    for targets in (
+        Targets(summary=closed / "s.json"),
+        Targets(annotate=closed / "new/a.mp4"),
+        Targets(timeline=closed / "lines"),
+    ):
+        with pytest.raises(OutputError, match="choose a folder you may write to"):
+            Outputs(targets, CLASSES, {}, sources("a.mp4"))
 
 
 def test_a_name_without_an_ending_is_a_folder_also_for_one_source(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BAR = 20
-"""Cells of a full bar."""
+"""Cells of a full bar; fewer in a narrow terminal."""
+
+WIDEST = 1_000
+"""Columns in which any table has room."""
 
 SHOWN = 0.01
 """Least probability that gets a bar in the terminal; tables and files hold them all."""
@@ -86,30 +89,33 @@ def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...
 
 
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
+    from rich.measure import Measurement
     from rich.text import Text
 
-    full, least = ("#", "") if console.options.ascii_only else ("█", "▏")
     console.print(Text(f"{readable(source)}: {_count(len(predictions))}", "bold"), soft_wrap=True)
     if predictions:
-        console.print(_table(predictions, full, least))
+        table = _table(predictions, console.options.ascii_only, BAR)
+        spare = console.width - Measurement.get(console, console.options.update(width=WIDEST), table).maximum
+        console.print(table if spare >= 0 else _table(predictions, console.options.ascii_only, max(1, BAR + spare)))
 
 
 def _count(faces: int) -> str:
     return f"{faces} face{'' if faces == 1 else 's'}" if faces else "no face found"
 
 
-def _table(predictions: tuple[Prediction, ...], full: str, least: str) -> Table:
+def _table(predictions: tuple[Prediction, ...], ascii_only: bool, cells: int) -> Table:
+    """Return a picture's table, its full bars of so many cells."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.ROUNDED, show_lines=len(predictions) > 1)
     table.add_column("Face", justify="right")
     table.add_column("Box, px")
-    table.add_column("Expression")
+    table.add_column("Expression", no_wrap=True)
     table.add_column("Probabilities", no_wrap=True)
     for number, prediction in enumerate(predictions, 1):
         label = f"{prediction.label} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
-        table.add_row(str(number), _where(prediction), label, _bars(prediction, full, least))
+        table.add_row(str(number), _where(prediction), label, _bars(prediction, ascii_only, cells))
     return table
 
 
@@ -120,18 +126,19 @@ def _where(prediction: Prediction) -> str:
     return f"{right - left} x {bottom - top}\nat {left}, {top}"
 
 
-def _bars(prediction: Prediction, full: str, least: str) -> Text:
-    """Return a line a class, most probable first; `full` is a filled cell, `least` stands for less than half of one."""
+def _bars(prediction: Prediction, ascii_only: bool, cells: int) -> Text:
+    """Return a line a class, most probable first."""
     from rich.text import Text
 
     from mien.runtime.annotate import COLOURS, OTHER
 
+    full, least = ("#", "") if ascii_only else ("█", "▏")  # a cell, and what stands for less than half of one
     ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)
     width = max(len(name) for name in prediction.classes)
     lines = []
     for prob, name in ranked:
         if prob >= SHOWN:
             red, green, blue = COLOURS.get(name, OTHER)
-            bar = (full * round(prob * BAR) or least).ljust(BAR)
+            bar = (full * round(prob * cells) or least).ljust(cells)
             lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
     return Text("\n").join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mien.atomic import output_error
 from mien.errors import MienError, OutputError, require
 from mien.runtime.drawings import Drawings, Paths
 from mien.runtime.journal import Journal
@@ -84,6 +87,9 @@ class Outputs:
     ) -> None:
         self._max_gap = max(MAX_GAP, 2.5 / fps) if fps else MAX_GAP
         _check_summary(targets)
+        for target in (targets.summary, targets.annotate, targets.timeline):
+            if target is not None:
+                _check_place(target)
         self.targets, self.classes = targets, tuple(classes)
         self._drawings = Drawings(targets.annotate, sources) if targets.annotate is not None else None
         if targets.timeline is not None:
@@ -213,6 +219,15 @@ class Outputs:
             if self.targets.summary is not None:
                 write_summary(self.targets.summary, self.summary)
                 self.written.append(self.targets.summary)
+
+
+def _check_place(target: Path) -> None:
+    """Raise now what writing would raise after hours of work, if the folder of a file, or a folder, may not be written."""
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        return  # a pipe
+    folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
+    if not os.access(folder, os.W_OK):
+        raise output_error(target, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def _check_summary(targets: Targets) -> None:
