@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import OutputError
-from mien.runtime.video_writer import VideoWriter
+from mien.runtime.video_writer import STOPS, VideoWriter
 from mien.structures import Frame
 
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
@@ -197,7 +197,7 @@ def test_the_sound_is_cut_to_the_frames(tmp_path: Path, film, name: str, codec: 
         assert heard(path, time) == pytest.approx(pitch(2.4 + time), abs=12)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 def test_ctrl_c_and_kill_leave_a_playable_video_of_what_was_done(tmp_path: Path, talkie: Path, number: int) -> None:
     before = signal.signal(number, signal.default_int_handler)  # as `mien predict` takes both
     given = frames([i / 10 for i in range(20)])
@@ -261,7 +261,7 @@ FILL = """
 import resource, sys
 import numpy as np
 from mien.errors import OutputError
-from mien.runtime.video_writer import VideoWriter
+from mien.runtime.video_writer import STOPS, VideoWriter
 from mien.structures import Frame
 
 path, limit = sys.argv[1], int(sys.argv[2])

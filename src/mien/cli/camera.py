@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,24 +134,15 @@ class _Recording:
 
 def _run(readings: Iterator[Reading], window: Window | None) -> None:
     """Show the readings, or wait for them, until they end or the user has enough."""
+    from mien.cli.stopping import stopping
     from mien.runtime.live import Newest
     from mien.runtime.window import wait_for
 
     feed = Newest(readings)
     try:
-        with _stopping():
+        with stopping():
             wait_for(feed) if window is None else window.show(feed)
     except KeyboardInterrupt:  # the way to end it
         pass
     finally:
         feed.close()
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Take a request to end, such as `kill`, like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

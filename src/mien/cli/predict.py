@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ import typer
 from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from mien.cli.show import Printer
     from mien.runtime.outputs import Outputs
@@ -139,8 +137,10 @@ def _settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], outputs: Outputs, printer: Printer) -> None:
     """Read the sources into the outputs, and say what came of it."""
+    from mien.cli.stopping import stopping
+
     try:
-        with _stopping(), outputs:
+        with stopping(), outputs:
             _read(recognizer, video, _wanted(sources, outputs, printer), outputs, printer)
     except KeyboardInterrupt:
         _say_written(outputs, printer)
@@ -179,20 +179,6 @@ def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], out
             outputs.add(reading)
             printer.reading(reading)
             bar.step(reading)
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Take a request to end, such as `kill`, like Ctrl-C."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say_written(outputs: Outputs, printer: Printer) -> None:

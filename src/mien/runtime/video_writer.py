@@ -53,6 +53,10 @@ THREADS = 4
 """Most threads of the encoder: each holds frames."""
 
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that may end a run."""
+
+
 class VideoWriter:
     """Writes frames as a video, whole or not at all; use it in `with`.
 
@@ -241,7 +245,7 @@ def _uninterrupted() -> Iterator[None]:
         yield
         return
     came: list[Any] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     ours = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in ours:
         signal.signal(number, lambda *arguments: came.append(arguments))
