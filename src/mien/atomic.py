@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -53,6 +54,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield from _replacing(target.resolve())  # the file a link points at, not the link
     except OSError as error:
         raise output_error(path, error) from None
+
+
+@contextmanager
+def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
+    """Yield a buffer that becomes one file, as with `atomic_path`; for Pillow, which takes half a write to a full disk for all.
+
+    Raises:
+        OutputError: As of `atomic_path`.
+    """
+    with atomic_path(path) as beside:
+        buffer = io.BytesIO()
+        yield buffer
+        beside.write_bytes(buffer.getbuffer())
 
 
 def _is_stream(target: Path) -> bool:

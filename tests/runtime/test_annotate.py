@@ -92,6 +92,18 @@ def test_writes_the_format_its_ending_names(tmp_path: Path, suffix: str) -> None
         assert picture.size == (30, 20)
 
 
+def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # the system writes the first 500 bytes and says so
+    try:
+        with pytest.raises(OutputError, match=r"a\.jpg"):
+            write_picture(tmp_path / "a.jpg", np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"names no picture format; end it with one of \.jpg"):
         write_picture(tmp_path / "a.docx", grey(20, 30))

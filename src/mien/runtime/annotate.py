@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mien.atomic import atomic_path
+from mien.atomic import atomic_buffer
 from mien.errors import OutputError
 from mien.runtime.paint import Box, Colour, column_tile, fill, font, outline, paste, text_size, text_tile
 from mien.structures import Prediction
@@ -140,8 +140,8 @@ def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> Non
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise OutputError(f"{path}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
-    with atomic_path(path) as beside:
-        Image.fromarray(image).save(beside, FORMATS[suffix], quality=92)
+    with atomic_buffer(path) as buffer:
+        Image.fromarray(image).save(buffer, FORMATS[suffix], quality=92)
 
 
 def _enlargement(height: int, width: int) -> int:

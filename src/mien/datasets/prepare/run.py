@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mien.atomic import atomic_path
+from mien.atomic import atomic_buffer, atomic_path
 from mien.datasets.crops import face_views, faces_by_size, views
 from mien.datasets.prepare.journal import Journal, Outcome, owned, picture_names, resume
 from mien.datasets.prepare.photos import ALL, Photo, find_photos
@@ -181,8 +181,8 @@ def _work(source: Path, out: Path, settings: Settings, outcome: Outcome) -> Outc
     wanted = views(outcome.views)
     pictures = (picture for face in found for picture in face_views(image, face, settings.size, wanted, grey=settings.grey))
     for name, picture in zip(picture_names(outcome, settings.suffix), pictures, strict=True):
-        with atomic_path(out / name) as beside:
-            picture.save(beside, **JPEG if settings.jpeg else PNG)
+        with atomic_buffer(out / name) as buffer:
+            picture.save(buffer, **JPEG if settings.jpeg else PNG)
     return outcome
 
 
