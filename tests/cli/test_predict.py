@@ -119,12 +119,24 @@ def test_a_name_with_brackets_and_many_drawings(mien, blank: Path, tmp_path: Pat
 
 
 def test_what_is_printed_stands_above_the_bar() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    console = Console(file=screen, width=100, _environ={"TERM": "xterm"})
     with ReadingBar(2, True, beside=console) as bar:
         for number in range(2):
             bar.step(Reading(f"long/{'a' * 33}[/b] {number}.jpg", Frame(np.zeros((2, 2, 3), np.uint8)), number=number))
             console.print("a picture")
-    assert console.file.getvalue().count("\x1b[2Ka picture") == 2  # type: ignore[attr-defined]
+    assert screen.getvalue().count("\x1b[2Ka picture") == 2
+
+
+def test_a_file_gets_no_bar_even_where_colours_are_forced(mien, blank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    status, out, err = mien(blank, "--no-detect")
+    assert status == 0
+    assert "reading" not in out + err
 
 
 def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: Path) -> None:

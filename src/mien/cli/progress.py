@@ -28,9 +28,9 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = beside if beside is not None and beside.is_terminal else Console(stderr=True)
+        console = beside if beside is not None and _is_screen(beside) else Console(stderr=True)
         parts = (TextColumn("{task.description}", markup=False), BarColumn(), *columns, TimeRemainingColumn())
-        self.bar = Progress(*parts, console=console, disable=not (shown and console.is_terminal), transient=True)
+        self.bar = Progress(*parts, console=console, disable=not (shown and _is_screen(console)), transient=True)
 
     def __enter__(self) -> Any:
         self.bar.start()
@@ -38,6 +38,10 @@ class _Bar:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.stop()
+
+
+def _is_screen(console: Console) -> bool:
+    return console.is_terminal and console.file.isatty()  # Rich also takes a file for a terminal where FORCE_COLOR is set
 
 
 class StepBar(_Bar):
