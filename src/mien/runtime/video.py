@@ -109,7 +109,7 @@ class VideoReader:
             self._describe(first)
             self._frames = self._read(first)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Close the file or camera; there are no more frames."""
-        with suppress(ValueError):  # another thread is in it
+        with suppress(ValueError, AttributeError):  # another thread is in it; there are none yet
             self._frames.close()  # ffmpeg crashes if a closed file is read on
         self._container.close()
 
