@@ -1,4 +1,4 @@
-"""What recognition returns: `Face` (where), `Prediction` (what), `Reading` (of a whole picture); frozen, checked, numpy only."""
+"""What recognition returns: `Face` (where), `Prediction` (what), `Reading` (a whole picture); frozen, checked, numpy only."""
 
 from __future__ import annotations
 
