@@ -212,9 +212,9 @@ def test_a_recipe_reports_what_its_paper_prints(name: str):
 @pytest.mark.parametrize(("paper", "row", "column"), [cell for cell in CELLS if " " not in cell[2]])
 def test_every_row_has_its_recipes(paper: str, row: str, column: str):
     found = [
-        protocol_of(recipe)
-        for name, recipe in RECIPES.items()
-        if name.startswith(f"{paper}/") and row in rows_of(recipe) and column_of(recipe) == column
+        protocol_of(RECIPES[name])
+        for name in OF_PAPERS
+        if name.startswith(f"{paper}/") and row in rows_of(RECIPES[name]) and column_of(RECIPES[name]) == column
     ]
     assert sorted(found) == RUNS[column]
 

@@ -174,6 +174,10 @@ def read_video(data: bytes, number: int) -> None:
 
 def peak() -> int:
     """The most memory that this process held, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the other figure begins with what the process that started this one held
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
