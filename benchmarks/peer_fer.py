@@ -130,7 +130,7 @@ def main() -> None:
         crops = Path(folder) / "crops.npy"
         np.save(crops, images)
         peer = Peer(arguments.python, crops, threads=2)
-        figures = measure(peer, images, corpus.target[rows], *((1, 64) if arguments.quick else (7, 512)))
+        figures = measure(peer, images, corpus.target[rows], *((1, 64) if arguments.quick else (5, 128)))
         peer.process.stdin.close()  # type: ignore[union-attr]
         peer.process.wait()
     summary: list[Row] = [
