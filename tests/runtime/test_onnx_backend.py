@@ -8,7 +8,7 @@ import pytest
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo
-from mien.runtime.onnx_backend import OnnxBackend, default_providers
+from mien.runtime.onnx_backend import PART, OnnxBackend, default_providers
 
 
 def rewritten(path: Path, **metadata: str) -> Path:
@@ -80,3 +80,18 @@ def test_another_format_version(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
 def test_metadata_of_another_network(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
     with pytest.raises(CheckpointError, match="do not match its metadata"):
         OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: replace(tiny_info, classes=("happy", "sad")).to_json()}))
+
+
+@pytest.mark.parametrize("number", [1, 2 * PART - 1, 2 * PART, 5 * PART + 3])
+def test_a_large_batch_in_parts_equals_one_run(tiny_onnx: Path, number: int) -> None:
+    batch = np.random.default_rng(0).normal(size=(number, 1, 40, 40)).astype(np.float32)
+    parted, whole = OnnxBackend(tiny_onnx, threads=3), OnnxBackend(tiny_onnx, threads=1)
+    np.testing.assert_allclose(parted.logits(batch), whole.logits(batch), atol=1e-5)
+    assert parted.logits(batch).shape == (number, 7)
+
+
+def test_a_file_that_went_away_between(tiny_onnx: Path) -> None:
+    backend = OnnxBackend(tiny_onnx, threads=2)
+    tiny_onnx.unlink()
+    with pytest.raises(CheckpointError, match="no such model file"):
+        backend.logits(np.zeros((2 * PART, 1, 40, 40), np.float32))

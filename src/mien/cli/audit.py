@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien.cli.pairs import parse_pairs
+from mien.cli.progress import StepBar
 from mien.errors import DataError, InputError, OutputError, require
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ def audit(
     if picture is not None and picture.suffix.lower() not in FORMATS:
         raise OutputError(f"{picture}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
     options = parse_pairs(option, "--option", "size=48", DataError)
-    with _Progress() as progress:
-        loaded = load_corpus(corpus, data, options=options, on_step=progress.reading)
+    with StepBar() as progress:
+        loaded = load_corpus(corpus, data, options=options, on_step=partial(progress.step, "decoding"))
         done = look(loaded, data, progress.step)
     _show(done)
     if out is not None:
@@ -98,32 +100,3 @@ def _print_table(console: Console, rows: list[list[str]], sums: bool = False) ->
     for row in rows[1:]:
         table.add_row(*row, end_section=sums and row is rows[-2])
     console.print(table)
-
-
-class _Progress:
-    """A bar in a terminal, nothing elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self.bar = Progress(console=console, disable=not console.is_terminal, transient=True)
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.bar.stop()
-
-    def reading(self, done: int, total: int) -> None:
-        """Move the bar of decoding."""
-        self.step("decoding", done, total)
-
-    def step(self, what: str, done: int, total: int) -> None:
-        """Move the bar of a step."""
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
-        self.bar.update(self.tasks[what], completed=done)

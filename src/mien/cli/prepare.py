@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.progress import StepBar
 from mien.errors import require
 
 if TYPE_CHECKING:
@@ -48,8 +50,10 @@ def prepare(
     from mien.runtime.onnx_backend import available_cores
 
     settings = Settings(size, augment, all_faces, grey, jpeg, min_face)
-    with _Progress() as progress:
-        report = run(photos, out, settings, jobs=available_cores() if jobs is None else jobs, on_step=progress.step)
+    with StepBar() as progress:
+        report = run(
+            photos, out, settings, jobs=available_cores() if jobs is None else jobs, on_step=partial(progress.step, "photos")
+        )
     typer.echo(f"wrote {report.pictures:,} pictures of {report.faces:,} faces from {report.photos:,} photos to {out}")
     if not report.complete:
         _name_the_rest(report, out)
@@ -66,27 +70,3 @@ def _name_the_rest(report: Report, out: Path) -> None:
     faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
     others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"
     typer.echo(f"{faceless}, {others}; all are named in {out / 'report.json'}", err=True)
-
-
-class _Progress:
-    """A bar in a terminal, nothing elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.task = self.bar.add_task("photos", total=None)
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.bar.stop()
-
-    def step(self, done: int, photos: int) -> None:
-        """Move the bar."""
-        self.bar.update(self.task, completed=done, total=photos)

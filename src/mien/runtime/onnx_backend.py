@@ -17,7 +17,7 @@ from mien.model_info import METADATA_KEY, ModelInfo
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in the order they are tried; one the installed onnxruntime lacks is passed over."""
 
-LANE = 8
+PART = 8
 """Images of a part of a large batch: parts on a thread each keep to the cache, which threads that share one run do not."""
 
 
@@ -71,7 +71,7 @@ class OnnxBackend:
         self.path = Path(path)
         self.threads = threads or available_cores()
         self._session = _open(self.path, session_options(self.threads), list(providers or default_providers()))
-        self._lane: ort.InferenceSession | None = None
+        self._single: ort.InferenceSession | None = None
         self._pool = ThreadPoolExecutor(self.threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
@@ -98,15 +98,15 @@ class OnnxBackend:
             )
         if not len(batch):
             return np.empty((0, len(self.info.classes)), np.float32)
-        if len(batch) < 2 * LANE or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
+        if len(batch) < 2 * PART or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
             return self._session.run(["logits"], {"image": batch})[0]
-        return self._in_lanes(batch)
+        return self._in_parts(batch)
 
-    def _in_lanes(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _in_parts(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of a large batch, run in small parts on threads of their own."""
-        lane = self._lane = self._lane or _open(self.path, session_options(1), self.providers)
-        parts = [batch[i : i + LANE] for i in range(0, len(batch), LANE)]
-        return np.concatenate(list(self._pool.map(lambda part: lane.run(["logits"], {"image": part})[0], parts)))
+        single = self._single = self._single or _open(self.path, session_options(1), self.providers)
+        parts = [batch[i : i + PART] for i in range(0, len(batch), PART)]
+        return np.concatenate(list(self._pool.map(lambda part: single.run(["logits"], {"image": part})[0], parts)))
 
 
 def _open(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
