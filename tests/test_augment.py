@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mien.augment import Augment, Finish
+from mien.augment import Augment, Damage, Finish
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import AugmentPart
 
@@ -61,3 +61,38 @@ def test_rotation_stays_within_its_range():
     degrees = torch.atan(slope) * 180 / torch.pi
     assert degrees.abs().max() <= 11
     assert degrees.abs().max() > 6
+
+
+def test_damage_is_nothing_unless_asked_for():
+    x = FACES.unsqueeze(1) / 255
+    assert torch.equal(Damage(AugmentPart())(x), x)
+
+
+def test_noise_has_a_level_of_its_own_for_every_image_up_to_the_recipes():
+    grey = torch.full((200, 1, 48, 48), 0.5)
+    torch.manual_seed(0)
+    changed = Damage(AugmentPart(noise=0.1))(grey)
+    levels = changed.std((1, 2, 3))
+    assert levels.max() <= 0.105
+    assert levels.min() < 0.01
+    assert levels.mean() == pytest.approx(0.05, abs=0.01)
+    assert changed.mean() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_dimming_takes_light_from_every_image_by_a_factor():
+    x = FACES[:1, None].expand(200, -1, -1, -1) / 255
+    torch.manual_seed(0)
+    left = Damage(AugmentPart(dim=0.8))(x).mean((1, 2, 3)) / x.mean((1, 2, 3))
+    assert left.min() == pytest.approx(0.2, abs=0.02)
+    assert left.max() == pytest.approx(1, abs=0.01)
+    assert left.median() == pytest.approx(0.8, abs=0.05)  # 1 - 0.8 * 0.5 squared
+
+
+def test_a_blur_smooths_and_keeps_the_mean():
+    x = FACES.unsqueeze(1) / 255
+    torch.manual_seed(0)
+    changed = Damage(AugmentPart(blur=1.0))(x)
+    steps = [(image[..., 1:] - image[..., :-1]).abs().mean((1, 2, 3)) for image in (changed, x)]
+    assert (steps[0] < steps[1] + 1e-6).all()
+    assert steps[0].mean() < 0.8 * steps[1].mean()
+    assert changed.mean() == pytest.approx(x.mean().item(), abs=0.01)

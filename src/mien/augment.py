@@ -1,7 +1,8 @@
 """Training augmentation: a batch of uint8 images in, a batch of network inputs out, on whatever device the batch lies.
 
 The random part (`Augment`) is kornia's, drawn anew for every image. The end (`Finish`) is the preprocessing of one network, so
-a student and its teacher see the same changed images, each in its own size.
+a student and its teacher see the same changed images, each in its own size. Between them `Damage` makes the student's images
+worse than those its teacher sees.
 """
 
 from __future__ import annotations
@@ -34,6 +35,35 @@ class Augment(nn.Module):
         """Return float32 images (N, C, H, W) in [0, 1] from uint8 ones, grey (N, H, W) or RGB (N, H, W, 3)."""
         x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
         return self.change(x.float() / 255).clamp(0, 1)
+
+
+class Damage(nn.Module):
+    """What bad light and bad cameras do, to a strength of its own for every image: blur, dimming, noise.
+
+    Args:
+        part: The strengths, from the recipe.
+    """
+
+    def __init__(self, part: AugmentPart) -> None:
+        super().__init__()
+        self.part = part
+        side = 2 * round(3 * part.blur) + 1
+        self.blur = K.RandomGaussianBlur((side, side), (0.05, part.blur), p=1.0) if part.blur else nn.Identity()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return damaged images from images (N, C, H, W) in [0, 1], of the same shape and range."""
+        x = self.blur(x)
+        if self.part.dim:
+            x = x * (1 - self.part.dim * _strengths(x).square())
+        if self.part.noise:
+            x = x + self.part.noise * _strengths(x) * torch.randn_like(x)
+        return x.clamp(0, 1)
+
+
+def _strengths(x: Tensor) -> Tensor:
+    """Return a number for every image of a batch, (N, 1, 1, 1), uniform in [0, 1)."""
+    return torch.rand(len(x), 1, 1, 1, device=x.device)
 
 
 class Finish(nn.Module):

@@ -93,6 +93,10 @@ class AugmentPart(_Strict):
         erase: Probability that one rectangle is erased.
         erase_area: Range of the rectangle's area, as a fraction of the image.
         mixup: Alpha of mixup's Beta distribution; 0 is off.
+        blur: Largest deviation of a Gaussian blur, px. Blur, dimming and noise come last, in this order, and only the network
+            in training sees them: its teachers look at the image before.
+        dim: Largest share of the light that is taken away; most images lose less.
+        noise: Largest deviation of Gaussian noise, on the scale [0, 1].
     """
 
     flip: float = Field(0.5, ge=0, le=1)
@@ -105,6 +109,9 @@ class AugmentPart(_Strict):
     erase: float = Field(0.0, ge=0, le=1)
     erase_area: tuple[float, float] = (0.02, 0.2)
     mixup: float = Field(0.0, ge=0)
+    blur: float = Field(0.0, ge=0, le=8)
+    dim: float = Field(0.0, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0, le=1)
 
 
 class OptimPart(_Strict):

@@ -9,6 +9,7 @@ from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
 from mien.engine.teacher import Teachers, distillation_loss
+from mien.engine.train import Run, default_fabric
 from mien.errors import CheckpointError, RecipeError
 from mien.labels import label_set
 from mien.model_info import ModelInfo
@@ -89,3 +90,17 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path, corpus: Corpus, mixup
     rows = train(recipe, corpus, tmp_path / "run").epochs
     assert rows[-1].train_loss < 0.85 * rows[0].train_loss
     assert load_checkpoint(tmp_path / "run")[1].recipe["distill"]["teachers"] == [teacher]
+
+
+def test_only_the_student_sees_the_damage(tmp_path: Path, corpus: Corpus):
+    teacher = str(write_teacher(tmp_path / "t.safetensors", 40, 0))
+    changes = TINY | {"distill": {"teachers": [teacher]}, "augment.noise": 0.5, "train.ema_decay": 0}
+    recipe = load_recipe("sa_csp_ca/fer2013", changes)
+    run = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe))
+    seen: dict[str, list[torch.Tensor]] = {"teacher": [], "student": []}
+    run.teachers.finishes[0].register_forward_hook(lambda module, arguments, x: seen["teacher"].append(x))
+    run.finish.register_forward_hook(lambda module, arguments, x: seen["student"].append(x))
+    run.fit(1)
+    means, deviations = run.spec.mean[0], run.spec.std[0]
+    for theirs, ours in zip(seen["teacher"], seen["student"], strict=True):
+        assert (0.5 + 0.25 * theirs - (means + deviations * ours)).std() > 0.1

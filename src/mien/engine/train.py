@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import mien
 from mien.atomic import atomic_path
-from mien.augment import Augment, Finish
+from mien.augment import Augment, Damage, Finish
 from mien.checkpoint import LOSS, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
@@ -147,7 +147,8 @@ class Run:
         self.plateau = create_plateau(recipe.optim, optimizer)
         wrapped: Any = torch.compile(self.plain) if recipe.train.compile else self.plain
         self.objective, self.optimizer = fabric.setup(wrapped, optimizer)
-        self.augment, self.finish = Augment(recipe.augment), fabric.to_device(Finish(self.spec))
+        self.augment, self.damage = Augment(recipe.augment), Damage(recipe.augment)
+        self.finish = fabric.to_device(Finish(self.spec))
         self.mixup = create_mixup(recipe, len(corpus.classes), fabric.world_size)
 
     def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
@@ -196,7 +197,7 @@ class Run:
         if self.mixup is not None:
             x, wanted = mix(self.mixup, x, wanted)
         taught = None if self.teachers is None else self.teachers(x)
-        loss, logits = self.objective(self.finish(x), wanted, taught)
+        loss, logits = self.objective(self.finish(self.damage(x)), wanted, taught)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.recipe.optim.clip_norm:

@@ -6,6 +6,7 @@ A model is its file here, one line below, one recipe and one test.
 from __future__ import annotations
 
 from mien.models.contract import MODELS, Model, create_model, names
+from mien.models.dlib_resnet import DlibResNet
 from mien.models.efficientnet import EfficientNetB0
 from mien.models.resemotenet import ResEmoteNet
 from mien.models.resnet import ResNet
@@ -21,6 +22,7 @@ __all__ = [
     "MODELS",
     "VGG16",
     "VGG16GCCA",
+    "DlibResNet",
     "EfficientNetB0",
     "Model",
     "ResEmoteNet",

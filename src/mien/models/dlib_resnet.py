@@ -1,0 +1,77 @@
+"""dlib_resnet: the face-recognition network of dlib, a start (and so a teacher) that has seen three million faces.
+
+Source: King 2017, dlib's `dnn_face_recognition_ex.cpp`: a ResNet-34 (He et al. 2016) with fewer layers and half the filters,
+29 convolutions in all. Its weights are in the public domain and come from PyPI with `face_recognition_models`;
+`scripts/convert_dlib.py` turns them into a file to start from. A shortcut is widened by zeros and halved by an average, so it
+has no weights. Unlike dlib's, strided convolutions are padded, so that every size from 33 px goes through; designed for 150.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.layers.csp import conv_bn
+from mien.models.contract import MODELS, Model
+
+BLOCKS = (
+    ((32, 1),) * 3 + ((64, 2),) + ((64, 1),) * 3 + ((128, 2),) + ((128, 1),) * 2 + ((256, 2),) + ((256, 1),) * 2 + ((256, 2),)
+)
+"""Output channels and stride of the residual blocks."""
+
+
+@MODELS.register("dlib_resnet")
+class DlibResNet(Model):
+    """A residual network whose shortcuts have no weights.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the input.
+    """
+
+    input_size = (150, 150)
+    minimum_size = 33
+
+    def __init__(self, num_classes: int = 7, in_channels: int = 3) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.stem = nn.Sequential(*conv_bn(in_channels, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        widths = (32, *(width for width, _ in BLOCKS))
+        self.blocks = nn.Sequential(*(Block(a, b, s) for a, (b, s) in zip(widths, BLOCKS, strict=False)))
+        self.classifier = nn.Linear(BLOCKS[-1][0], num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the feature map (N, 256, H/64, W/64) for images (N, C, H, W)."""
+        return self.blocks(self.stem(x))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K)."""
+        return self.classifier(features.mean((2, 3)))
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The last block before the last halving, which leaves 3x3 positions or fewer."""
+        return self.blocks[-2]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: the input, averaged where the block halves it, with zeros for new channels.
+
+    Args:
+        inputs: Input channels I.
+        outputs: Output channels O, at least I.
+        stride: 1, or 2 to halve height and width.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.deep = nn.Sequential(*conv_bn(inputs, outputs, 3, stride), nn.ReLU(), *conv_bn(outputs, outputs, 3))
+        self.stride, self.new = stride, outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map (N, O, ceil(H / stride), ceil(W / stride)) for one (N, I, H, W)."""
+        short = F.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
+        if self.new:
+            short = F.pad(short, (0, 0, 0, 0, 0, self.new))
+        return F.relu(self.deep(x) + short)
