@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError, UnknownNameError
-from mien.faces.crop import crop_face
+from mien.faces.align import FRAME
+from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
 from mien.preprocess import preprocess
 from mien.runtime.onnx_backend import OnnxBackend
@@ -55,6 +56,32 @@ def test_a_face_is_cropped_and_preprocessed_as_the_model_says(recognizer: Recogn
     crop = crop_face(PICTURE, LARGE, tiny_info.preprocess.crop_scale, tiny_info.preprocess.crop_shift)
     logits = recognizer.backend.logits(preprocess([crop], tiny_info.preprocess))
     np.testing.assert_allclose(recognizer.predict(PICTURE)[0].probs, softmax(logits)[0], atol=1e-6)
+
+
+def test_an_upright_face_is_aligned_to_what_its_crop_shows(recognizer: Recognizer, tiny_onnx: Path) -> None:
+    spec = recognizer.backend.info.preprocess
+    smooth = np.asarray(Image.fromarray(PICTURE).resize((40, 30)).resize((160, 120), Image.Resampling.BICUBIC))
+    face = Face([50, 30, 110, 90], 0.9, [80, 60] + FRAME_SCALE * 60 * (FRAME - 0.5))
+    shown = [Recognizer(tiny_onnx, detector=Fixed(face), align=align).crops(smooth, [face]) for align in (False, True)]
+    expected, aligned = (preprocess(crops, spec) * np.reshape(spec.std, (1, -1, 1, 1)) for crops in shown)
+    assert np.abs(expected - aligned).mean() < 0.2 * np.abs(expected - aligned[..., ::-1]).mean()
+
+
+@pytest.mark.parametrize("degrees", [-25, 25])
+def test_alignment_reads_a_tilted_face_as_the_upright_one(degrees: int) -> None:
+    photo = Image.open(Path(__file__).parents[2] / "docs" / "assets" / "astronaut.jpg").convert("RGB")
+    tilted = np.asarray(photo.rotate(degrees, Image.Resampling.BICUBIC, center=(225, 120)))
+    upright = Recognizer(align=True).predict(np.asarray(photo))[0]
+    away = [np.abs(Recognizer(align=align).predict(tilted)[0].probs - upright.probs).max() for align in (True, False)]
+    assert away[0] < 0.2
+    assert away[0] < away[1]
+
+
+def test_alignment_needs_landmarks(tiny_onnx: Path) -> None:
+    with pytest.raises(InputError, match="choose a detector, or leave align out"):
+        Recognizer(tiny_onnx, detector=None, align=True)
+    (reading,) = Recognizer(tiny_onnx, detector=Fixed(SMALL), align=True).stream([PICTURE])
+    assert "choose a detector that gives them" in str(reading.error)
 
 
 def test_every_kind_of_source_gives_the_same(recognizer: Recognizer, tmp_path: Path) -> None:

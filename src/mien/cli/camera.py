@@ -34,6 +34,7 @@ def camera(
     detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces; mien doctor lists them.")] = "mtcnn",
     min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
+    align: Annotated[bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.")] = False,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
     detect_every: Annotated[int, typer.Option(metavar="N", help="Look for faces in every Nth frame, follow them between.")] = 5,
     smooth: Annotated[
@@ -50,7 +51,8 @@ def camera(
     found = _only(list(islice(expand([source]), 2)), source)
     targets = None if out is None else _targets(out)
     window = _window(source, found.kind == "live" if mirror is None else mirror, snapshots, out)
-    recognizer = Recognizer(model, detector=detector, min_face=min_face, max_faces=max_faces, unsure_below=unsure_below)
+    faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
+    recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
     readings = recognizer.stream([source], options, live=True)
     if window is not None and found.kind != "live":

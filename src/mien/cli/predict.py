@@ -81,6 +81,9 @@ def predict(
         int | None,
         typer.Option(metavar="N", help="Keep the largest N faces of a picture; 1 keeps the largest.", rich_help_panel=FACES),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.", rich_help_panel=FACES)
+    ] = False,
     unsure_below: Annotated[
         float, typer.Option(metavar="P", help="Confidence below which a row is marked unsure.", rich_help_panel=FACES)
     ] = 0.5,
@@ -113,7 +116,7 @@ def predict(
     if quiet and jsonl:
         raise InputError("--quiet prints nothing and --jsonl prints rows; choose one")
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
-    faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces}
+    faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     about = {**_settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
     sources = list(expand(paths))

@@ -23,11 +23,8 @@ from PIL import Image
 
 from mien.errors import DataError, InputError
 from mien.faces import Detector, create_detector
-from mien.faces.crop import crop_face
+from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.structures import Face
-
-CROP_SCALE = 0.95
-"""Side of the crop over the longer side of the detector's box: what FER2013's own frames show (their median is 0.934)."""
 
 TURNS = (0, -10, -5, 5, 10)
 """Angles of the views, degrees, counter-clockwise; the upright one first."""
@@ -98,7 +95,7 @@ def largest_face(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     faces = faces_by_size(image, _detector())
     if not faces:
         raise InputError("no face was found in it")
-    return crop_face(image, faces[0], CROP_SCALE)
+    return crop_face(image, faces[0], FRAME_SCALE)
 
 
 def face_views(
@@ -116,7 +113,7 @@ def face_views(
         grey: Make them grey (ITU-R 601 luma).
     """
     mode = "L" if grey else "RGB"
-    crop = crop_face(image, face, CROP_SCALE)
+    crop = crop_face(image, face, FRAME_SCALE)
     upright = Image.fromarray(crop).convert(mode).resize((size, size), Image.Resampling.BILINEAR)
     edge = _edge(size)
     wide = _wider(image, face, len(crop), size, edge, mode) if any(view.degrees for view in wanted) else upright

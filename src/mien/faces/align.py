@@ -26,6 +26,10 @@ ARCFACE: NDArray[np.float64] = (
 """Where the five points go, as fractions of the square's side: the 112 x 112 template of ArcFace (Deng et al., CVPR 2019), from
 InsightFace's `face_align.py`, which counts px from the centre of the first; half a px moves them to its corner."""
 
+FRAME: NDArray[np.float64] = np.array([[0.3115, 0.3863], [0.6885, 0.3863], [0.5, 0.6029], [0.3447, 0.788], [0.6553, 0.788]])
+"""Where the five points lie in FER2013's frames, as fractions of the side: the median of those found in Training, the halves
+averaged (`mean_points` of `benchmarks/crop.py`)."""
+
 BORDER = 3
 """Px read around the square, for the interpolation at its edges."""
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from mien.errors import InputError
 from mien.structures import Face
 
+FRAME_SCALE = 0.95
+"""Side of the crop over the longer side of the detector's box: what FER2013's own frames show (their median is 0.934)."""
+
 
 def crop_face(image: NDArray[np.uint8], face: Face, scale: float = 1.0, shift: float = 0.0) -> NDArray[np.uint8]:
     """Return the square crop around a face, uint8 (s, s, 3), or (s, s) of a grey picture; its edges continue the picture's.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.errors import InputError
 from mien.faces import create_detector
-from mien.faces.crop import crop_face
+from mien.faces.align import FRAME, align_face
+from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.preprocess import preprocess
 from mien.runtime.backend import Backend
 from mien.runtime.onnx_backend import OnnxBackend
@@ -47,6 +48,8 @@ class Recognizer:
         detector: A detector's name or a loaded one; None takes every picture for one ready face crop.
         min_face: Shorter side of the smallest face looked for, px; None leaves it to the detector. Only with a name.
         max_faces: Keep at most this many faces of a picture, the largest; None keeps all.
+        align: Turn every face upright by its five landmarks before it is cut out, which helps with tilted heads; the detector
+            must give landmarks.
         unsure_below: Confidence below which a prediction is marked `unsure`.
         threads: Threads of one network's run, the detector's too; None takes every core this process may use.
         batch_size: Faces run through the network at once.
@@ -67,6 +70,7 @@ class Recognizer:
         detector: str | Detector | None = "mtcnn",
         min_face: float | None = None,
         max_faces: int | None = None,
+        align: bool = False,
         unsure_below: float = 0.5,
         threads: int | None = None,
         batch_size: int = 64,
@@ -78,7 +82,10 @@ class Recognizer:
             )
         self.backend = _load_backend(model, threads)
         self.detector = _load_detector(detector, min_face=min_face, threads=threads) if isinstance(detector, str) else detector
+        if align and self.detector is None:
+            raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
         self.max_faces = max_faces
+        self.align = align
         self.unsure_below = unsure_below
         self.batch_size = batch_size
 
@@ -173,9 +180,19 @@ class Recognizer:
         return sorted(faces, key=lambda face: face.area, reverse=True)[: self.max_faces]
 
     def crops(self, image: NDArray[np.uint8], faces: Sequence[Face | None]) -> list[NDArray[np.uint8]]:
-        """Return what the network sees of each face of a picture; None takes the whole picture."""
+        """Return what the network sees of each face of a picture; None takes the whole picture.
+
+        Raises:
+            InputError: A face has no landmarks, and they are aligned.
+        """
+        return [image if face is None else self._crop(image, face) for face in faces]
+
+    def _crop(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
         spec = self.backend.info.preprocess
-        return [image if face is None else crop_face(image, face, spec.crop_scale, spec.crop_shift) for face in faces]
+        if not self.align:
+            return crop_face(image, face, spec.crop_scale, spec.crop_shift)
+        template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
+        return align_face(image, face, max(spec.size), template, margin=(spec.crop_scale / FRAME_SCALE - 1) / 2)
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, float32 (N, K)."""
