@@ -34,9 +34,9 @@ from benchmarks.record import Row, argument_parser, write_run
 from mien.datasets import Corpus, Rows, load_corpus
 from mien.datasets.fer2013 import SPLITS
 from mien.engine import train
+from mien.engine.devices import default_fabric
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
-from mien.engine.train import default_fabric
 from mien.labels import label_set
 from mien.models import MODELS, create_model
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from mien.checkpoint import save_checkpoint
 from mien.datasets import Corpus, load_corpus
+from mien.engine.devices import default_fabric
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
-from mien.engine.train import Run, default_fabric
+from mien.engine.train import Run
 from mien.errors import CheckpointError, InputError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model, names

@@ -14,7 +14,8 @@ from PIL import Image
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.datasets.protocols.splits import OUT
 from mien.datasets.votes import COLUMNS
-from mien.engine.train import Run, default_fabric
+from mien.engine.devices import default_fabric
+from mien.engine.train import Run
 from mien.labels import label_set
 from mien.recipe import Recipe, load_recipe, recipe_names
 

@@ -8,8 +8,9 @@ from mien.augment import Finish
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
+from mien.engine.devices import default_fabric
 from mien.engine.teacher import Teachers, distillation_loss
-from mien.engine.train import Run, default_fabric
+from mien.engine.train import Run
 from mien.errors import CheckpointError, RecipeError
 from mien.labels import label_set
 from mien.model_info import ModelInfo
@@ -57,7 +58,7 @@ def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path, corpus: Corp
     for path in paths:
         network, info = load_checkpoint(path)
         expected.append((network(Finish(info.preprocess)(images)) / 2).softmax(1))
-    torch.testing.assert_close(said, torch.stack(expected).mean(0))
+    torch.testing.assert_close(said, torch.stack(expected).mean(0), rtol=0, atol=5e-3)  # bfloat16 where it is fast
     assert not said.requires_grad
 
 

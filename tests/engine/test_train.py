@@ -17,8 +17,9 @@ from safetensors import safe_open
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus, load_corpus
 from mien.engine import train
+from mien.engine.devices import default_fabric
 from mien.engine.history import Epoch
-from mien.engine.train import Run, default_fabric
+from mien.engine.train import Run
 from mien.errors import CheckpointError, OutputError, RecipeError
 from mien.recipe import Recipe, load_recipe
 

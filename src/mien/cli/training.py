@@ -33,7 +33,7 @@ def train(
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
-    from mien.engine.train import default_fabric
+    from mien.engine.devices import default_fabric
     from mien.recipe import load_recipe
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)

@@ -25,9 +25,11 @@ from mien.augment import Augment, Damage, Finish
 from mien.checkpoint import LOSS, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
+from mien.engine.devices import default_fabric
 from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.engine.history import Epoch, write_history
+from mien.engine.memory import give_back_large_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
@@ -102,26 +104,6 @@ def train(
     return TrainResult(out, _best(history), history)
 
 
-def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
-    """Return the devices and precision to train a recipe with.
-
-    That is bfloat16 on a GPU, and on a processor with matrix units (AMX) for a recipe in the channels-last form they need; else
-    float32.
-
-    Args:
-        recipe: The run.
-        devices: Number of GPUs, or of processes on the CPU.
-        precision: `bf16-mixed` or `32-true`, in place of that choice.
-    """
-    gpu = torch.cuda.is_available()
-    chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and _has_amx()) else "32-true")
-    return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
-
-
-def _has_amx() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
 class Run:
     """The objects of one run; `epoch` advances them, `save` and `resume` keep them."""
 
@@ -131,6 +113,8 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.spec = recipe.preprocess.spec()
         self.feed = _feed(recipe, corpus, fabric.device)
+        if self.feed.resident is None:
+            give_back_large_blocks()
         self.steps = len(self.feed) // recipe.train.batch_size
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
         self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
