@@ -3,22 +3,23 @@
     python -m benchmarks.training_step                        # sa_csp_ca
     python -m benchmarks.training_step --model all --batch 32  # every registered network, at most 64 px a side
 
-- mien: `mien.engine.train` with the model's recipe: images resident as uint8, augmented in batches, the step compiled if the
-  recipe says so, weights averaged, the gradient clipped
+- mien: the model's recipe as `mien train` runs it: a process a core, images resident as uint8, augmented in batches, the step
+  compiled if the recipe says so, weights averaged, the gradient clipped
 - plain: a Dataset of PIL images, torchvision's transforms on each, a DataLoader with two workers, eager float32, the recipe's
   optimiser; neither averaged nor clipped
 
-They take turns: mien's run calls back after every step, and there the plain loop gets its turn. The plain loop's workers start
-and stop within its turn, and are timed only between their first and last batches, so neither loop works in the other's time.
+They take turns: mien's run (`benchmarks/training_turns.py`) waits after some steps, and there the plain loop gets its turn. The
+plain loop's workers start and stop within its turn, and are timed only between their first and last batches, so neither loop
+works in the other's time.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.record import Row, argument_parser, write_run
-from mien.datasets import Corpus, Rows, load_corpus
-from mien.datasets.fer2013 import SPLITS
-from mien.engine import train
-from mien.engine.devices import default_fabric
+from benchmarks.training_turns import corpus_of, now
+from mien.datasets import Corpus
+from mien.engine.devices import default_devices, default_fabric
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
-from mien.labels import label_set
 from mien.models import MODELS, create_model
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
+from mien.runtime.onnx_backend import available_cores
 
 BASE = "sa_csp_ca/fer2013"
 """The recipe a model without one of its own is run with."""
@@ -64,26 +64,12 @@ def recipe_for(model: str, arguments: argparse.Namespace) -> Recipe:
     channels, size = network.in_channels, [min(side, arguments.side) for side in network.input_size]
     overrides |= {"model.name": model, "model.arguments": {}, "preprocess.size": size, "preprocess.channels": channels}
     overrides |= {"preprocess.mean": [0.508] * channels, "preprocess.std": [0.255] * channels}
-    overrides |= {"train.compile": False, "train.channels_last": True}
     return load_recipe(BASE, overrides)
 
 
 def _trains(recipe: str, model: str) -> bool:
     read = load_recipe(recipe)
     return read.model.name == model and read.data.corpus == "fer2013"
-
-
-def corpus_of(number: int, data: Path | None) -> Corpus:
-    """Return `number` training images and a few to select on: FER2013's own, or noise of its shape."""
-    sizes = (number, 128)
-    if data is not None:
-        whole = load_corpus("fer2013", data)
-        rows = np.concatenate([np.resize(whole.where(name), size) for name, size in zip(SPLITS, sizes, strict=False)])
-        return Corpus("fer2013", whole.images[rows], whole.rows.take(rows), whole.fingerprint)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (sum(sizes), 48, 48), dtype=np.uint8)
-    target, split = rng.integers(0, 7, sum(sizes)), np.repeat(np.array([0, 1], np.int8), sizes)
-    return Corpus("fer2013", images, Rows(label_set("fer2013"), target, split, SPLITS), "noise")
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -139,9 +125,9 @@ class PlainLoop:
         for number, (inputs, target) in enumerate(loader):
             self._step(inputs.to(self.device), target.to(self.device))
             if number + 1 == MARGIN:
-                start = now(self.device)
+                start = now()
             elif number + 1 == MARGIN + steps:
-                return now(self.device) - start
+                return now() - start
         raise AssertionError("a turn is longer than the steps it times")
 
     def _step(self, inputs: Tensor, target: Tensor) -> None:
@@ -151,52 +137,41 @@ class PlainLoop:
         self.optimizer.step()
 
 
-def now(device: torch.device) -> float:
-    """Return the time, s, once the device has done what it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-@dataclass
-class Turns:
-    """Mien's callback: times `length` steps, then lets the plain loop run as many, and so on after `warmup` steps."""
-
-    plain: PlainLoop
-    warmup: int
-    length: int
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"mien": [], "plain": []})
-    start: float = 0.0
-
-    def __call__(self, epoch: int, done: int, steps: int) -> None:
-        """Take note of a finished step of mien's."""
-        measured = done - self.warmup
-        if measured > 0 and measured % self.length == 0:
-            self.seconds["mien"].append(now(self.plain.device) - self.start)
-            self.seconds["plain"].append(self.plain.turn(self.length))
-        if measured >= 0 and measured % self.length == 0:
-            self.start = now(self.plain.device)
-
-
 def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the seconds of each turn of both loops."""
-    rounds, warmup = (2, 2) if arguments.quick else (arguments.rounds, 4)
+    """Return the images a second of each turn of both loops."""
+    rounds, warmup = (2, 2) if arguments.quick else (arguments.rounds, 6)
     length = 2 if arguments.quick else arguments.steps
-    corpus = corpus_of(recipe.train.batch_size * (warmup + rounds * length), arguments.data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    turns = Turns(PlainLoop(recipe, corpus, device, arguments.workers), warmup, length)
+    size = recipe.train.batch_size
+    number = size * (warmup + rounds * length)
+    plain = PlainLoop(
+        recipe, corpus_of(number), torch.device("cuda" if torch.cuda.is_available() else "cpu"), arguments.workers
+    )
+    rates: dict[str, list[float]] = {"mien": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, corpus, Path(folder) / "run", on_step=turns)
-    size = length * recipe.train.batch_size
-    return {name: [size / seconds for seconds in values] for name, values in turns.seconds.items()}
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(recipe.to_yaml(), encoding="utf-8")
+        command = [sys.executable, "-m", "benchmarks.training_turns", str(path), str(number), str(warmup), str(length)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mien:
+            assert mien.stdin is not None
+            assert mien.stdout is not None
+            for line in mien.stdout:
+                rates["mien"].append(size * length / float(line))
+                rates["plain"].append(size * length / plain.turn(length))
+                mien.stdin.write("\n")
+                mien.stdin.flush()
+    if mien.returncode or len(rates["mien"]) != rounds:
+        raise SystemExit(f"mien's run ended with status {mien.returncode} after {len(rates['mien'])} turns")
+    return rates
 
 
 def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what was measured of one network."""
     recipe = recipe_for(model, arguments)
     rates = measure(recipe, arguments)
+    devices = default_devices(recipe, corpus_of(recipe.train.batch_size), available_cores())
     return {
         "recipe": recipe.to_dict(),
+        "processes": devices,
         "precision": default_fabric(recipe).strategy.precision.precision,
         "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
         "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
@@ -207,7 +182,6 @@ def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--model", default="sa_csp_ca", help="a registered model, or all")
-    parser.add_argument("--data", type=Path, help="FER2013; by default noise of its shape")
     parser.add_argument("--batch", type=int, help="images a step; by default the recipe's")
     parser.add_argument("--side", type=int, default=64, help="largest input, px a side")
     parser.add_argument("--no-compile", action="store_true", help="run mien's step eagerly, whatever the recipe says")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.first_process import is_first_process
 from mien.cli.pairs import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
@@ -26,22 +28,27 @@ def train(
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a value: --set train.epochs=2")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs, in place of the recipe's.")] = None,
-    devices: Annotated[int, typer.Option(help="Number of GPUs (or CPU processes).")] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU; by default 1 GPU, else one a core.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default every core.")] = None,
 ) -> None:
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
-    from mien.engine.devices import default_fabric
+    from mien.engine.devices import default_devices, default_fabric
     from mien.recipe import load_recipe
+    from mien.runtime.onnx_backend import available_cores
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
     corpus = open_corpus(chosen.data.model_dump(), data)
+    devices = devices or default_devices(chosen, corpus, threads or available_cores())
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(max(1, threads // devices))
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # what Fabric goes by
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = default_fabric(chosen, devices, precision)
         result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
@@ -203,6 +210,7 @@ class _TrainingProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = Console()
+        shown = self.console.is_terminal and is_first_process()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -210,7 +218,7 @@ class _TrainingProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal, transient=True)
+        self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
         self.task = self.bar.add_task("training", total=epochs, start=True)
 
     def __enter__(self) -> _TrainingProgress:

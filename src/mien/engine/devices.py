@@ -6,8 +6,13 @@ from typing import Any
 
 import torch
 
+from mien.datasets import Corpus
 from mien.engine.fabric import Fabric
+from mien.engine.feed import is_resident
 from mien.recipe import Recipe
+
+LEAST_SHARE = 32
+"""Images of a step that a process on the CPU gets at least, so that its batch norms have something to average."""
 
 
 def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
@@ -24,6 +29,22 @@ def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None
     gpu = torch.cuda.is_available()
     chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and has_amx()) else "32-true")
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
+
+
+def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
+    """Return how many processes train where nobody says: one on a GPU; on the CPU one a core.
+
+    Processes of one thread train faster than threads that wait for each other at every layer (`benchmarks/training_step.py`).
+    Each takes the memory of a whole one, so where the images do not fit in memory there is one.
+
+    Args:
+        recipe: The run.
+        corpus: Its data.
+        cores: Cores it may use.
+    """
+    if torch.cuda.is_available() or not is_resident(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
+        return 1
+    return max(1, min(cores, recipe.train.batch_size // LEAST_SHARE))
 
 
 def has_amx() -> bool:

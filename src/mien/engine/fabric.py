@@ -6,6 +6,7 @@ Fabric asks for torchmetrics' version by importing it where it is installed, and
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,5 +33,7 @@ if TYPE_CHECKING:
 else:
     with _absent("torchmetrics"):
         Fabric = require("lightning_fabric", "train").Fabric
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # not how many processes began, and with which precision
 
 __all__ = ["Fabric"]

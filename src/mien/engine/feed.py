@@ -20,6 +20,12 @@ INPUT_BYTES = 1 << 23
 """Bytes of the images, or of the inputs, that are made at a time for evaluation."""
 
 
+def is_resident(corpus: Corpus, count: int, device: torch.device) -> bool:
+    """Return whether that many of a corpus's images are kept in a device's memory."""
+    size = count * int(np.prod(corpus.images.shape[1:]))
+    return size <= (RESIDENT_GPU if device.type == "cuda" else RESIDENT)
+
+
 class Feed:
     """Images and targets of some rows of a corpus, a batch at a time.
 
@@ -40,9 +46,8 @@ class Feed:
         self.rows, self.device, self.corpus = rows, device, corpus
         self.target = torch.from_numpy(corpus.target[rows]).to(device)
         self.votes = None if corpus.rows.votes is None else torch.from_numpy(corpus.rows.votes[rows]).to(device)
-        size = len(rows) * int(np.prod(corpus.images.shape[1:]))
         self.resident: Tensor | None = None
-        if size <= (RESIDENT_GPU if device.type == "cuda" else RESIDENT):
+        if is_resident(corpus, len(rows), device):
             self.resident = torch.from_numpy(corpus.read(rows)).to(device)
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ from mien.engine.devices import default_fabric
 from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.engine.history import Epoch, write_history
-from mien.engine.memory import give_back_large_blocks
+from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
@@ -115,6 +115,8 @@ class Run:
         self.feed = _feed(recipe, corpus, fabric.device)
         if self.feed.resident is None:
             give_back_large_blocks()
+        elif fabric.device.type == "cpu":
+            keep_freed_blocks()
         self.steps = len(self.feed) // recipe.train.batch_size
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
         self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None

@@ -1,0 +1,46 @@
+"""`mien train` as a user starts it: a process a core, one of which speaks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mien.datasets import load_corpus
+from mien.engine import feed
+from mien.engine.devices import default_devices
+from mien.recipe import load_recipe
+
+QUICK = ["--set", "train.batch_size=64", "--set", "train.compile=false", "--epochs", "1", "--threads", "2"]
+
+
+def train(data: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mien", "train", "sa_csp_ca/fer2013", "--data", str(data), "--out", str(out), *QUICK, *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_train_and_one_speaks(tmp_path: Path, fer2013_csv: Path):
+    done = train(fer2013_csv, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1/1") == 1
+    assert done.stdout.count("next: mien evaluate") == 1
+    assert done.stderr == ""
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2  # the head and the epoch
+
+    again = train(fer2013_csv, tmp_path / "run", "--seed", "7")
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ")
+    assert again.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU there is one process")
+@pytest.mark.parametrize(("batch", "cores", "processes"), [(128, 2, 2), (128, 16, 4), (32, 8, 1), (8, 8, 1), (128, 1, 1)])
+def test_each_process_has_images_to_average_over(fer2013_csv: Path, batch: int, cores: int, processes: int):
+    corpus = load_corpus("fer2013", fer2013_csv)
+    assert default_devices(load_recipe("sa_csp_ca/fer2013", {"train.batch_size": batch}), corpus, cores) == processes
+
+
+def test_one_process_where_images_do_not_fit_in_memory(fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(feed, "RESIDENT", 1000)
+    assert default_devices(load_recipe("sa_csp_ca/fer2013"), load_corpus("fer2013", fer2013_csv), 2) == 1
