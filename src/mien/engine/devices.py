@@ -9,10 +9,14 @@ import torch
 from mien.datasets import Corpus
 from mien.engine.fabric import Fabric
 from mien.engine.feed import is_resident
+from mien.models import create_model
 from mien.recipe import Recipe
 
-LEAST_SHARE = 32
+LEAST_SHARE = 16
 """Images of a step that a process on the CPU gets at least, so that its batch norms have something to average."""
+
+SMALL = 10_000_000
+"""Parameters of a network that is trained in several processes at most; a larger one keeps the threads of one busy."""
 
 
 def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
@@ -32,10 +36,11 @@ def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None
 
 
 def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
-    """Return how many processes train where nobody says: one on a GPU; on the CPU one a core.
+    """Return how many processes train where nobody says: one on a GPU; on the CPU one a core for a small network.
 
-    Processes of one thread train faster than threads that wait for each other at every layer (`benchmarks/training_step.py`).
-    Each takes the memory of a whole one, so where the images do not fit in memory there is one.
+    Processes of one thread train it faster than threads that wait for each other at every layer, as
+    `benchmarks/training_step.py` measures. Each takes the memory of a whole one, so where the images do not fit in memory there
+    is one.
 
     Args:
         recipe: The run.
@@ -43,6 +48,10 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
         cores: Cores it may use.
     """
     if torch.cuda.is_available() or not is_resident(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
+        return 1
+    with torch.device("meta"):
+        network = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
+    if sum(parameter.numel() for parameter in network.parameters()) > SMALL:
         return 1
     return max(1, min(cores, recipe.train.batch_size // LEAST_SHARE))
 
