@@ -16,6 +16,7 @@ works in the other's time.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -181,7 +182,7 @@ def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--model", default="sa_csp_ca", help="a registered model, or all")
+    parser.add_argument("--model", default="sa_csp_ca", help="registered models, with commas between, or all")
     parser.add_argument("--batch", type=int, help="images a step; by default the recipe's")
     parser.add_argument("--side", type=int, default=64, help="largest input, px a side")
     parser.add_argument("--no-compile", action="store_true", help="run mien's step eagerly, whatever the recipe says")
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of a turn")
     parser.add_argument("--workers", type=int, default=2, help="processes of the plain loop's DataLoader")
     arguments = parser.parse_args()
-    models = MODELS.names() if arguments.model == "all" else [arguments.model]
+    models = MODELS.names() if arguments.model == "all" else arguments.model.split(",")
     found: dict[str, Any] = {}
     for model in models:
         found[model] = figures(model, arguments)
@@ -199,7 +200,7 @@ def main() -> None:
         rates = f"{read['median']['mien']:,.0f} beside {read['median']['plain']:,.0f}"
         aim = "1.5x" if model == "sa_csp_ca" else "1x"
         rows.append((f"mien / plain DataLoader loop, {model} ({rates} images/s)", f"{read['mien_times_plain']:.2f}x", aim))
-    name = "training_step" if arguments.model == "sa_csp_ca" else f"training_step-{arguments.model.replace('/', '_')}"
+    name = "training_step" if arguments.model == "sa_csp_ca" else f"training_step-{re.sub('[^a-z0-9_]+', '-', arguments.model)}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     write_run(name, {"device": device, "threads": torch.get_num_threads(), "models": found}, rows, arguments)
 

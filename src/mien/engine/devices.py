@@ -12,7 +12,7 @@ from mien.engine.feed import is_resident
 from mien.models import create_model
 from mien.recipe import Recipe
 
-LEAST_SHARE = 16
+LEAST_SHARE = 32
 """Images of a step that a process on the CPU gets at least, so that its batch norms have something to average."""
 
 SMALL = 10_000_000
