@@ -65,6 +65,7 @@ def recipe_for(model: str, arguments: argparse.Namespace) -> Recipe:
     channels, size = network.in_channels, [min(side, arguments.side) for side in network.input_size]
     overrides |= {"model.name": model, "model.arguments": {}, "preprocess.size": size, "preprocess.channels": channels}
     overrides |= {"preprocess.mean": [0.508] * channels, "preprocess.std": [0.255] * channels}
+    overrides |= {"train.compile": False, "train.channels_last": True}  # as the recipes of dense networks have it
     return load_recipe(BASE, overrides)
 
 
