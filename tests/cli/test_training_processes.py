@@ -12,7 +12,7 @@ from mien.engine import feed
 from mien.engine.devices import default_devices
 from mien.recipe import load_recipe
 
-QUICK = ["--set", "train.batch_size=64", "--set", "train.compile=false", "--epochs", "1", "--threads", "2"]
+QUICK = ["--set", "train.batch_size=64", "--set", "train.compile=false", "--epochs", "2", "--threads", "2"]
 
 
 def train(data: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -23,10 +23,10 @@ def train(data: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]
 def test_two_processes_train_and_one_speaks(tmp_path: Path, fer2013_csv: Path):
     done = train(fer2013_csv, tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 1/1") == 1
+    assert done.stdout.count("epoch 2/2") == 1
     assert done.stdout.count("next: mien evaluate") == 1
     assert done.stderr == ""
-    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2  # the head and the epoch
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3  # the head and two epochs
 
     again = train(fer2013_csv, tmp_path / "run", "--seed", "7")
     assert again.returncode == 2
