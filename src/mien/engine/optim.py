@@ -28,7 +28,7 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     groups = _groups(part, model)
     if own := list(loss.parameters()):
         groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr})
-    faster = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
+    faster: dict[str, Any] = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
     try:
         return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **faster)
     except (ValueError, AssertionError) as error:
