@@ -6,7 +6,8 @@ Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and 
 how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
 that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
 is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
-Last, both are trained on for an epoch, as corpora that do not fit in memory are.
+Last, both are trained on for an epoch, as corpora that do not fit in memory are, and as many small pictures as AffectNet has for
+some steps.
 """
 
 from __future__ import annotations
@@ -71,14 +72,27 @@ from dataclasses import replace
 from mien.engine import feed, train
 from mien.recipe import load_recipe
 feed.RESIDENT = 0
-corpus = load_corpus("folder", sys.argv[1])
+options = json.loads(sys.argv[4])
+corpus = load_corpus("folder", sys.argv[1], options=options)
 split = (np.arange(len(corpus.images)) % 10 == 0).astype(np.int8)
 corpus = replace(corpus, rows=replace(corpus.rows, split=split, splits=("train", "val")))
-changes = {"data.corpus": "folder", "data.select": "val", "train.epochs": 1, "train.batch_size": int(sys.argv[3])}
-recipe = load_recipe("sa_csp_ca/fer2013", changes | {"train.compile": False, "optim.warmup_epochs": 0})
+changes = {"data.corpus": "folder", "data.options": options, "data.select": "val", "train.epochs": 1}
+changes |= {"train.batch_size": int(sys.argv[3]), "train.compile": False, "optim.warmup_epochs": 0}
 figures |= {"start": resident("VmHWM"), "start_own": resident("RssAnon"), "start_files": resident("RssFile")}
-train(recipe, corpus, Path(sys.argv[2]))
+
+class Enough(Exception):
+    pass
+
+def stop(epoch, step, steps):
+    if step == int(sys.argv[5]):
+        raise Enough
+
+try:
+    train(load_recipe("sa_csp_ca/fer2013", changes), corpus, Path(sys.argv[2]), on_step=stop)
+except Enough:
+    pass
 """
+"""Trains on a corpus, by argument: into which folder, how many images a step, with which options, at most how many steps."""
 
 END = """
 figures |= {"pictures": len(corpus.images), "peak": resident("VmHWM"), "own": resident("RssAnon"), "files": resident("RssFile")}
@@ -132,10 +146,11 @@ def measure(place: Path, number: int, many: int) -> dict[str, Any]:
         "map": measured(MAP, large[1], cache),
         "train": {
             f"{batch} a step": [
-                measured(TRAIN, root, cache, str(place / f"run{batch}{root.name}"), str(batch)) for root in large
+                measured(TRAIN, root, cache, str(place / f"run{batch}{root.name}"), str(batch), "{}", "0") for root in large
             ]
             for batch in (32, 8)
         },
+        "train_many": measured(TRAIN, small[1], cache, str(place / "many"), "8", '{"size": 1}', "400"),
     }
 
 
@@ -164,6 +179,11 @@ def summary(figures: dict[str, Any]) -> list[Row]:
             for batch, runs in figures["train"].items()
             for run in runs
         ),
+        (
+            f"400 steps of 8, {figures['train_many']['pictures']:,} pictures of one pixel, peak",
+            mebibytes(figures["train_many"]["peak"]),
+            "1,024 MiB",
+        ),
     ]
 
 
@@ -171,7 +191,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("number", nargs="?", type=int, default=3000, help="large pictures of the larger corpus")
     arguments = parser.parse_args()
-    number, many = (1200, 8_000) if arguments.quick else (arguments.number, 48_000)
+    number, many = (1200, 8_000) if arguments.quick else (arguments.number, AFFECTNET)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), number, many)
     write_run("corpus_memory", figures, summary(figures), arguments)
