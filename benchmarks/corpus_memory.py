@@ -6,8 +6,8 @@ Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and 
 how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
 that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
 is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
-Last, both are trained on for an epoch, as corpora that do not fit in memory are, and as many small pictures as AffectNet has for
-some steps.
+Last, both are trained on for an epoch, as corpora that do not fit in memory are, and so, for some steps, are as many small
+pictures as AffectNet has.
 """
 
 from __future__ import annotations
