@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -35,5 +36,8 @@ else:
         Fabric = require("lightning_fabric", "train").Fabric
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # not how many processes began, and with which precision
+for name in ("torch._dynamo", "torch.utils.cpp_extension"):  # nor what the compiler skips, and that there is no CUDA
+    logging.getLogger(name).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of compiled gradients; harmless
 
 __all__ = ["Fabric"]
