@@ -200,8 +200,9 @@ def main() -> None:
         rates = f"{read['median']['mien']:,.0f} beside {read['median']['plain']:,.0f}"
         aim = "1.5x" if model == "sa_csp_ca" else "1x"
         rows.append((f"mien / plain DataLoader loop, {model} ({rates} images/s)", f"{read['mien_times_plain']:.2f}x", aim))
-    names = {"sa_csp_ca": "training_step"} if len(models) == 1 else {arguments.model: "training_step-models"}
-    name = names.get(arguments.model, f"training_step-{models[0].replace('/', '_')}")
+    name = "training_step"
+    if arguments.model != "sa_csp_ca":
+        name += "-models" if len(models) > 1 else f"-{models[0].replace('/', '_')}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     write_run(name, {"device": device, "threads": torch.get_num_threads(), "models": found}, rows, arguments)
 
