@@ -27,19 +27,26 @@ class DlibResNet(Model):
     Args:
         num_classes: Classes K.
         in_channels: Channels of the input.
+        depth: Residual blocks, from the first; all of them by default. The last ones hold most of the parameters and know
+            whose face it is rather than what it shows.
+
+    Raises:
+        ValueError: `depth` is none of 1 to 14.
     """
 
     input_size = (150, 150)
     minimum_size = 33
 
-    def __init__(self, num_classes: int = 7, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 7, in_channels: int = 3, depth: int = len(BLOCKS)) -> None:
         super().__init__()
+        if not 1 <= depth <= len(BLOCKS):
+            raise ValueError(f"depth is the number of residual blocks, 1 to {len(BLOCKS)}, not {depth}")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.stem = nn.Sequential(*conv_bn(in_channels, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         widths = (32, *(width for width, _ in BLOCKS))
-        self.blocks = nn.Sequential(*(Block(a, b, s) for a, (b, s) in zip(widths, BLOCKS, strict=False)))
-        self.classifier = nn.Linear(BLOCKS[-1][0], num_classes)
+        self.blocks = nn.Sequential(*(Block(a, b, s) for a, (b, s) in zip(widths, BLOCKS[:depth], strict=False)))
+        self.classifier = nn.Linear(widths[depth], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the feature map (N, 256, H/64, W/64) for images (N, C, H, W)."""
