@@ -36,7 +36,8 @@ def main() -> None:
     corpus = load_corpus(info.label_set, arguments.data)
     if corpus.fingerprint != info.data_fingerprint:
         parser.error(f"{arguments.data} is not the data this run was trained on")
-    folder = RESULTS / info.label_set / info.arch / f"seed{info.recipe['seed']}"
+    kind = info.recipe["name"].rpartition(info.label_set)[2].lstrip("-")  # distilled, of dlib_resnet/fer2013-distilled
+    folder = RESULTS / info.label_set / info.arch / "-".join(filter(None, (kind, f"seed{info.recipe['seed']}")))
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("recipe.yaml", "history.csv", "curves.png"):
         shutil.copy(arguments.run / file, folder / file)

@@ -229,33 +229,39 @@ def results() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def default_results() -> tuple[str, dict[str, Any]] | None:
-    """Return the bundled model's evaluation on a test split: of its very file, by sha256."""
-    model = default_model()
+def results_of(model: Path | None, split: str = "private_test") -> tuple[str, dict[str, Any]] | None:
+    """Return a model's evaluation on a split: of its very file, by sha256."""
     if model is None:
         return None
     digest = weights.sha256(model)
     same = [
         (name, values)
         for name, values in results()
-        if values["model"].get("weights_sha256") == digest and values["data"]["split"] == "private_test"
+        if values["model"].get("weights_sha256") == digest and values["data"]["split"] == split
     ]
     return max(same, key=lambda item: item[1]["date"], default=None)
 
 
+def default_results() -> tuple[str, dict[str, Any]] | None:
+    """Return the default model's evaluation on a test split."""
+    return results_of(default_model())
+
+
 def headline() -> str:
-    """Return the bundled model's figures, with the paper's in a column of its own."""
-    measured = default_results()
-    recipe = load_recipe("sa_csp_ca/fer2013")
-    reported = recipe.paper.reported["fer2013"] if recipe.paper else None
-    head = ["test images", "number", "accuracy", "macro-F1", "calibration error", "accuracy the paper reports"]
-    rows = []
-    for key, name in (("standard", "all"), ("twin_free", "without a twin in training")):
-        part = measured[1].get(key) if measured else None
-        figures = [_per_cent(part[figure]) for figure in ("accuracy", "macro_f1", "ece")] if part else [NOT_RUN] * 3
-        told = f"{reported:.2f} %" if key == "standard" and reported else ""
-        rows.append([name, f"{part['images']:,}" if part else "", *figures, told])
-    note = f"FER2013 private_test, one view an image, one run, from `{measured[0]}`." if measured else ""
+    """Return the bundled models' figures, the default's first, with those of their papers in a column of their own."""
+    head = ["model", "test images", "number", "accuracy", "macro-F1", "calibration error", "accuracy the paper reports"]
+    models = {name: path for name, path in weights.bundled().items() if not name.endswith("-int8")}
+    rows, sources = [], []
+    for name, path in sorted(models.items(), key=lambda item: item[0] != weights.DEFAULT):
+        measured, paper = results_of(path), OnnxBackend(path, threads=1).info.recipe.get("paper") or {}
+        sources += [f"`{measured[0]}`"] if measured else []
+        for key, images in (("standard", "all"), ("twin_free", "without a twin in training")):
+            part = measured[1].get(key) if measured else None
+            figures = [_per_cent(part[figure]) for figure in ("accuracy", "macro_f1", "ece")] if part else [NOT_RUN] * 3
+            told = paper.get("reported", {}).get("fer2013") if key == "standard" else None
+            shown = f"`{name}`" + ", the default" * (name == weights.DEFAULT) if key == "standard" else ""
+            rows.append([shown, images, f"{part['images']:,}" if part else "", *figures, f"{told:.2f} %" if told else ""])
+    note = f"FER2013 private_test, one view an image, one run each, from {' and '.join(sources)}." if sources else ""
     return "\n".join([_table(head, rows), *(["", note] if note else [])])
 
 
@@ -291,7 +297,8 @@ def model_facts() -> str:
     rows = [[name, value] for name, value in _facts(info, card) if value]
     rows += [["file", f"`{model.name}`, {model.stat().st_size:,} bytes"], ["sha256", f"`{weights.sha256(model)}`"]]
     deviations = [f"- {line}" for line in info.recipe.get("deviations", [])]
-    told = ["", "How it departs from the paper:", "", *deviations] if deviations else []
+    about = "How it departs from the paper:" if info.recipe.get("paper") else "About its recipe:"
+    told = ["", about, "", *deviations] if deviations else []
     return "\n".join([_table(["", ""], rows), *told])
 
 

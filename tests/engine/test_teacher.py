@@ -17,6 +17,7 @@ from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.preprocess import PreprocessSpec
 from mien.recipe import DistillPart, load_recipe
+from mien.runtime.export import export_onnx
 
 TINY = {"train.epochs": 1, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 0}
 
@@ -60,6 +61,19 @@ def test_teachers_are_averaged_each_in_its_own_size(tmp_path: Path, corpus: Corp
         expected.append((network(Finish(info.preprocess)(images)) / 2).softmax(1))
     torch.testing.assert_close(said, torch.stack(expected).mean(0), rtol=0, atol=5e-3)  # bfloat16 where it is fast
     assert not said.requires_grad
+
+
+def test_an_exported_teacher_says_what_its_checkpoint_says(tmp_path: Path, corpus: Corpus):
+    path = write_teacher(tmp_path / "t.safetensors", 40, 0)
+    exported = export_onnx(path, tmp_path / "t.onnx").path
+    images = torch.rand(20, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    said = [Teachers(DistillPart(teachers=[str(teacher)]), corpus)(images) for teacher in (path, exported)]
+    torch.testing.assert_close(said[1], said[0], rtol=0, atol=5e-3)  # bfloat16 where it is fast
+
+
+def test_a_bundled_model_is_a_teacher(corpus: Corpus):
+    network = Teachers(DistillPart(teachers=["sa_csp_ca-fer2013"]), corpus).networks[0]
+    assert network.backend.info.arch == "sa_csp_ca"
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, corpus: Corpus):

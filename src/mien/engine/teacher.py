@@ -2,7 +2,8 @@
 
 Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network". As Beyer et al. 2022 advise ("Knowledge
 distillation: a good teacher is patient and consistent"), the teachers look at the very images the student gets, changed and
-mixed alike, each in the size it was trained in.
+mixed alike, each in the size it was trained in. A teacher is a checkpoint, or a model file: on processors without matrix units
+ONNX Runtime is the faster of the two.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from mien.engine.devices import has_amx
 from mien.errors import RecipeError
 from mien.model_info import ModelInfo
 from mien.recipe import DistillPart
+from mien.runtime.onnx_backend import OnnxBackend
+from mien.weights import bundled, resolve
 
 
 class Teachers(nn.Module):
     """One trained network or several, whose probabilities are averaged; in bfloat16 where that is fast.
 
     Args:
-        part: Checkpoints and temperature.
+        part: Checkpoints or model files, and temperature.
         corpus: What the student is trained on.
 
     Raises:
@@ -37,9 +40,9 @@ class Teachers(nn.Module):
         self.temperature = part.temperature
         self.networks, self.finishes = nn.ModuleList(), nn.ModuleList()
         for path in part.teachers:
-            network, info = load_checkpoint(path)
+            network, info = _open(path)
             _check(path, info, corpus)
-            self.networks.append(network.requires_grad_(False).to(memory_format=torch.channels_last))
+            self.networks.append(network)
             self.finishes.append(Finish(info.preprocess))
 
     def train(self, mode: bool = True) -> Teachers:
@@ -52,6 +55,31 @@ class Teachers(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda or has_amx()):
             logits = [network(finish(x)).float() for network, finish in zip(self.networks, self.finishes, strict=True)]
         return torch.stack([(each / self.temperature).softmax(1) for each in logits]).mean(0)
+
+
+class Exported(nn.Module):
+    """A model file as a module, run by ONNX Runtime with as many threads as torch takes; it has nothing to train.
+
+    Args:
+        backend: The file, opened.
+    """
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) of inputs (N, C, h, w), on their device."""
+        return torch.from_numpy(self.backend.logits(x.float().cpu().numpy())).to(x.device)
+
+
+def _open(path: str) -> tuple[nn.Module, ModelInfo]:
+    """Return a teacher and what it is, from a checkpoint, a model file or the name of a bundled model."""
+    if path in bundled() or path.endswith(".onnx"):
+        backend = OnnxBackend(resolve(path), threads=torch.get_num_threads())
+        return Exported(backend), backend.info
+    network, info = load_checkpoint(path)
+    return network.requires_grad_(False).to(memory_format=torch.channels_last), info
 
 
 def _check(path: str, info: ModelInfo, corpus: Corpus) -> None:
