@@ -172,7 +172,7 @@ class DistillPart(_Strict):
     """Trained networks to learn from, beside the labels.
 
     Attributes:
-        teachers: Checkpoints, folders of runs, model files (`.onnx`) or names of bundled models; their probabilities are averaged.
+        teachers: Checkpoints, folders of runs, model files (`.onnx`) or bundled models; their probabilities are averaged.
         weight: Share of the distillation in the loss; the rest is the loss of the labels.
         temperature: What logits are divided by before they are compared.
     """

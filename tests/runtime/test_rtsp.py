@@ -15,7 +15,9 @@ import pytest
 
 import mien.runtime.container
 from mien.errors import InputError
+from mien.runtime.sources import expand
 from mien.runtime.video import open_video
+from mien.structures import Frame
 
 WIDTH, HEIGHT, COUNT, RATE = 64, 48, 45, 15
 SDP = (
@@ -92,24 +94,28 @@ def camera(packets: list[bytes], *, refuse: bool = False) -> Iterator[str]:
 
 def test_a_camera_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 2.0)
-    brightness, times = [], []
-    with camera(rtp_packets()) as address, open_video(address) as video:
-        try:
-            for frame in video:
-                assert frame.image.shape == (HEIGHT, WIDTH, 3)
-                brightness.append(float(frame.image.mean()))
-                times.append(frame.time)
-        except InputError as error:
-            assert "stopped" in str(error) or "ends at" in str(error)
-    assert len(brightness) >= COUNT - 2  # what was not read while the connection was looked at
-    np.testing.assert_allclose(np.diff(brightness), 4, atol=3)
-    np.testing.assert_allclose(np.diff(times), 1 / RATE, atol=0.005)
+    frames: list[Frame] = []
+    with (
+        camera(rtp_packets()) as address,
+        open_video(address) as video,
+        pytest.raises(InputError, match="the stream stopped at"),
+    ):
+        frames.extend(video)  # keeps what came before the error
+    assert video.live
+    assert len(frames) >= COUNT - 2  # what was not read while the connection was looked at
+    assert {frame.image.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    np.testing.assert_allclose(np.diff([frame.image.mean() for frame in frames]), 4, atol=3)
+    np.testing.assert_allclose(np.diff([frame.time for frame in frames]), 1 / RATE, atol=0.005)
 
 
 def test_a_camera_that_wants_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 2.0)
-    with (
-        camera([], refuse=True) as address,
-        pytest.raises(InputError, match=r"cannot be opened \(.*401.*\); check the address"),
-    ):
-        open_video(address)
+    refused = pytest.raises(InputError, match=r"cannot be opened \(.*401.*\); check the address")
+    with camera([], refuse=True) as address, refused as caught:
+        open_video(address.replace("://", "://me:s3cret@"))
+    assert "rtsp://me:***@127.0.0.1" in str(caught.value)
+
+
+def test_a_password_is_not_shown() -> None:
+    [source] = expand("rtsp://me:s3cret@door/1")
+    assert (source.name, source.value) == ("rtsp://me:***@door/1", "rtsp://me:s3cret@door/1")

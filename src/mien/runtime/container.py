@@ -113,6 +113,15 @@ def scheme_of(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def without_password(address: str) -> str:
+    """Return an address as it may be shown: its password, if it has one, as stars.
+
+    >>> without_password("rtsp://me:secret@door:554/1"), without_password("http://door:8/a")
+    ('rtsp://me:***@door:554/1', 'http://door:8/a')
+    """
+    return re.sub(r"(?<=://)([^/:@]*):[^/]*@", r"\1:***@", address)
+
+
 def locate(source: VideoSource) -> Address:
     """Return what to open for a source.
 
@@ -173,11 +182,11 @@ def _path(name: str) -> Address:
 
 
 def _network(name: str) -> Address:
-    scheme = scheme_of(name)
+    scheme, shown = scheme_of(name), without_password(name)
     if scheme not in SCHEMES:
-        raise InputError(f"{name}: is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
+        raise InputError(f"{shown}: is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    return Address(name, name, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
+    return Address(name, shown, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
 
 
 def _camera(name: str, platform: str) -> Address:

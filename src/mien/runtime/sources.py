@@ -22,7 +22,7 @@ from PIL import Image
 
 from mien.errors import InputError
 from mien.image import is_picture
-from mien.runtime.container import LIVE_SCHEMES, SCHEMES, Copy, scheme_of
+from mien.runtime.container import LIVE_SCHEMES, SCHEMES, Copy, scheme_of, without_password
 from mien.runtime.kinds import Kind, by_content, by_ending
 
 
@@ -220,11 +220,12 @@ def _file(name: str) -> Source:
 
 
 def _address(name: str) -> Source:
+    shown = without_password(name)
     if name.startswith("camera:") or scheme_of(name) in LIVE_SCHEMES:
-        return Source(name, "live", name)
+        return Source(shown, "live", name)
     if scheme_of(name) in SCHEMES:
-        return Source(name, "video", name)
-    return _bad(name, f"is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
+        return Source(shown, "video", name)
+    return _bad(shown, f"is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
 
 
 def _in_memory(item: Any, number: int) -> Source:
