@@ -4,11 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.errors import MienError
 from mien.models import create_model
 from mien.models.dlib_resnet import BLOCKS, Block
+from mien.transfer import start_from
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_dlib.py"
 
@@ -103,3 +106,18 @@ def test_a_shortcut_is_averaged_and_filled_with_zeros():
     x = torch.arange(2 * 3 * 4.0).reshape(1, 2, 3, 4)
     expected = torch.tensor([[[2.5, 4.5], [8.5, 10.5]], [[14.5, 16.5], [20.5, 22.5]], [[0, 0], [0, 0]]])
     torch.testing.assert_close(block(x)[0], expected)
+
+
+def test_its_first_blocks_start_from_the_whole_network(tmp_path: Path):
+    whole, first = (
+        create_model("dlib_resnet", in_channels=1).eval(),
+        create_model("dlib_resnet", in_channels=1, depth=10).eval(),
+    )
+    assert sum(p.numel() for p in first.parameters()) == 1_148_263
+    save_file(whole.state_dict(), tmp_path / "whole.safetensors")
+    report = start_from(first, tmp_path / "whole.safetensors")
+    assert report.fresh == ["classifier.weight"]  # of 128 channels where the whole has 256
+    x = torch.rand(2, 1, 56, 56, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(first.forward_features(x), whole.blocks[:10](whole.stem(x)))
+    with pytest.raises(MienError, match="1 to 14, not 15"):
+        create_model("dlib_resnet", depth=15)

@@ -49,7 +49,7 @@ class DlibResNet(Model):
         self.classifier = nn.Linear(widths[depth], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (N, 256, H/64, W/64) for images (N, C, H, W)."""
+        """Return the feature map of images (N, C, H, W): of the whole network (N, 256, H/64, W/64)."""
         return self.blocks(self.stem(x))
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ class DlibResNet(Model):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The last block before the last halving, which leaves 3x3 positions or fewer."""
-        return self.blocks[-2]
+        """The last block but one: the last of the whole network leaves 2x2 positions or fewer."""
+        return self.blocks[max(len(self.blocks) - 2, 0)]
 
 
 class Block(nn.Module):
