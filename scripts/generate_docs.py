@@ -29,7 +29,7 @@ from mien.image import read_image
 from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.recipe import load_recipe, recipe_names
-from mien.runtime.annotate import annotate
+from mien.runtime.drawing.annotate import annotate
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.runtime.predictor import Recognizer
 

@@ -31,8 +31,8 @@ _HOME: dict[str, str] = {
     "load_checkpoint": "mien.checkpoint",
     "load_recipe": "mien.recipe",
     "read_image": "mien.image",
-    "to_dataframe": "mien.runtime.table",
-    "write_table": "mien.runtime.table",
+    "to_dataframe": "mien.runtime.tables.table",
+    "write_table": "mien.runtime.tables.table",
 }
 """Public names and the module each lives in."""
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mien.recipe import load_recipe
     from mien.runtime.predictor import Recognizer
     from mien.runtime.stream import VideoOptions
-    from mien.runtime.table import to_dataframe, write_table
+    from mien.runtime.tables.table import to_dataframe, write_table
     from mien.structures import Face, Frame, Prediction, Reading
 
 

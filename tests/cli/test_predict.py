@@ -15,7 +15,7 @@ from rich.console import Console
 from mien import cli
 from mien.cli.progress import ReadingBar
 from mien.labels import label_set
-from mien.runtime.table import columns
+from mien.runtime.tables.table import columns
 from mien.structures import Frame, Reading
 
 

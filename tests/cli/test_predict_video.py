@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from mien.runtime.video import open_video
+from mien.runtime.media.video import open_video
 
 FPS = 20
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mien.errors import InputError
 from mien.image import read_image
-from mien.runtime.video import open_video
+from mien.runtime.media.video import open_video
 
 COUNT = 1000
 SECONDS = 10

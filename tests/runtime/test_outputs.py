@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mien.errors import InputError, OutputError
+from mien.runtime.media.sources import Source
+from mien.runtime.media.video import open_video
 from mien.runtime.outputs import Outputs, Targets
-from mien.runtime.sources import Source
-from mien.runtime.video import open_video
 from mien.structures import Frame, Prediction, Reading
 
 CLASSES = ("happy", "sad")

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from mien.errors import InputError, UnknownNameError
+from mien.runtime.media.video import VideoReader
 from mien.runtime.predictor import Recognizer
 from mien.runtime.smooth import create_smoother
 from mien.runtime.stream import VideoOptions
-from mien.runtime.video import VideoReader
 from mien.structures import Reading
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import InputError, OutputError
-from mien.runtime.annotate import annotate
+from mien.runtime.drawing.annotate import annotate
 from mien.runtime.live import Newest
 from mien.runtime.window import Window, mirrored, wait_for
 from mien.structures import Face, Frame, Prediction, Reading

@@ -36,7 +36,7 @@ def audit(
     from mien.datasets import load_corpus
     from mien.datasets.audit import audit as look
     from mien.datasets.audit import write_audit
-    from mien.runtime.annotate import FORMATS
+    from mien.runtime.drawing.annotate import FORMATS
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the report is JSON; name it with --out report.json")
@@ -59,7 +59,7 @@ def audit(
 
 def _draw(path: Path, done: Audit) -> None:
     from mien.datasets.audit.picture import draw_twins
-    from mien.runtime.annotate import write_picture
+    from mien.runtime.drawing.annotate import write_picture
 
     write_picture(path, draw_twins(done.corpus, done.twins))
     typer.echo(f"wrote {path}")

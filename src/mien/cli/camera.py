@@ -12,9 +12,9 @@ import typer
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
+    from mien.runtime.media.sources import Source
     from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.sources import Source
     from mien.runtime.window import Window
     from mien.structures import Reading
 
@@ -44,8 +44,8 @@ def camera(
 ) -> None:
     """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
     from mien.runtime.live import paced
+    from mien.runtime.media.sources import expand
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.sources import expand
     from mien.runtime.stream import VideoOptions
 
     found = _only(list(islice(expand([source]), 2)), source)
@@ -77,9 +77,9 @@ def _only(sources: list[Source], name: str) -> Source:
 
 
 def _targets(out: Path) -> Targets:
+    from mien.runtime.media.video_writer import CONTAINERS
     from mien.runtime.outputs import Targets
-    from mien.runtime.table import FORMATS
-    from mien.runtime.video_writer import CONTAINERS
+    from mien.runtime.tables.table import FORMATS
 
     if out.suffix.lower() in FORMATS:
         return Targets(table=out)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mien.cli.show import Printer
+    from mien.runtime.media.sources import Source
     from mien.runtime.outputs import Outputs
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.sources import Source
     from mien.runtime.stream import VideoOptions
 
 OUT, DRAWN, LOOK, FACES, VIDEO = "Results", "Drawings", "Terminal", "Faces", "Videos"
@@ -106,9 +106,9 @@ def predict(
 ) -> None:
     """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
     from mien.cli.show import Printer
+    from mien.runtime.media.sources import expand
     from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.sources import expand
     from mien.runtime.stream import VideoOptions
 
     if resume and out is None:
@@ -185,8 +185,8 @@ def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], out
 
 
 def _say_written(outputs: Outputs, printer: Printer) -> None:
-    from mien.runtime.cells import readable
-    from mien.runtime.summary import summary_table
+    from mien.runtime.tables.cells import readable
+    from mien.runtime.tables.summary import summary_table
 
     if outputs.summary.to_dict()["videos"]:
         printer.line(summary_table(outputs.summary))

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mien.runtime.media.video import VideoReader
     from mien.runtime.stream import VideoOptions
-    from mien.runtime.video import VideoReader
     from mien.structures import Reading
 
 

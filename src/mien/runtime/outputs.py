@@ -13,14 +13,14 @@ from typing import Self
 
 from mien.atomic import output_error
 from mien.errors import MienError, OutputError, require
-from mien.runtime.drawings import Drawings, Paths
-from mien.runtime.journal import Journal
-from mien.runtime.sources import Source
-from mien.runtime.summary import FORMATS as SUMMARIES
-from mien.runtime.summary import MAX_GAP, Summary, write_summary
-from mien.runtime.table import rows
-from mien.runtime.timeline import FORMATS as TIMELINES
-from mien.runtime.timeline import Timeline
+from mien.runtime.drawing.drawings import Drawings, Paths
+from mien.runtime.drawing.timeline import FORMATS as TIMELINES
+from mien.runtime.drawing.timeline import Timeline
+from mien.runtime.media.sources import Source
+from mien.runtime.tables.journal import Journal
+from mien.runtime.tables.summary import FORMATS as SUMMARIES
+from mien.runtime.tables.summary import MAX_GAP, Summary, write_summary
+from mien.runtime.tables.table import rows
 from mien.structures import Reading
 
 PLOTS = {"video": TIMELINES[0], "live": TIMELINES[0]}

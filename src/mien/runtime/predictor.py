@@ -24,9 +24,9 @@ from mien.structures import Face, Prediction
 if TYPE_CHECKING:
     from mien.faces import Detector
     from mien.image import ImageSource
-    from mien.runtime.sources import Source
+    from mien.runtime.media.sources import Source
+    from mien.runtime.media.video import VideoReader
     from mien.runtime.stream import VideoOptions
-    from mien.runtime.video import VideoReader
     from mien.structures import Reading
 
 
@@ -146,14 +146,14 @@ class Recognizer:
 
         Args:
             sources: Paths, folders, globs, URLs, `camera:0`, `-` for standard input, bytes, PIL images, arrays; see
-                `mien.runtime.sources.expand`.
+                `mien.runtime.media.sources.expand`.
             video: How videos are read; None takes `VideoOptions()`.
             bgr: Arrays are BGR, as OpenCV gives them.
             live: Give each frame's reading at once, as a camera needs it, not a batch's together; frames that came meanwhile
                 are left out.
             on_video: Called with each video when it was opened: its size, rate and duration.
         """
-        from mien.runtime.sources import expand
+        from mien.runtime.media.sources import expand
         from mien.runtime.stream import VideoOptions, read
 
         found = expand(sources, repeats=True)

@@ -17,14 +17,14 @@ from mien.errors import InputError, MienError
 from mien.faces.video import VideoFaces
 from mien.image import read_image
 from mien.runtime.live import newest
+from mien.runtime.media.video import VideoReader, check_part, open_video
 from mien.runtime.smooth import create_smoother
-from mien.runtime.video import VideoReader, check_part, open_video
 from mien.structures import Face, Frame, Prediction, Reading
 
 if TYPE_CHECKING:
     from mien.faces import Detector
+    from mien.runtime.media.sources import Source
     from mien.runtime.predictor import Recognizer
-    from mien.runtime.sources import Source
 
 OnVideo = Callable[[VideoReader], None]
 
@@ -83,7 +83,7 @@ def read(
 
     Args:
         recognizer: What finds, crops and recognises faces.
-        sources: What `mien.runtime.sources.expand` returned.
+        sources: What `mien.runtime.media.sources.expand` returned.
         options: How videos are read.
         live: Recognise every frame at once instead of waiting for a batch; of a camera or stream, only the newest.
         on_video: Called with each video when it was opened.

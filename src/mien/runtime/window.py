@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import MienError, OutputError, require
-from mien.runtime.annotate import SHADE, WHITE, Annotator, write_picture
+from mien.runtime.drawing.annotate import SHADE, WHITE, Annotator, write_picture
+from mien.runtime.drawing.paint import paste, text_size, text_tile
 from mien.runtime.live import Newest
-from mien.runtime.paint import paste, text_size, text_tile
 from mien.structures import Face, Frame, Prediction, Reading
 
 KEYS = "q quit    m mirror    s snapshot    space pause    h hide"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mien.errors import OutputError
-from mien.runtime.annotate import FORMATS, Annotator, annotate, write_picture
-from mien.runtime.sources import Source
-from mien.runtime.video_writer import CONTAINERS, VideoWriter
+from mien.runtime.drawing.annotate import FORMATS, Annotator, annotate, write_picture
+from mien.runtime.media.sources import Source
+from mien.runtime.media.video_writer import CONTAINERS, VideoWriter
 from mien.structures import Frame, Prediction, Reading
 
 ENDINGS = {"picture": ".jpg", "video": ".mp4", "live": ".mp4"}

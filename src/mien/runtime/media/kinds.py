@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mien.image import is_picture
-from mien.runtime.container import is_video
+from mien.runtime.media.container import is_video
 
 Kind = Literal["picture", "video", "live", "error"]
 

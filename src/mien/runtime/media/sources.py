@@ -22,8 +22,8 @@ from PIL import Image
 
 from mien.errors import InputError
 from mien.image import is_picture
-from mien.runtime.container import LIVE_SCHEMES, SCHEMES, Copy, scheme_of, without_password
-from mien.runtime.kinds import Kind, by_content, by_ending
+from mien.runtime.media.container import LIVE_SCHEMES, SCHEMES, Copy, scheme_of, without_password
+from mien.runtime.media.kinds import Kind, by_content, by_ending
 
 
 @dataclass(frozen=True, slots=True)

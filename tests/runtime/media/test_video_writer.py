@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from mien.errors import OutputError
-from mien.runtime.video_writer import STOPS, VideoWriter
+from mien.runtime.media.video_writer import STOPS, VideoWriter
 from mien.structures import Frame
 
-ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
+ASTRONAUT = Path(__file__).parents[3] / "docs/assets/astronaut.jpg"
 RATE = 16000
 
 
@@ -261,7 +261,7 @@ FILL = """
 import resource, sys
 import numpy as np
 from mien.errors import OutputError
-from mien.runtime.video_writer import STOPS, VideoWriter
+from mien.runtime.media.video_writer import STOPS, VideoWriter
 from mien.structures import Frame
 
 path, limit = sys.argv[1], int(sys.argv[2])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.runtime.paint import Box, Tile, fill, outline, paste, text_tile
+from mien.runtime.drawing.paint import Box, Tile, fill, outline, paste, text_tile
 
 
 def grey(height: int = 60, width: int = 80) -> np.ndarray:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mien.errors import OutputError
-from mien.runtime.summary import Summary, summary_columns, summary_table, write_summary
-from mien.runtime.table import row
+from mien.runtime.tables.summary import Summary, summary_columns, summary_table, write_summary
+from mien.runtime.tables.table import row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad", "fear")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path, output_error
 from mien.errors import OutputError
-from mien.runtime.sound import Sound, find_sound
+from mien.runtime.media.sound import Sound, find_sound
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from mien.atomic import atomic_buffer
 from mien.errors import OutputError
-from mien.runtime.paint import Box, Colour, column_tile, fill, font, outline, paste, text_size, text_tile
+from mien.runtime.drawing.paint import Box, Colour, column_tile, fill, font, outline, paste, text_size, text_tile
 from mien.structures import Prediction
 
 COLOURS: dict[str, Colour] = {

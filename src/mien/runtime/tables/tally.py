@@ -1,4 +1,4 @@
-"""Sums over faces as they come: of a person, a video, or pictures. `mien.runtime.summary` says how time is counted."""
+"""Sums over faces as they come: of a person, a video, or pictures. `mien.runtime.tables.summary` says how time is counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.runtime.columns import Row
+from mien.runtime.tables.columns import Row
 
 
 class Stretch(NamedTuple):

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import LabelError, MissingExtraError, OutputError
-from mien.runtime import table
-from mien.runtime.cells import csv_text, readable
-from mien.runtime.columns import SCHEMA, Row, columns
-from mien.runtime.table import FORMATS, check_table, json_line, row, rows, to_dataframe, write_table
+from mien.runtime.tables import table
+from mien.runtime.tables.cells import csv_text, readable
+from mien.runtime.tables.columns import SCHEMA, Row, columns
+from mien.runtime.tables.table import FORMATS, check_table, json_line, row, rows, to_dataframe, write_table
 from mien.structures import Face, Prediction
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLASSES = ("happy", "sad")
 MARKS = [[2, 3], [8, 3.25], [5, 6], [3, 9], [7.125, 9]]
 FOUND = [

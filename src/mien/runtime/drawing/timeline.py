@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
 from mien.errors import InputError, OutputError, require
-from mien.runtime.cells import readable
-from mien.runtime.columns import Row, columns
-from mien.runtime.lanes import AREA, BAND, GAP, Strip, draw_lane, draw_legend, palette, plain_settings, set_times
-from mien.runtime.summary import MAX_GAP
-from mien.runtime.table import row
+from mien.runtime.drawing.lanes import AREA, BAND, GAP, Strip, draw_lane, draw_legend, palette, plain_settings, set_times
+from mien.runtime.tables.cells import readable
+from mien.runtime.tables.columns import Row, columns
+from mien.runtime.tables.summary import MAX_GAP
+from mien.runtime.tables.table import row
 from mien.structures import Prediction
 
 FORMATS = (".png", ".svg")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import LabelError, OutputError
-from mien.runtime.columns import Row
-from mien.runtime.journal import Journal, journal_path
-from mien.runtime.table import FORMATS, row
+from mien.runtime.tables.columns import Row
+from mien.runtime.tables.journal import Journal, journal_path
+from mien.runtime.tables.table import FORMATS, row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad")
@@ -129,7 +129,7 @@ def test_a_torn_journal_is_resumed_or_refused(tmp_path_factory: pytest.TempPathF
 
 KILLED = """
 import os, signal, sys
-from mien.runtime.journal import Journal
+from mien.runtime.tables.journal import Journal
 journal = Journal(sys.argv[1], ("happy", "sad"), {"model": "sa_csp_ca 1a2b", "fps": "5"})
 for source in sys.argv[2:]:
     journal.begin(source)
@@ -267,7 +267,7 @@ def test_a_damaged_journal(target: Path, videos: list[str]) -> None:
 
 
 def test_a_journal_of_a_newer_version(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.runtime.journal.FORMAT", 99)
+    monkeypatch.setattr("mien.runtime.tables.journal.FORMAT", 99)
     Journal(target, CLASSES, ABOUT).close()
     monkeypatch.undo()
     with pytest.raises(OutputError, match="another version of mien"):

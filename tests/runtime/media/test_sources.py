@@ -14,8 +14,8 @@ from PIL import Image
 
 from mien.errors import InputError
 from mien.image import read_image
-from mien.runtime.sources import Source, expand
-from mien.runtime.video import open_video
+from mien.runtime.media.sources import Source, expand
+from mien.runtime.media.video import open_video
 
 PICTURE = io.BytesIO()
 Image.new("RGB", (8, 6), "red").save(PICTURE, "PNG")

@@ -18,8 +18,8 @@ from typing import Self
 
 from mien.atomic import output_error
 from mien.errors import OutputError
-from mien.runtime.columns import Row, columns
-from mien.runtime.table import check_table, write_table
+from mien.runtime.tables.columns import Row, columns
+from mien.runtime.tables.table import check_table, write_table
 
 FORMAT = 1
 """Version of the journal's tables."""

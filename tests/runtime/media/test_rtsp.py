@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 
-import mien.runtime.container
+import mien.runtime.media.container
 from mien.errors import InputError
-from mien.runtime.sources import expand
-from mien.runtime.video import open_video
+from mien.runtime.media.sources import expand
+from mien.runtime.media.video import open_video
 from mien.structures import Frame
 
 WIDTH, HEIGHT, COUNT, RATE = 64, 48, 45, 15
@@ -93,7 +93,7 @@ def camera(packets: list[bytes], *, refuse: bool = False) -> Iterator[str]:
 
 
 def test_a_camera_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 2.0)
+    monkeypatch.setattr(mien.runtime.media.container, "TIMEOUT", 2.0)
     frames: list[Frame] = []
     with (
         camera(rtp_packets()) as address,
@@ -109,7 +109,7 @@ def test_a_camera_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_camera_that_wants_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 2.0)
+    monkeypatch.setattr(mien.runtime.media.container, "TIMEOUT", 2.0)
     refused = pytest.raises(InputError, match=r"cannot be opened \(.*401.*\); check the address")
     with camera([], refuse=True) as address, refused as caught:
         open_video(address.replace("://", "://me:s3cret@"))

@@ -18,8 +18,8 @@ import numpy as np
 
 from mien.atomic import atomic_path
 from mien.errors import OutputError, require
-from mien.runtime.cells import UnixLines, csv_text, readable
-from mien.runtime.columns import NAMES, SCHEMA, Row, class_column, column_names, columns
+from mien.runtime.tables.cells import UnixLines, csv_text, readable
+from mien.runtime.tables.columns import NAMES, SCHEMA, Row, class_column, column_names, columns
 from mien.structures import Face, Prediction
 
 FORMATS = (".csv", ".parquet", ".jsonl")

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from mien.errors import InputError, MissingExtraError, OutputError
-from mien.runtime import lanes, timeline
-from mien.runtime.annotate import COLOURS
-from mien.runtime.table import row
-from mien.runtime.timeline import Timeline, check_timeline, draw_timeline
+from mien.runtime.drawing import lanes, timeline
+from mien.runtime.drawing.annotate import COLOURS
+from mien.runtime.drawing.timeline import Timeline, check_timeline, draw_timeline
+from mien.runtime.tables.table import row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad", "surprise")

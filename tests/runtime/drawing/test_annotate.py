@@ -7,7 +7,7 @@ from PIL import Image
 
 from mien.errors import OutputError
 from mien.labels import LABEL_SETS
-from mien.runtime.annotate import COLOURS, Annotator, _panel_size, annotate, write_picture
+from mien.runtime.drawing.annotate import COLOURS, Annotator, _panel_size, annotate, write_picture
 from mien.structures import Face, Prediction
 
 
@@ -206,7 +206,7 @@ def test_all_frames_of_ready_crops_have_one_size() -> None:
 
 
 def test_only_so_many_people_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.runtime.annotate.REMEMBERED", 3)
+    monkeypatch.setattr("mien.runtime.drawing.annotate.REMEMBERED", 3)
     annotator = Annotator()
     for track in (1, 2, 3, 1, 4):
         annotator.draw(grey(256, 256), [prediction([10, 10, 40, 40], track=track)])

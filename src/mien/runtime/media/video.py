@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import InputError
-from mien.runtime.container import MAX_PIXELS, VideoSource, check_size, locate, open_container
-from mien.runtime.timestamps import Clock, Numbers, duration_of, promised, trusted
+from mien.runtime.media.container import MAX_PIXELS, VideoSource, check_size, locate, open_container
+from mien.runtime.media.timestamps import Clock, Numbers, duration_of, promised, trusted
 from mien.structures import Frame
 
 if TYPE_CHECKING:

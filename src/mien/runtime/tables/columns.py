@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from mien.errors import LabelError
-from mien.runtime.cells import FORMULA
+from mien.runtime.tables.cells import FORMULA
 
 Row = dict[str, Any]
 """A row by column name, in the order of `columns`: str, int, float, bool or None, nothing else."""

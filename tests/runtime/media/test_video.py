@@ -18,10 +18,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import mien.runtime.container
+import mien.runtime.media.container
 from mien.errors import InputError
-from mien.runtime.container import locate
-from mien.runtime.video import VideoReader, open_video
+from mien.runtime.media.container import locate
+from mien.runtime.media.video import VideoReader, open_video
 from mien.structures import Frame
 
 WIDTH, HEIGHT, COUNT, RATE = 64, 48, 60, 30
@@ -418,9 +418,9 @@ def test_huge_frames_are_refused_before_decoding(tmp_path: Path, side: int, wher
 
 
 def test_the_limit_itself_is_allowed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.runtime.container, "MAX_PIXELS", WIDTH * HEIGHT)
+    monkeypatch.setattr(mien.runtime.media.container, "MAX_PIXELS", WIDTH * HEIGHT)
     assert len(read(clips / "mpeg4.avi")) == COUNT
-    monkeypatch.setattr(mien.runtime.container, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(mien.runtime.media.container, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     assert "64x48" in refused(clips / "mpeg4.avi")
 
 
@@ -528,7 +528,7 @@ def served(data: bytes, *, stay: bool = False) -> Iterator[str]:
 
 @pytest.mark.parametrize("stay", [False, True])
 def test_a_stream_that_stops(stay: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 1.0)
+    monkeypatch.setattr(mien.runtime.media.container, "TIMEOUT", 1.0)
     stream = io.BytesIO()
     write(stream, codec="mpeg1video", kind="mpeg1video", options={"bf": "0"})
     with served(stream.getvalue() * 3, stay=stay) as address:
@@ -540,7 +540,7 @@ def test_a_stream_that_stops(stay: bool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.runtime.container, "TIMEOUT", 0.5)
+    monkeypatch.setattr(mien.runtime.media.container, "TIMEOUT", 0.5)
     for address in ("rtsp://127.0.0.1:9/door", "http://127.0.0.1:9/film.mp4"):
         text = refused(address)
         assert address in text
@@ -553,12 +553,12 @@ def test_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cameras_of_each_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    camera = mien.runtime.container._camera
+    camera = mien.runtime.media.container._camera
     assert (camera("camera:2", "linux").file, camera("camera:2", "linux").format) == ("/dev/video2", "v4l2")
     assert camera("camera:/dev/video4", "linux").file == "/dev/video4"
     assert (camera("camera:0", "darwin").file, camera("camera:0", "darwin").format) == ("0", "avfoundation")
     assert (camera("camera:Front", "win32").file, camera("camera:Front", "win32").format) == ("video=Front", "dshow")
-    monkeypatch.setattr(mien.runtime.container, "_dshow_names", lambda name: ["Front", "Back"])
+    monkeypatch.setattr(mien.runtime.media.container, "_dshow_names", lambda name: ["Front", "Back"])
     assert camera("camera:1", "win32").file == "video=Back"
     assert all(camera("camera:1", system).live for system in ("linux", "darwin", "win32"))
     assert "names no camera" in refused("camera:")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.runtime.annotate import COLOURS
-from mien.runtime.cells import clock
+from mien.runtime.drawing.annotate import COLOURS
+from mien.runtime.tables.cells import clock
 
 GREYS = ("#969696", "#6e6e6e", "#464646")
 """Colours of classes that have none in `COLOURS`."""

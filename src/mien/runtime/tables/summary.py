@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from mien.atomic import atomic_path
 from mien.errors import OutputError
-from mien.runtime.cells import UnixLines, clock, csv_text, readable
-from mien.runtime.columns import Row, columns
-from mien.runtime.table import row
-from mien.runtime.tally import PersonTally, Tally, VideoTally
+from mien.runtime.tables.cells import UnixLines, clock, csv_text, readable
+from mien.runtime.tables.columns import Row, columns
+from mien.runtime.tables.table import row
+from mien.runtime.tables.tally import PersonTally, Tally, VideoTally
 from mien.structures import Prediction
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Predictions drawn: boxes and bars on pictures and videos, timelines."""

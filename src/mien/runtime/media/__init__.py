@@ -1,0 +1,1 @@
+"""Pictures and videos in, videos out: sources, frames with their times, sound."""

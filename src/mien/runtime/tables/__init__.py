@@ -1,0 +1,1 @@
+"""Predictions as tables: columns, files, sums, a journal to go on from."""
