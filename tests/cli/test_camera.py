@@ -17,6 +17,12 @@ import pytest
 from PIL import Image
 
 from mien import cli
+from mien.cli.camera import _Recording
+from mien.errors import OutputError
+from mien.runtime.media.sources import Source
+from mien.runtime.outputs import Targets
+from mien.runtime.predictor import Recognizer
+from mien.structures import Frame, Reading
 
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
 SIZE, FACE_AT = (320, 240), (70, 66, 157, 179)
@@ -234,3 +240,20 @@ def keep(screen: Screen, name: str) -> None:
     """Keep what is to be seen, for a person to look at, in the folder MIEN_SCREENSHOTS names."""
     if folder := os.environ.get("MIEN_SCREENSHOTS"):
         Image.fromarray(screen.picture()).save(Path(folder) / f"camera-{name}.png")
+
+
+def test_a_recording_ends_when_its_file_cannot_be_written(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("clip.mp4: the disk is full; free some space")
+
+    monkeypatch.setattr("mien.runtime.drawing.drawings.Drawings.add", full)
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0)
+    readings = iter([Reading("camera:0", frame), Reading("camera:0", frame)])
+    recording = _Recording(
+        Targets(annotate=tmp_path / "clip.mp4"), Recognizer(tiny_onnx, detector=None), Source("camera:0", "live", "camera:0")
+    )
+    with pytest.raises(OutputError, match="the disk is full"):
+        list(recording.passing(readings))
+    assert len(list(readings)) == 1

@@ -275,3 +275,13 @@ def test_time_that_runs_back_begins_a_new_video(studio: Any, detector: MTCNN) ->
 def test_wrong_arguments_are_refused(detector: MTCNN, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         VideoFaces(detector, **arguments)
+
+
+def test_a_face_lost_in_the_second_of_two_frames_at_one_time(studio: Any, detector: MTCNN) -> None:
+    image = studio.film.frame(studio.pose(*MIDDLE))
+    video = VideoFaces(detector)
+    times = [k / 30 for k in (0, 1, 2, 3, 3, 4, 5, 6, 7, 8)]
+    images = [image if k != 4 else np.zeros_like(image) for k in range(10)]
+    found = numbers([video.step(Frame(each, k, time)) for k, (each, time) in enumerate(zip(images, times, strict=True))])
+    assert found[4] == []
+    assert found[-1] == [1]

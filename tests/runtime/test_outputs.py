@@ -208,3 +208,42 @@ def test_a_long_name_and_an_address_can_be_drawn(tmp_path: Path) -> None:
     long, address = "表" * 83 + ".jpg", "http://door:8/a?b=1/c.mp4"
     write(Targets(annotate=tmp_path / "d"), sources(long, address), [picture(long, 0), *film(address, 1)])
     assert names(tmp_path / "d") == ["c.mp4", "表" * 66 + ".jpg"]
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setattr(Path, "is_dir", refused)
+    (tmp_path / "s.json").touch()
+    with pytest.raises(OutputError, match=r"s\.json"):
+        Outputs(Targets(summary=tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
+
+
+def test_a_summary_never_takes_the_tables_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="for the table and for the summary"):
+        Outputs(Targets(Path("t.csv"), tmp_path / "t.csv"), CLASSES, {}, sources("a.mp4"))
+
+
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_a_video_without_a_face_is_in_the_summary(tmp_path: Path, ending: str) -> None:
+    """Also where it was read by a run that was gone on with."""
+    targets = Targets(tmp_path / "t.csv", tmp_path / f"s.{ending}")
+    named = sources("a.mp4", "b.mp4", "c.mp4")
+    write(targets, named, [*film("a.mp4", 0, faces=0), *film("b.mp4", 1), KeyboardInterrupt()])
+    outputs = write(targets, named, film("c.mp4", 0, faces=0), resume=True)
+    assert outputs.resumed == 1  # of b.mp4 nobody knows whether it was at its end
+    if ending == "json":
+        videos = json.loads((tmp_path / "s.json").read_text())["videos"]
+        assert [(video["source"], video["faces"], video["by_person"]) for video in videos if not video["faces"]] == [
+            ("a.mp4", 0, []),
+            ("c.mp4", 0, []),
+        ]
+        assert set(videos[0]["share"].values()) == {0.0}
+    else:
+        with (tmp_path / "s.csv").open() as file:
+            lines = [(line["source"], line["track"], line["faces"]) for line in csv.DictReader(file)]
+        assert ("a.mp4", "all", "0") in lines
+        assert ("c.mp4", "all", "0") in lines

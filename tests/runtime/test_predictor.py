@@ -223,3 +223,10 @@ def test_a_real_face_is_found(tiny_onnx: Path) -> None:
     assert left < 225 < right
     assert top < 130 < bottom
     assert isinstance(prediction, Prediction)
+
+
+def test_min_face_leaves_out_what_is_smaller(tiny_onnx: Path) -> None:
+    side = min(SMALL.box_xyxy[2:] - SMALL.box_xyxy[:2])
+    for least, expected in ((side, [LARGE, SMALL]), (side + 1, [LARGE]), (1000, [])):
+        recognizer = Recognizer(tiny_onnx, detector=Fixed(SMALL, LARGE), min_face=least)
+        assert [p.face for p in recognizer.predict(PICTURE)] == expected

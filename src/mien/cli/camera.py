@@ -36,7 +36,9 @@ def camera(
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.")] = False,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
-    detect_every: Annotated[int, typer.Option(metavar="N", help="Look for faces in every Nth frame, follow them between.")] = 5,
+    detect_every: Annotated[
+        int, typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.")
+    ] = 5,
     smooth: Annotated[
         str, typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.")
     ] = "exponential",
@@ -50,11 +52,11 @@ def camera(
 
     found = _only(list(islice(expand([source]), 2)), source)
     targets = None if out is None else _targets(out)
-    window = _window(source, found.kind == "live" if mirror is None else mirror, snapshots, out)
+    window = _window(found.name, found.kind == "live" if mirror is None else mirror, snapshots, out)
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    readings = recognizer.stream([source], options, live=True)
+    readings = recognizer.stream([found], options, live=True)
     if window is not None and found.kind != "live":
         readings = paced(readings)
     if targets is None:
@@ -119,9 +121,16 @@ class _Recording:
             try:
                 for reading in readings:
                     self.outputs.add(reading)
+                    self._check_writing()
                     yield reading
             except GeneratorExit:  # all that was asked for is done
                 pass
+
+    def _check_writing(self) -> None:
+        """Raise the error of a file that cannot be written: nothing is being recorded any more."""
+        for _, error in [] if self.outputs is None else self.outputs.failures:
+            if isinstance(error, OutputError):
+                raise error
 
     def say_written(self) -> None:
         """Say which files are whole."""

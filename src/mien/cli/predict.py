@@ -94,7 +94,7 @@ def predict(
     end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to end.", rich_help_panel=VIDEO)] = None,
     detect_every: Annotated[
         int,
-        typer.Option(metavar="N", help="Look for faces in every Nth frame, follow them between.", rich_help_panel=VIDEO),
+        typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.", rich_help_panel=VIDEO),
     ] = 5,
     smooth: Annotated[
         str,
@@ -188,7 +188,7 @@ def _say_written(outputs: Outputs, printer: Printer) -> None:
     from mien.runtime.tables.cells import readable
     from mien.runtime.tables.summary import summary_table
 
-    if outputs.summary.to_dict()["videos"]:
+    if any(video["by_person"] for video in outputs.summary.to_dict()["videos"]):
         printer.line(summary_table(outputs.summary))
     for video in outputs.faceless:
         printer.line(f"{readable(video)}: no face found")

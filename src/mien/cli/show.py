@@ -47,7 +47,7 @@ class Printer:
                 raise
 
         self.few, self.quiet, self.jsonl = sources <= FEW, quiet, jsonl
-        self.console = Terminal(highlight=False)
+        self.console = Terminal(highlight=False, emoji=False)
 
     @property
     def talks(self) -> bool:

@@ -90,7 +90,7 @@ class VideoFaces:
         assert self._follow is not None
         faces, confirmed = [], []
         for number, face in zip(expected, self._follow(image, list(expected.values())), strict=True):
-            if face is not None and self._time - self._confirmed[number] <= self._tracker.max_gap:
+            if face is not None and self._time - self._confirmed.get(number, -np.inf) <= self._tracker.max_gap:
                 faces.append(face)
                 confirmed.append(self._confirmed[number])
         return _apart(faces, confirmed)

@@ -97,6 +97,9 @@ class Outputs:
         self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
+        self._videos = [source.name for source in sources if source.kind in PLOTS]
+        if self._journal is not None and resume:
+            self._journal.forget_missing({source.name for source in sources})
         self.resumed = 0 if self._journal is None else self._journal.resumed
         self.dropped = 0 if self._journal is None else self._journal.dropped
         self.summary = Summary(classes, self._max_gap)
@@ -150,6 +153,8 @@ class Outputs:
         self._drawn, self._empty = True, is_video
         if self._journal is not None:
             self._journal.begin(self._key)
+        if is_video:
+            self.summary.see(self._key)
         if self._plots is not None and is_video:
             self._timeline = Timeline(self.classes, self._key, self._max_gap)
 
@@ -195,8 +200,7 @@ class Outputs:
         if not self._nothing_came(complete):
             self._write(complete)
         elif self._journal is not None:
-            self._journal.discard()
-            self.resumable = False
+            self.resumable = self._journal.discard()
 
     def _nothing_came(self, complete: bool) -> bool:
         """Return whether nothing was read, because the only source is none or the run was stopped before its first picture."""
@@ -210,6 +214,9 @@ class Outputs:
             self.written = self._drawings.written + self.written
         if self._journal is not None and self.resumed:
             self.summary = Summary(self.classes, self._max_gap)
+            for video in self._videos:
+                if self._journal.done(video):
+                    self.summary.see(video)
             self.summary.extend(self._journal.rows())
         try:
             if self._journal is not None and self.targets.table is not None:
@@ -223,11 +230,14 @@ class Outputs:
 
 def _check_place(target: Path) -> None:
     """Raise now what writing would raise after hours of work, if the folder of a file, or a folder, may not be written."""
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        return  # a pipe
-    folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
-    if not os.access(folder, os.W_OK):
-        raise output_error(target, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    try:
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            return  # a pipe
+        folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:  # looking into a folder that may not be entered is one
+        raise output_error(target, error) from None
 
 
 def _check_summary(targets: Targets) -> None:
@@ -235,5 +245,5 @@ def _check_summary(targets: Targets) -> None:
         return
     if targets.summary.suffix.lower() not in SUMMARIES:
         raise OutputError(f"{targets.summary}: a summary's name must end in {' or '.join(SUMMARIES)}; choose one of them")
-    if targets.summary == targets.table:
+    if targets.table is not None and os.path.realpath(targets.summary) == os.path.realpath(targets.table):
         raise OutputError(f"{targets.summary}: is named for the table and for the summary; give each its own name")

@@ -84,6 +84,7 @@ class Recognizer:
         self.detector = _load_detector(detector, min_face=min_face, threads=threads) if isinstance(detector, str) else detector
         if align and self.detector is None:
             raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
+        self.min_face = min_face
         self.max_faces = max_faces
         self.align = align
         self.unsure_below = unsure_below
@@ -174,9 +175,14 @@ class Recognizer:
         """Return whether the greatest of the probabilities (K,) is below `unsure_below`."""
         return float(probs.max()) < self.unsure_below
 
+    def is_large(self, face: Face) -> bool:
+        """Return whether the shorter side of a face's box is at least `min_face`, if that was asked for."""
+        left, top, right, bottom = face.box_xyxy.tolist()
+        return self.min_face is None or min(right - left, bottom - top) >= self.min_face
+
     def find_faces(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of a picture, RGB uint8 (H, W, 3), the largest first, at most `max_faces`."""
-        faces = [] if self.detector is None else self.detector.detect(image)
+        faces = [] if self.detector is None else filter(self.is_large, self.detector.detect(image))
         return sorted(faces, key=lambda face: face.area, reverse=True)[: self.max_faces]
 
     def crops(self, image: NDArray[np.uint8], faces: Sequence[Face | None]) -> list[NDArray[np.uint8]]:

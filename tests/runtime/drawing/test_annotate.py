@@ -217,3 +217,11 @@ def test_the_picture_given_may_be_read_only() -> None:
     image = grey(300, 300)
     image.flags.writeable = False
     assert annotate(image, [prediction([100, 100, 200, 200])]).flags.writeable
+
+
+def test_a_picture_too_wide_for_its_format(tmp_path: Path) -> None:
+    wide = np.zeros((8, 16_500, 3), np.uint8)
+    with pytest.raises(OutputError, match=r"WEBP cannot hold 16500x8 px .*\.png"):
+        write_picture(tmp_path / "w.webp", wide)
+    write_picture(tmp_path / "w.png", wide)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.png"]

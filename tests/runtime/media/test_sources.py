@@ -273,3 +273,10 @@ def test_a_source_passes() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert list(expand([])) == []
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    for name in ("-", "@-"):
+        [source] = expand(name)
+        assert "is closed" in str(source.error)

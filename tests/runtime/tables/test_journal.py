@@ -314,3 +314,28 @@ def test_the_journal_is_open_to_other_tools(target: Path) -> None:
         found = database.execute("SELECT name, face FROM faces JOIN sources ON source = id").fetchall()
     database.close()
     assert [(json.loads(name), json.loads(face)) for name, face in found] == [("a", list(face.values())) for face in faces("a")]
+
+
+def test_a_run_that_starts_over_and_reads_nothing_leaves_the_earlier_one(target: Path, videos: list[str]) -> None:
+    with Journal(target, CLASSES, ABOUT) as journal:
+        for _, _ in zip(range(9), steps(journal, videos), strict=False):
+            pass
+    again = Journal(target, CLASSES, ABOUT)
+    assert again.dropped == 1
+    again.begin(videos[0])
+    assert again.discard()
+    assert run(target, videos, resume=True)
+    assert lines(target) == [Path(video).name for video in videos for _ in range(3)]
+
+
+def test_what_failed_and_is_named_no_more_is_forgotten(target: Path) -> None:
+    with Journal(target, CLASSES, ABOUT) as journal:
+        for name in ("a", "cut"):
+            journal.begin(name)
+            journal.add(name, faces(name))
+        journal.end("a")
+        journal.fail("cut", OutputError("ends at 2 s"))
+    with Journal(target, CLASSES, ABOUT, resume=True) as journal:
+        journal.forget_missing({"a"})
+        assert not journal.finish(complete=True)
+    assert lines(target) == ["a"] * 3

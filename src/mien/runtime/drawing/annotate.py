@@ -141,7 +141,11 @@ def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> Non
     if suffix not in FORMATS:
         raise OutputError(f"{path}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
     with atomic_buffer(path) as buffer:
-        Image.fromarray(image).save(buffer, FORMATS[suffix], quality=92)
+        try:
+            Image.fromarray(image).save(buffer, FORMATS[suffix], quality=92)
+        except (ValueError, OSError) as error:  # of the format: the buffer lies in memory
+            size = f"{image.shape[1]}x{image.shape[0]} px"
+            raise OutputError(f"{path}: {FORMATS[suffix]} cannot hold {size} ({error}); let its name end in .png") from None
 
 
 def _enlargement(height: int, width: int) -> int:

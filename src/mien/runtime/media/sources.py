@@ -239,6 +239,8 @@ def _in_memory(item: Any, number: int) -> Source:
 
 
 def _standard_input() -> Source:
+    if sys.stdin is None:
+        return _bad("standard input", "is closed; send the picture or video through a pipe")
     return _from_stream(sys.stdin.buffer, "standard input")
 
 
@@ -262,6 +264,8 @@ def _lines(name: str) -> Iterator[TextIO]:
         with Path(name).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             yield lines
         return
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
     wrapper = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
     try:
         yield wrapper

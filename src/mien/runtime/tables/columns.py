@@ -31,7 +31,12 @@ _PLACES = {
 }
 
 SCHEMA = (
-    Column("source", "text", "", "the file or name as it was given; empty if the picture came from memory"),
+    Column(
+        "source",
+        "text",
+        "",
+        "the file or name as it was given, `picture 2` of the second thing in memory; empty for ready crops",
+    ),
     Column("frame", "integer", "", "number of the video's frame, from 0; empty for a picture"),
     Column("time", "number", "s", "when the frame is shown, from the video's start; empty for a picture"),
     Column("track", "integer", "", "number of the person followed through the video, from 1; empty for a picture"),

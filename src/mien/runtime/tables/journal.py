@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -176,10 +176,23 @@ class Journal:
             _remove(self.path)
         return keep
 
-    def discard(self) -> None:
-        """Close the journal and remove it: nothing came of the run."""
-        self.close()
-        _remove(self.path)
+    def discard(self) -> bool:
+        """Close the journal, because nothing came of the run; return whether an earlier run's is left, or else none."""
+        earlier = bool(self.dropped) and self._db.in_transaction
+        self.close()  # takes back that the earlier one was dropped
+        if not earlier:
+            _remove(self.path)
+        return earlier
+
+    def forget_missing(self, names: Collection[str]) -> None:
+        """Drop what an earlier run could not read, with its rows, where this one does not name it."""
+        with self._speaking():
+            found = self._db.execute("SELECT id, name FROM sources WHERE state != 'done'").fetchall()
+            for number, name in found:
+                if json.loads(name) not in names:
+                    self._write("DELETE FROM faces WHERE source = ?", (number,))
+                    self._write("DELETE FROM sources WHERE id = ?", (number,))
+            self._commit()
 
     def close(self) -> None:
         """Close the journal, and keep it; what was done stays done."""
@@ -240,7 +253,8 @@ class Journal:
             database.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last sources, never the rest
             database.execute("BEGIN EXCLUSIVE")
             self._set_up(database, resume)
-            database.execute("COMMIT")
+            if not self.dropped:  # else the earlier run is there until a source of this one is done
+                database.execute("COMMIT")
         except BaseException:
             database.close()
             raise

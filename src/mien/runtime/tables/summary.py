@@ -62,10 +62,14 @@ class Summary:
             self._picture_count += entry["source"] != self._picture
             self._picture = entry["source"]
             return
-        video = self._videos.get(entry["source"])
+        self.see(entry["source"]).take(entry, label, probs, self.max_gap)
+
+    def see(self, source: str | None) -> VideoTally:
+        """Return the sums of a video; one in which nobody is found is in the summary too, once it was seen."""
+        video = self._videos.get(source)
         if video is None:
-            video = self._videos[entry["source"]] = VideoTally(len(self.classes))
-        video.take(entry, label, probs, self.max_gap)
+            video = self._videos[source] = VideoTally(len(self.classes))
+        return video
 
     def extend(self, items: Iterable[Prediction | Row]) -> None:
         """Add many faces."""

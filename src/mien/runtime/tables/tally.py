@@ -42,17 +42,17 @@ class Tally:
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return faces, seconds, shares and means; shares go by time, or by faces where no time was counted."""
-        seconds = sum(self.held)
-        weights = [held / seconds for held in self.held] if seconds > 0 else [count / self.faces for count in self.counts]
+        seconds, faces = sum(self.held), max(self.faces, 1)
+        weights = [held / seconds for held in self.held] if seconds > 0 else [count / faces for count in self.counts]
         return {
             "start": self.start,
             "end": self.end,
             "seconds": round(seconds, 6),
             "faces": self.faces,
-            "unsure": round(self.unsure / self.faces, 6),
+            "unsure": round(self.unsure / faces, 6),
             "share_of": "time" if seconds > 0 else "faces",
             "share": _by_class(classes, weights),
-            "mean": _by_class(classes, self.probs / self.faces),
+            "mean": _by_class(classes, self.probs / faces),
         }
 
 
@@ -126,7 +126,8 @@ class VideoTally(Tally):
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return what the tally has, over all people."""
-        self.held = [sum(held) for held in zip(*(person.held for person in self.people.values()), strict=True)]
+        if self.people:
+            self.held = [sum(held) for held in zip(*(person.held for person in self.people.values()), strict=True)]
         return super().to_dict(classes)
 
 
