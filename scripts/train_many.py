@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for what is carried away")
     arguments = parser.parse_args()
     jobs = [
-        Job(recipe, seed, arguments.out / "runs" / f"{Path(recipe).with_suffix('').as_posix().strip('/')}-seed{seed}")
+        Job(recipe, seed, arguments.out / "runs" / f"{recipe.removesuffix('.yaml').strip('/')}-seed{seed}")
         for seed in arguments.seeds
         for recipe in arguments.recipes
     ]

@@ -96,3 +96,8 @@ def test_a_blur_smooths_and_keeps_the_mean():
     assert (steps[0] < steps[1] + 1e-6).all()
     assert steps[0].mean() < 0.8 * steps[1].mean()
     assert changed.mean() == pytest.approx(x.mean().item(), abs=0.01)
+
+
+def test_the_slightest_blur_is_one():
+    x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert (Damage(AugmentPart(blur=0.01))(x) - x).abs().max() < 1e-3

@@ -26,6 +26,11 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(name: str):
         ({"train.epochs": 0}, "train.epochs"),
         ({"optim.schedule": "linear"}, "optim.schedule"),
         ({"seed.x": 1}, "seed is not a section"),
+        ({"seed": 2**40}, "seed: .*less than"),
+        ({"augment.scale": [1.2, 0.8]}, r"augment\.scale is a range"),
+        ({"augment.erase_area": [0.1, 1.5]}, r"augment\.erase_area is a range .* at most 1"),
+        ({"model.arguments.num_classes": 8}, r"model\.arguments\.num_classes follows from the rest"),
+        ({"loss.arguments.name": "x"}, r"loss\.arguments\.name follows"),
     ],
 )
 def test_a_typo_or_bad_value_is_named(overrides: dict, message: str):

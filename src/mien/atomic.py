@@ -69,6 +69,22 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
         beside.write_bytes(buffer.getbuffer())
 
 
+def check_place(target: Path) -> None:
+    """Check now what writing a file, or into a folder, would meet after hours of work: a folder that may not be written.
+
+    Raises:
+        OutputError: It may not be written, or not be looked into.
+    """
+    try:
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            return  # a pipe
+        folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise output_error(target, error) from None
+
+
 def _is_stream(target: Path) -> bool:
     """Whether a path is a device, a pipe, or a name of an open stream, even of one that goes to a file."""
     if target.parent == Path("/dev/fd") or target in (Path("/dev/stdout"), Path("/dev/stderr")):

@@ -47,8 +47,10 @@ class Damage(nn.Module):
     def __init__(self, part: AugmentPart) -> None:
         super().__init__()
         self.part = part
-        side = 2 * round(3 * part.blur) + 1
-        self.blur = K.RandomGaussianBlur((side, side), (0.05, part.blur), p=1.0) if part.blur else nn.Identity()
+        side = 2 * max(1, round(3 * part.blur)) + 1
+        self.blur = (
+            K.RandomGaussianBlur((side, side), (min(0.05, part.blur / 2), part.blur), p=1.0) if part.blur else nn.Identity()
+        )
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

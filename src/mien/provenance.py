@@ -12,9 +12,10 @@ def current_commit() -> str:
     """Return the commit of the checkout this package runs from, `-dirty` added if its sources differ; empty outside one."""
     here = Path(__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie inside another project
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("-dirty" if _git(here, "status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return ""
 
 

@@ -113,6 +113,15 @@ class AugmentPart(_Strict):
     dim: float = Field(0.0, ge=0, lt=1)
     noise: float = Field(0.0, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _ranges_go_up(self) -> AugmentPart:
+        for name, (low, high), most in (("scale", self.scale, 10.0), ("erase_area", self.erase_area, 1.0)):
+            if not 0 < low <= high <= most:
+                raise ValueError(
+                    f"augment.{name} is a range, from a number above 0 to one at most {most:g}, not [{low}, {high}]"
+                )
+        return self
+
 
 class OptimPart(_Strict):
     """Optimiser and schedule.
@@ -231,7 +240,7 @@ class Recipe(_Strict):
     summary: str
     paper: PaperPart | None = None
     deviations: list[str] = []
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     model: ModelPart
     data: DataPart
     preprocess: PreprocessPart
@@ -240,6 +249,13 @@ class Recipe(_Strict):
     distill: DistillPart | None = None
     optim: OptimPart
     train: TrainPart
+
+    @model_validator(mode="after")
+    def _what_follows_is_not_given(self) -> Recipe:
+        for section, arguments in (("model", self.model.arguments), ("loss", self.loss.arguments)):
+            for name in {"name", "num_classes", "num_features"} & set(arguments):
+                raise ValueError(f"{section}.arguments.{name} follows from the rest of the recipe; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _a_plateau_of_what(self) -> Recipe:
@@ -278,7 +294,7 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     path = _find(name_or_path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: is not a recipe; a recipe is a YAML mapping with the keys {', '.join(Recipe.model_fields)}")

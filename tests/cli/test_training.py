@@ -103,3 +103,26 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(("hidden", "words"), [("kornia", ["train", "sa_csp_ca/fer2013"]), ("pydantic", ["recipes"])])
+def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path: Path, fer2013_csv: Path, hidden: str, words: list[str]):
+    code = f"import sys; sys.modules[{hidden!r}] = None; from mien.cli import main; main()"
+    more = ["--data", str(fer2013_csv), "--out", str(tmp_path / "run")] if words[0] == "train" else []
+    result = subprocess.run([sys.executable, "-c", code, *words, *more], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f"needs the package {hidden}" in result.stderr
+    assert "pip install 'mien[train]'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_name_no_disk_takes_is_one_line():
+    result = subprocess.run([sys.executable, "-m", "mien", "info", "a" * 300 + ".onnx"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_value_that_yaml_takes_for_a_date(tmp_path: Path, fer2013_csv: Path):
+    wrong = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", tmp_path / "run", "--set", "name=2024-13-45")
+    assert "the value cannot be read" in refused(*wrong)

@@ -9,7 +9,8 @@ import torch
 
 from mien.datasets import load_corpus
 from mien.engine import feed
-from mien.engine.devices import default_devices
+from mien.engine.devices import default_devices, default_fabric
+from mien.errors import RecipeError
 from mien.recipe import load_recipe
 
 QUICK = ["--set", "train.batch_size=64", "--set", "train.compile=false", "--epochs", "2", "--threads", "2"]
@@ -48,3 +49,24 @@ def test_one_process_for_a_large_network(fer2013_csv: Path):
 def test_one_process_where_images_do_not_fit_in_memory(fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(feed, "RESIDENT", 1000)
     assert default_devices(load_recipe("sa_csp_ca/fer2013"), load_corpus("fer2013", fer2013_csv), 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "mixup", "cores", "processes"), [(98, 0.2, 2, 1), (98, 0, 2, 2), (128, 0, 3, 2), (129, 0, 2, 1)]
+)
+def test_every_process_gets_as_many_images(fer2013_csv: Path, batch: int, mixup: float, cores: int, processes: int):
+    recipe = load_recipe("sa_csp_ca/fer2013", {"train.batch_size": batch, "augment.mixup": mixup})
+    assert default_devices(recipe, load_corpus("fer2013", fer2013_csv), cores) == processes
+
+
+def test_what_only_the_first_process_meets_is_one_line(tmp_path: Path, fer2013_csv: Path):
+    (tmp_path / "file").touch()
+    done = train(fer2013_csv, tmp_path / "file" / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(RecipeError, match="bf16-mixed or 32-true"):
+        default_fabric(load_recipe("sa_csp_ca/fer2013"), precision="16")

@@ -19,8 +19,11 @@ from mien.datasets import Corpus, load_corpus
 from mien.engine import train
 from mien.engine.devices import default_fabric
 from mien.engine.history import Epoch
-from mien.engine.train import Run
+from mien.engine.objective import create_objective
+from mien.engine.optim import create_optimizer
+from mien.engine.train import Run, check_files
 from mien.errors import CheckpointError, OutputError, RecipeError
+from mien.models import create_model
 from mien.recipe import Recipe, load_recipe
 
 TINY = {"train.epochs": 3, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 1}
@@ -266,3 +269,48 @@ def test_channels_last_says_the_same(tmp_path: Path, corpus: Corpus):
         fabric = default_fabric(recipe, precision="32-true")
         losses.append(train(recipe, corpus, tmp_path / str(last), fabric=fabric).epochs[0].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_files_that_are_missing_are_found_out_before_the_corpus_is_read(tmp_path: Path):
+    taught = {"distill": {"teachers": ["sa_csp_ca-fer2013", str(tmp_path / "none")]}}
+    for change, key in ((taught, "distill.teachers"), ({"model.start": str(tmp_path / "none")}, "model.start")):
+        with pytest.raises(CheckpointError, match=f"{key}: .*none: no such checkpoint"):
+            check_files(load_recipe("sa_csp_ca/fer2013", change), tmp_path / "run")
+    check_files(load_recipe("sa_csp_ca/fer2013", {"model.start": "imagenet"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_state_of_other_code_is_refused(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"train.epochs": 1})
+    train(recipe, corpus, tmp_path / "run")
+    path = tmp_path / "run" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    for key, value in (("objective", {"model.other": torch.zeros(1)}), ("history", [{"epoch": 1, "speed": 3}])):
+        torch.save(state | {key: value}, path)
+        with pytest.raises(CheckpointError, match="was written by another version"):
+            train(recipe, corpus, tmp_path / "run")
+
+
+def test_momentum_is_the_first_beta_of_adam(corpus: Corpus):
+    for name, expected in (("nadam", (0.7, 0.999)), ("adamw", (0.7, 0.999)), ("sgd", None)):
+        recipe = load_recipe("sa_csp_ca/fer2013", {"optim.name": name, "optim.momentum": 0.7})
+        objective = create_objective(recipe, create_model("sa_csp_ca"))
+        [group, *_] = create_optimizer(recipe, objective.model, objective.loss).param_groups
+        assert group.get("betas") == expected
+        assert group.get("momentum", 0.7) == 0.7
+
+
+def test_networks_of_one_size_and_of_tokens(corpus: Corpus):
+    name = "timm/vit_tiny_patch16_224"
+    recipe = load_recipe("sa_csp_ca/fer2013", {"model.name": name, "model.arguments": {"in_channels": 1}})
+    with torch.device("meta"):
+        network = create_model(name, in_channels=1)
+        create_objective(recipe, network)
+    assert network.num_classes == 7
+
+
+def test_the_commit_is_of_the_code_that_began(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
+    commits = iter(["first", "second", "third"])
+    monkeypatch.setattr("mien.engine.train.current_commit", lambda: next(commits))
+    train(load_recipe("sa_csp_ca/fer2013", TINY), corpus, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run")[1].commit == "first"

@@ -72,9 +72,14 @@ def main() -> None:
         app()
     except MienError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or name == "mien":
+            raise
+        _fail(f"this needs the package {name}, which is not installed; run: pip install 'mien[train]'")
     except OSError as error:
         if error.filename is not None:
-            raise
+            _fail(f"{error.filename}: cannot be read or written ({error.strerror}); check the path and who may use it")
         _discard_output()
         _fail(f"the output cannot be written ({error.strerror}); free some space or write elsewhere")
 
@@ -82,7 +87,7 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(2 if is_first_process() else 0)  # a helper that failed would make Fabric kill the first, before it has spoken
 
 
 def _discard_output() -> None:

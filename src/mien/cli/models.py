@@ -69,7 +69,7 @@ def _has_accuracy(figures: Any) -> bool:
 def _architectures() -> Table | str:
     from importlib.util import find_spec
 
-    if find_spec("torch") is None:
+    if any(find_spec(name) is None for name in ("torch", "timm")):
         return "Networks to train: pip install 'mien[train]'"
     from mien.models import names
 

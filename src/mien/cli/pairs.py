@@ -25,6 +25,6 @@ def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: typ
             raise error(f"{flag} {text}: write it as key=value, such as {flag} {example}")
         try:
             found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # 2024-13-45 is a date to YAML
             raise error(f"{flag} {text}: the value cannot be read") from None
     return found

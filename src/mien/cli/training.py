@@ -38,12 +38,14 @@ def train(
     torch = require("torch", "train")
     from mien.engine import train as run
     from mien.engine.devices import default_devices, default_fabric
+    from mien.engine.train import check_files
     from mien.recipe import load_recipe
     from mien.runtime.onnx_backend import available_cores
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
+    check_files(chosen, out)
     corpus = open_corpus(chosen.data.model_dump(), data)
     devices = devices or default_devices(chosen, corpus, threads or available_cores())
     if threads:

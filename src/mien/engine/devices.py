@@ -9,6 +9,7 @@ import torch
 from mien.datasets import Corpus
 from mien.engine.fabric import Fabric
 from mien.engine.feed import is_resident
+from mien.errors import RecipeError
 from mien.models import create_model
 from mien.recipe import Recipe
 
@@ -29,8 +30,13 @@ def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None
         recipe: The run.
         devices: Number of GPUs, or of processes on the CPU.
         precision: `bf16-mixed` or `32-true`, in place of that choice.
+
+    Raises:
+        RecipeError: The precision is another.
     """
     gpu = torch.cuda.is_available()
+    if precision not in (None, "bf16-mixed", "32-true"):
+        raise RecipeError(f"--precision {precision}: is bf16-mixed or 32-true")
     chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and has_amx()) else "32-true")
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
 
@@ -53,7 +59,9 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
         network = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
     if sum(parameter.numel() for parameter in network.parameters()) > SMALL:
         return 1
-    return max(1, min(cores, recipe.train.batch_size // LEAST_SHARE))
+    size, unit = recipe.train.batch_size, 2 if recipe.augment.mixup else 1  # mixup mixes pairs
+    most = min(cores, size // LEAST_SHARE)
+    return next((number for number in range(most, 0, -1) if size % (number * unit) == 0), 1)
 
 
 def has_amx() -> bool:

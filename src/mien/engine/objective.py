@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mien.datasets.balance import class_weights
 from mien.engine.teacher import distillation_loss
 from mien.errors import RecipeError
-from mien.losses import Loss, create_loss
+from mien.losses import LOSSES, Loss, create_loss
 from mien.models import Model
 from mien.recipe import DistillPart, Recipe
 from mien.registry import nearest
@@ -86,7 +86,8 @@ def create_objective(recipe: Recipe, model: Model, target: NDArray[np.int64] | N
         if target is None or part.name != "cross_entropy" or "weight" in arguments:
             raise RecipeError("loss.class_weights are counted for cross_entropy alone, where loss.arguments names no weight")
         arguments["weight"] = class_weights(target, model.num_classes, part.class_weights, part.beta).tolist()
-    loss = create_loss(part.name, num_classes=model.num_classes, num_features=_num_features(model), **arguments)
+    num_features = _num_features(model) if getattr(LOSSES.get(part.name), "needs_features", False) else None
+    loss = create_loss(part.name, num_classes=model.num_classes, num_features=num_features, **arguments)
     soft = "augment.mixup" if recipe.augment.mixup else "data.votes" if recipe.data.votes else None
     if soft and not (loss.soft_target or part.name == "cross_entropy"):
         raise RecipeError(f"{soft} gives soft targets, which the loss {part.name} does not take; switch it off")
@@ -116,4 +117,6 @@ def _num_features(model: Model) -> int:
     side = model.minimum_size
     features = model.eval().forward_features(torch.zeros(1, model.in_channels, side, side))
     model.train(training)
+    if features.ndim != 4:
+        raise RecipeError(f"this network has tokens instead of a feature map, {tuple(features.shape)}; use another loss")
     return features.shape[1]

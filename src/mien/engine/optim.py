@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -28,9 +28,11 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     groups = _groups(part, model)
     if own := list(loss.parameters()):
         groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr})
-    faster: dict[str, Any] = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
+    more: dict[str, Any] = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
     try:
-        return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **faster)
+        if (info := get_optimizer_info(part.name)).has_betas and info.num_betas == 2:
+            more["betas"] = (part.momentum, 0.999)
+        return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **more)
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"optim.name: {error}; timm.optim.list_optimizers() gives the names") from None
 

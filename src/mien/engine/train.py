@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 import mien
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, check_place
 from mien.augment import Augment, Damage, Finish
 from mien.checkpoint import LOSS, save_checkpoint, save_state
 from mien.datasets import Corpus
@@ -34,12 +34,13 @@ from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
 from mien.engine.teacher import Teachers
-from mien.errors import CheckpointError, RecipeError
+from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
 from mien.recipe import Recipe, Sampling
 from mien.transfer import Transfer, start_from
+from mien.weights import bundled
 
 TESTS = ("test", "private_test")
 """Splits that no run is fitted on or selected by."""
@@ -111,6 +112,7 @@ class Run:
         self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
         torch.manual_seed(recipe.seed)
+        self.commit = current_commit()  # of the code that runs, whatever is committed meanwhile
         self.spec = recipe.preprocess.spec()
         self.feed = _feed(recipe, corpus, fabric.device)
         if self.feed.resident is None:
@@ -142,7 +144,7 @@ class Run:
         start = time.perf_counter()
         loss, accuracy = self.fit(number, on_step)
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
-        val_loss, val_accuracy = self._evaluate()
+        val_loss, val_accuracy = self.fabric.broadcast(self._evaluate())  # batch norms differ a little between processes
         lr = self.optimizer.param_groups[0]["lr"]
         if self.plateau is not None:
             self.plateau.step(val_loss if self.recipe.optim.plateau_metric == "loss" else val_accuracy)
@@ -208,14 +210,29 @@ class Run:
 
     def begin(self) -> None:
         """Write the recipe: a folder that cannot be written is found out before any work is done."""
-        if self.fabric.is_global_zero:
-            with atomic_path(self.out / "recipe.yaml") as beside:
-                beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        self._by_the_first(self._write_recipe)
 
     def save(self, history: list[Epoch]) -> None:
         """Write the best weights, then the curves, then the state to resume from."""
-        if not self.fabric.is_global_zero:
-            return
+        self._by_the_first(lambda: self._write(history))
+
+    def _by_the_first(self, act: Callable[[], None]) -> None:
+        """Let the first process do something; what it fails by ends them all alike."""
+        failure: MienError | None = None
+        if self.fabric.is_global_zero:
+            try:
+                act()
+            except MienError as error:
+                failure = error
+        failure = self.fabric.broadcast(failure)
+        if failure is not None:
+            raise failure
+
+    def _write_recipe(self) -> None:
+        with atomic_path(self.out / "recipe.yaml") as beside:
+            beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
+
+    def _write(self, history: list[Epoch]) -> None:
         if history[-1] is _best(history):
             loss = {LOSS + name: value for name, value in self.plain.loss.state_dict().items()}
             save_checkpoint(self.out / "best.safetensors", self._kept().state_dict() | loss, self._info(history[-1]))
@@ -245,13 +262,16 @@ class Run:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
             _refuse(path, "belongs to a run of another recipe, on other data or on other splits")
-        self.plain.load_state_dict(state["objective"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.plateau is not None:
-            self.plateau.load_state_dict(state["plateau"])
-        return [Epoch(**row) for row in state["history"]]
+        try:
+            self.plain.load_state_dict(state["objective"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.plateau is not None:
+                self.plateau.load_state_dict(state["plateau"])
+            return [Epoch(**row) for row in state["history"]]
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            _refuse(path, "was written by another version of mien")
 
     def _info(self, best: Epoch) -> ModelInfo:
         select = self.recipe.data.select
@@ -264,10 +284,25 @@ class Run:
             recipe=self.recipe.to_dict(),
             data_fingerprint=self.corpus.fingerprint,
             split_fingerprint=self.corpus.split_fingerprint,
-            commit=current_commit(),
+            commit=self.commit,
             mien_version=mien.__version__,
             results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
+
+
+def check_files(recipe: Recipe, out: Path) -> None:
+    """Check now what would be found out once the corpus was read: files that are not there, a folder that cannot be written.
+
+    Raises:
+        CheckpointError: The start or a teacher is missing.
+        OutputError: The folder cannot be written.
+    """
+    named = {"model.start": [recipe.model.start], "distill.teachers": recipe.distill.teachers if recipe.distill else []}
+    for key, paths in named.items():
+        for path in paths:
+            if path and path != "imagenet" and path not in bundled() and not Path(path).exists():
+                raise CheckpointError(f"{key}: {path}: no such checkpoint; see the recipe's deviations for how to make it")
+    check_place(out)
 
 
 def _feed(recipe: Recipe, corpus: Corpus, device: torch.device) -> Feed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mien.atomic import output_error
+from mien.atomic import check_place
 from mien.errors import MienError, OutputError, require
 from mien.runtime.drawing.drawings import Drawings, Paths
 from mien.runtime.drawing.timeline import FORMATS as TIMELINES
@@ -89,7 +88,7 @@ class Outputs:
         _check_summary(targets)
         for target in (targets.summary, targets.annotate, targets.timeline):
             if target is not None:
-                _check_place(target)
+                check_place(target)
         self.targets, self.classes = targets, tuple(classes)
         self._drawings = Drawings(targets.annotate, sources) if targets.annotate is not None else None
         if targets.timeline is not None:
@@ -226,18 +225,6 @@ class Outputs:
             if self.targets.summary is not None:
                 write_summary(self.targets.summary, self.summary)
                 self.written.append(self.targets.summary)
-
-
-def _check_place(target: Path) -> None:
-    """Raise now what writing would raise after hours of work, if the folder of a file, or a folder, may not be written."""
-    try:
-        if target.exists() and not (target.is_file() or target.is_dir()):
-            return  # a pipe
-        folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:  # looking into a folder that may not be entered is one
-        raise output_error(target, error) from None
 
 
 def _check_summary(targets: Targets) -> None:
