@@ -311,6 +311,6 @@ def test_networks_of_one_size_and_of_tokens(corpus: Corpus):
 
 def test_the_commit_is_of_the_code_that_began(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
     commits = iter(["first", "second", "third"])
-    monkeypatch.setattr("mien.engine.train.current_commit", lambda: next(commits))
+    monkeypatch.setattr(sys.modules[Run.__module__], "current_commit", lambda: next(commits))
     train(load_recipe("sa_csp_ca/fer2013", TINY), corpus, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")[1].commit == "first"
