@@ -297,11 +297,13 @@ def check_files(recipe: Recipe, out: Path) -> None:
         CheckpointError: The start or a teacher is missing.
         OutputError: The folder cannot be written.
     """
-    named = {"model.start": [recipe.model.start], "distill.teachers": recipe.distill.teachers if recipe.distill else []}
-    for key, paths in named.items():
-        for path in paths:
-            if path and path != "imagenet" and path not in bundled() and not Path(path).exists():
-                raise CheckpointError(f"{key}: {path}: no such checkpoint; see the recipe's deviations for how to make it")
+    named = [("model.start", recipe.model.start)] if recipe.model.start not in (None, "imagenet") else []
+    named += [
+        ("distill.teachers", path) for path in (recipe.distill.teachers if recipe.distill else []) if path not in bundled()
+    ]
+    for key, path in named:
+        if path and not Path(path).exists():
+            raise CheckpointError(f"{key}: {path}: no such checkpoint; see the recipe's deviations for how to make it")
     check_place(out)
 
 

@@ -124,8 +124,8 @@ def _in_video(
         if on_video is not None:
             on_video(video)
         for frame in newest(video) if live and video.live else video:
-            found = [each for each in step(frame) if each[1] is None or recognizer.is_large(each[1])]
-            found = _largest(found, recognizer.max_faces)
+            large = [each for each in step(frame) if each[1] is None or recognizer.is_large(each[1])]
+            found = _largest(large, recognizer.max_faces)
             faces = [face for _, face in found]
             crops = recognizer.crops(frame.image, faces)
             yield Located(source, number, frame, faces, [track for track, _ in found], crops)
