@@ -28,7 +28,7 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(name: str):
         ({"seed.x": 1}, "seed is not a section"),
         ({"seed": 2**40}, "seed: .*less than"),
         ({"augment.scale": [1.2, 0.8]}, r"augment\.scale is a range"),
-        ({"augment.erase_area": [0.1, 1.5]}, r"augment\.erase_area is a range .* at most 1"),
+        ({"augment.erase_area": [0.1, 1.5]}, r"augment\.erase_area is a range.* at most 1,"),
         ({"model.arguments.num_classes": 8}, r"model\.arguments\.num_classes follows from the rest"),
         ({"loss.arguments.name": "x"}, r"loss\.arguments\.name follows"),
     ],

@@ -19,13 +19,18 @@ ASTRONAUT = ROOT / "docs/assets/astronaut.jpg"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second of the astronaut's head moving to the right, 12 frames."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+def write_clip(path: Path, dim: float = 0.0) -> Path:
+    """Write the clip; every second frame loses a share of its light."""
     picture = np.asarray(Image.open(ASTRONAUT).convert("RGB").resize((256, 256)))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
         for number in range(12):
-            view = np.ascontiguousarray(picture[:128, 30 - number : 190 - number])
+            light = 1 - dim * (number % 2)
+            view = np.ascontiguousarray((picture[:128, 30 - number : 190 - number] * light).astype(np.uint8))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(view, "rgb24")))
         container.mux(stream.encode())
     return path
@@ -63,7 +68,8 @@ def test_a_videos_list_holds_all_its_frames(recognizer: Recognizer, clip: Path) 
     assert [len(each) for each in recognizer.predict([clip, ASTRONAUT, clip], VideoOptions(fps=4))] == [4, 1, 4]
 
 
-def test_smoothing_is_the_smoothers_and_can_be_switched_off(recognizer: Recognizer, clip: Path) -> None:
+def test_smoothing_is_the_smoothers_and_can_be_switched_off(recognizer: Recognizer, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "flickering.mp4", dim=0.6)  # so that the frames' answers differ
     raw = list(recognizer.stream([clip], VideoOptions(smooth="none")))
     for name in ("exponential", "centred"):
         smoother = create_smoother(name, 0.4, recognizer.unsure_below)
