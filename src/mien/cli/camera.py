@@ -121,26 +121,21 @@ class _Recording:
             try:
                 for reading in readings:
                     self.outputs.add(reading)
-                    self._check_writing()
+                    self.check(OutputError)  # nothing is being recorded any more
                     yield reading
             except GeneratorExit:  # all that was asked for is done
                 pass
-
-    def _check_writing(self) -> None:
-        """Raise the error of a file that cannot be written: nothing is being recorded any more."""
-        for _, error in [] if self.outputs is None else self.outputs.failures:
-            if isinstance(error, OutputError):
-                raise error
 
     def say_written(self) -> None:
         """Say which files are whole."""
         for path in [] if self.outputs is None else self.outputs.written:
             typer.echo(f"wrote {path}", err=True)
 
-    def check(self) -> None:
-        """Raise the first error there was."""
+    def check(self, kind: type[MienError] = MienError) -> None:
+        """Raise the first error of a kind, if there was one."""
         for _, error in [] if self.outputs is None else self.outputs.failures:
-            raise error
+            if isinstance(error, kind):
+                raise error
 
 
 def _run(readings: Iterator[Reading], window: Window | None) -> None:
