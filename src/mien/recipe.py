@@ -184,11 +184,14 @@ class DistillPart(_Strict):
         teachers: Checkpoints, folders of runs, model files (`.onnx`) or bundled models; their probabilities are averaged.
         weight: Share of the distillation in the loss; the rest is the loss of the labels.
         temperature: What logits are divided by before they are compared.
+        once: Ask the teachers once for every image, before it is changed, instead of in every step: epochs cost what they cost
+            without teachers, and the student is told what the image shows, not what its changed form still shows.
     """
 
     teachers: list[str] = Field(min_length=1)
     weight: float = Field(0.7, gt=0, le=1)
     temperature: float = Field(2.0, gt=0)
+    once: bool = False
 
 
 class TrainPart(_Strict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
+from torch.nn import functional as F
 
 from mien.errors import RecipeError
 from mien.recipe import Recipe
@@ -29,11 +30,16 @@ def create_mixup(recipe: Recipe, classes: int, processes: int) -> Mixup | None:
     return Mixup(mixup_alpha=recipe.augment.mixup, label_smoothing=0.0, num_classes=classes)
 
 
-def mix(mixup: Mixup, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mixed images (N, C, H, W) and targets (N, K), from classes (N,) or from distributions (N, K)."""
-    if target.ndim == 1:
-        mixed: tuple[Tensor, Tensor] = mixup(x, target)
-        return mixed
+def mix(mixup: Mixup, x: Tensor, target: Tensor, taught: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return images, targets and what teachers said of the images before, all mixed in the same shares.
+
+    Args:
+        mixup: What shares are drawn from.
+        x: Images (N, C, H, W).
+        target: Classes (N,) or distributions over them (N, K); distributions come back.
+        taught: Probabilities (N, K), or None.
+    """
     places = torch.arange(len(x), device=x.device)
     x, shares = Mixup(mixup_alpha=mixup.mixup_alpha, label_smoothing=0.0, num_classes=len(x))(x, places)  # (N, N)
-    return x, shares @ target
+    known = target if target.ndim == 2 else F.one_hot(target, mixup.num_classes).float()
+    return x, shares @ known, None if taught is None else shares @ taught

@@ -2,8 +2,8 @@
 
 Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network". As Beyer et al. 2022 advise ("Knowledge
 distillation: a good teacher is patient and consistent"), the teachers look at the very images the student gets, changed and
-mixed alike, each in the size it was trained in. A teacher is a checkpoint, or a model file: on processors without matrix units
-ONNX Runtime is the faster of the two.
+mixed alike, each in the size it was trained in; or they are asked once for the unchanged ones, which costs next to nothing.
+A teacher is a checkpoint, or a model file: on processors without matrix units ONNX Runtime is the faster of the two.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.augment import Finish
+from mien.augment import Finish, as_floats
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus
 from mien.engine.devices import has_amx
+from mien.engine.fabric import Fabric
+from mien.engine.feed import Feed
 from mien.errors import RecipeError
 from mien.model_info import ModelInfo
 from mien.recipe import DistillPart
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.weights import bundled, resolve
+
+ASKED = 128
+"""Images teachers are asked for at a time."""
 
 
 class Teachers(nn.Module):
@@ -55,6 +60,17 @@ class Teachers(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda or has_amx()):
             logits = [network(finish(x)).float() for network, finish in zip(self.networks, self.finishes, strict=True)]
         return torch.stack([(each / self.temperature).softmax(1) for each in logits]).mean(0)
+
+
+@torch.no_grad()
+def ask_once(teachers: Teachers, feed: Feed, fabric: Fabric) -> Tensor:
+    """Return what teachers say of every image of a feed, unchanged, (M, K), on its device; each process asks for its part."""
+    told = torch.zeros(0)
+    for images, places in feed.batches(torch.arange(fabric.global_rank, len(feed), fabric.world_size).split(ASKED)):
+        probs = teachers(as_floats(images))
+        told = told if len(told) else probs.new_zeros(len(feed), probs.shape[1])
+        told[places] = probs
+    return fabric.all_reduce(told, reduce_op="sum")  # type: ignore[return-value]
 
 
 class Exported(nn.Module):

@@ -33,7 +33,7 @@ from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
-from mien.engine.teacher import Teachers
+from mien.engine.teacher import Teachers, ask_once
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -130,6 +130,7 @@ class Run:
             self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = create_average(recipe, self.plain.model)
         self.teachers = fabric.to_device(Teachers(recipe.distill, corpus)) if recipe.distill else None
+        self.said: Tensor | None = None  # what the teachers say of each training image, where they are asked once
         optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
         self.plateau = create_plateau(recipe.optim, optimizer)
@@ -181,10 +182,12 @@ class Run:
         """Return the loss and the accuracy of one optimiser step."""
         target = self.feed.target[places]
         wanted = self.feed.votes[places] if self.recipe.data.votes and self.feed.votes is not None else target
+        taught = None if self.said is None else self.said[places]
         x = self.augment(images)
         if self.mixup is not None:
-            x, wanted = mix(self.mixup, x, wanted)
-        taught = None if self.teachers is None else self.teachers(x)
+            x, wanted, taught = mix(self.mixup, x, wanted, taught)
+        if taught is None and self.teachers is not None:
+            taught = self.teachers(x)
         loss, logits = self.objective(self.finish(self.damage(x)), wanted, taught)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
@@ -209,8 +212,10 @@ class Run:
         return self.plain.model if self.average is None else self.average.module
 
     def begin(self) -> None:
-        """Write the recipe: a folder that cannot be written is found out before any work is done."""
+        """Write the recipe, so that a folder that cannot be written is found out first; then ask the teachers, if once."""
         self._by_the_first(self._write_recipe)
+        if self.teachers is not None and self.recipe.distill is not None and self.recipe.distill.once:
+            self.said = ask_once(self.teachers, self.feed, self.fabric)
 
     def save(self, history: list[Epoch]) -> None:
         """Write the best weights, then the curves, then the state to resume from."""
