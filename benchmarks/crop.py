@@ -235,11 +235,15 @@ def summary(found: dict[str, Any]) -> list[Row]:
     return [
         ("whole frame", per_cent(found["whole_frame"]["as_it_is"]), ""),
         (f"whole frame, best margin {margin['margin']:g}", per_cent(margin), ""),
-        ("found by MTCNN", f"{boxes['found']} of {boxes['faces']}", ""),
+        ("of fewer faces, found by MTCNN", f"{boxes['found']} of {boxes['faces']}", ""),
         ("whole frame, those found", per_cent(boxes["whole_frame"]), ""),
         (f"MTCNN's box, the model's crop (scale {now['crop_scale']:g}, shift {now['crop_shift']:g})", per_cent(now), ""),
         (f"MTCNN's box, the best crop (scale {best['crop_scale']:g}, shift {best['crop_shift']:g})", per_cent(best), ""),
-        ("the best crop over the model's", f"{100 * gain['mean']:+.1f} ({100 * gain['standard_error']:.1f})", ""),
+        (
+            "the best of all crops over the model's",
+            f"{100 * gain['mean']:+.1f} points (standard error {100 * gain['standard_error']:.1f})",
+            "",
+        ),
         (f"aligned by five points, best margin {aligned['margin']:g}", per_cent(aligned), ""),
     ]
 

@@ -38,8 +38,8 @@ from mien.engine.devices import default_devices, default_fabric
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
 from mien.models import MODELS, create_model
+from mien.provenance import available_cores
 from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
-from mien.runtime.onnx_backend import available_cores
 
 BASE = "sa_csp_ca/fer2013"
 """The recipe a model without one of its own is run with."""

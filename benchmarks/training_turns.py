@@ -18,8 +18,8 @@ from mien.datasets import Corpus, Rows
 from mien.engine import train
 from mien.engine.devices import default_devices, default_fabric
 from mien.labels import label_set
+from mien.provenance import available_cores
 from mien.recipe import load_recipe
-from mien.runtime.onnx_backend import available_cores
 
 
 def corpus_of(number: int) -> Corpus:

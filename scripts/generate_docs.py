@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -44,13 +45,13 @@ MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTA
 WIDTH = 118
 DESCRIPTIONS = {
     "Makefile": "demo, test, check, bench, tables, docs: the only verbs to remember",
-    "pyproject.toml": "the base install is the torch-free runtime; extras train, dev, docs",
+    "pyproject.toml": "the base install is the torch-free runtime; extras train, tables, heic, detectors, camera, dev, docs",
     "constraints.txt": "the versions mien is tested with",
     ".ci/run": "what every change must pass",
     "src/mien/": None,
     "tests/": "mirrors src/mien",
     "benchmarks/": "speed and detection, measured; each writes benchmarks/runs/",
-    "results/": "what `mien evaluate` wrote; never edited by hand",
+    "results/": "what `mien evaluate`, `mien audit` and scripts wrote; never edited by hand",
     "docs/": "guides, API, model card",
     "scripts/": "what writes the generated parts of the docs and the detector's graphs",
 }
@@ -157,7 +158,7 @@ def crop_figure() -> str:
     if run is None:
         return told
     rows = [[row["what"], row["measured"]] for row in json.loads(run.read_text(encoding="utf-8"))["summary"]]
-    return f"{told}\n\n{_table(['crop', 'accuracy'], rows)}"
+    return f"{told}\n\n{_table(['crop', 'accuracy, unless said'], rows)}"
 
 
 def robustness() -> str:
@@ -167,7 +168,9 @@ def robustness() -> str:
     if run is None:
         return told
     read = json.loads(run.read_text(encoding="utf-8"))
-    rows = [["none", f"**{100 * read['clean']['accuracy']:.1f}**"]]
+    clean = read["clean"]
+    free = f" ({100 * clean['accuracy_twin_free']:.1f} without the images that have a twin in training)"
+    rows = [["none", f"**{100 * clean['accuracy']:.1f}**{free}"]]
     for curve in read["curves"].values():
         points = ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in curve["points"])
         rows.append([curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), points])
@@ -326,12 +329,20 @@ def all_results() -> str:
         model, data, parts = values["model"], values["data"], [values["standard"], values.get("twin_free")]
         backend = model.get("backend") or values.get("backend", "")
         figures = [_per_cent(part[key]) if part else "" for key in ("accuracy", "macro_f1") for part in parts]
-        scale = f"{'x'.join(map(str, model['input']))} px, {model['epochs']} epochs, " if model.get("input") else ""
+        scale = f"{'x'.join(map(str, model['input']))} px, " if model.get("input") else ""
+        scale += _length((ROOT / name).parent)
         precision = model.get("precision") or values.get("precision", "")
         run = f"{model['arch']}, {scale}seed {model.get('seed')}, {backend} {precision}"
         rows.append([run.strip(), f"{data['corpus']} {data['split']}", *figures, f"`{name}`"])
     head = ["model", "images", "accuracy", "accuracy, twin-free", "macro-F1", "macro-F1, twin-free", "file"]
     return _table(head, rows) if rows else f"*{NOT_RUN.capitalize()}.*"
+
+
+def _length(folder: Path) -> str:
+    """Return how many epochs a run did, and of how many it gave up."""
+    done = len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
+    planned = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["train"]["epochs"]
+    return f"{done} epochs, " if done == planned else f"{done} of {planned} epochs, "
 
 
 def recipes() -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
 from mien.datasets.protocols.splits import random_split
-from mien.errors import DataError, LabelError, OutputError
+from mien.errors import CheckpointError, DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo
 from mien.runtime.onnx_backend import OnnxBackend
@@ -20,6 +20,8 @@ class Oracle:
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
+
+    device = "cpu"
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         brightness = batch.mean((1, 2, 3)) * 0.25 * 255 + 127.5
@@ -48,6 +50,23 @@ def test_a_drawn_split_must_be_the_one_that_trained_the_network(corpus: Corpus, 
     for other in (random_split(corpus, seed=2), replace(drawn, fingerprint="another copy")):
         with pytest.raises(DataError, match="very copy of the corpus"):
             evaluate(Oracle(trained), other, "test")
+
+
+def test_a_network_of_a_drawn_split_is_not_measured_on_the_official_one(corpus: Corpus, tiny_info: ModelInfo):
+    """Its training images are among the official test's."""
+    recipe = {"data": {"corpus": "fer2013", "protocol": {"name": "random_split", "test": 0.2}}}
+    trained = replace(tiny_info, recipe=recipe, split_fingerprint=random_split(corpus, seed=1).split_fingerprint)
+    with pytest.raises(DataError, match="very copy of the corpus"):
+        evaluate(Oracle(trained), corpus, "private_test")
+
+
+def test_answers_that_are_no_numbers_are_refused(corpus: Corpus, tiny_info: ModelInfo):
+    class Astray(Oracle):
+        def logits(self, batch: np.ndarray) -> np.ndarray:
+            return np.full((len(batch), 7), np.nan, np.float32)
+
+    with pytest.raises(CheckpointError, match="nan or infinity"):
+        evaluate(Astray(tiny_info), corpus, "private_test")
 
 
 def test_without_training_images_there_is_one_figure(corpus: Corpus, tiny_info: ModelInfo):

@@ -158,6 +158,13 @@ def test_sixteen_bit_grey_with_alpha() -> None:
     assert np.abs(read_image(sixteen_bit_png(values, 4))[..., 1] - DEEP[..., 0] / 257).max() < 1
 
 
+@pytest.mark.parametrize(("most", "step"), [(255, 1), (65535, 257)])
+def test_grey_in_32_bits_has_8_or_16(most: int, step: int) -> None:
+    values = np.linspace(0, most, 40 * 36).reshape(36, 40).astype(np.int32)
+    image = read_image(encode(Image.fromarray(values), "TIFF"))
+    assert np.abs(image[..., 0] - values / step).max() < 1
+
+
 def test_the_sixteen_bit_tiff_that_pillow_reads_wrongly_is_refused() -> None:
     with pytest.raises(InputError, match="separate planes"):
         read_image(sixteen_bit_tiff(DEEP, planes=True))

@@ -61,6 +61,26 @@ def test_many_alike_equal_single_ones(shape: tuple[int, ...], spec: PreprocessSp
     np.testing.assert_array_equal(preprocess(crops, spec), np.concatenate([preprocess([crop], spec) for crop in crops]))
 
 
+@pytest.mark.parametrize("sigma", [0.2, 0.5, 0.7])
+def test_smoothing_blurs_by_its_deviation(sigma: float) -> None:
+    """A bright point spreads with variance sigma^2 on each axis; the border repeats, so an even picture stays."""
+    spec = PreprocessSpec(size=(9, 9), channels=1, mean=(0.0,), std=(1.0,), smooth=sigma)
+    point = np.zeros((9, 9), np.uint8)
+    point[4, 5] = 255
+    spread = preprocess([point], spec)[0, 0]
+    assert spread.sum() == pytest.approx(1, abs=1e-5)
+    for axis, centre in ((0, 4), (1, 5)):
+        assert (spread.sum(1 - axis) * (np.arange(9) - centre) ** 2).sum() == pytest.approx(sigma**2, abs=1e-5)
+    np.testing.assert_allclose(preprocess([np.full((20, 20), 77, np.uint8)], spec), 77 / 255, atol=1e-6)
+
+
+def test_smoothed_alike_alone_and_together() -> None:
+    spec = replace(GREY, smooth=0.4)
+    crops = [*noise(5, 48, 48), noise(100, 90, 3)]
+    np.testing.assert_array_equal(preprocess(crops, spec), np.concatenate([preprocess([crop], spec) for crop in crops]))
+    assert np.abs(preprocess(crops, spec) - preprocess(crops, GREY)).max() > 0.1
+
+
 def test_no_crops_make_an_empty_batch() -> None:
     assert preprocess([], GREY).shape == (0, 1, 40, 40)
 
@@ -81,7 +101,19 @@ def test_a_spec_survives_plain_types() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"channels": 2}, {"mean": (0.5, 0.5)}, {"std": (0.0,)}, {"size": (0, 40)}, {"crop_scale": 0.0}, {"colour": "BGR"}],
+    [
+        {"channels": 2},
+        {"mean": (0.5, 0.5)},
+        {"std": (0.0,)},
+        {"std": (np.nan,)},
+        {"size": (0, 40)},
+        {"size": ()},
+        {"size": (40, 40, 40)},
+        {"crop_scale": 0.0},
+        {"smooth": -0.1},
+        {"smooth": 0.8},
+        {"colour": "BGR"},
+    ],
 )
 def test_a_bad_spec_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(CheckpointError):

@@ -70,7 +70,7 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
 
 
 def check_place(target: Path) -> None:
-    """Check now what writing a file, or into a folder, would meet after hours of work: a folder that may not be written.
+    """Check now what writing a file, or into a folder, would meet after hours of work: no folder, or one that may not be written.
 
     Raises:
         OutputError: It may not be written, or not be looked into.
@@ -78,7 +78,10 @@ def check_place(target: Path) -> None:
     try:
         if target.exists() and not (target.is_file() or target.is_dir()):
             return  # a pipe
-        folder = next(path for path in (target, *target.absolute().parents) if path.is_dir())
+        nearest = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
+        folder = nearest.parent if nearest == target.absolute() and nearest.is_file() else nearest
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

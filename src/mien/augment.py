@@ -76,6 +76,8 @@ def _strengths(x: Tensor) -> Tensor:
 class Finish(nn.Module):
     """The end of the way to a network: its channels, its size, its scale; the batched twin of `mien.preprocess.preprocess`.
 
+    It does not smooth: what it gets was softened by augmentation.
+
     Args:
         spec: The network's preprocessing.
     """

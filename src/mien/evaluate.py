@@ -20,7 +20,7 @@ import mien
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.datasets import Corpus
-from mien.errors import DataError, LabelError
+from mien.errors import CheckpointError, DataError, LabelError
 from mien.model_info import ModelInfo
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware
@@ -29,7 +29,8 @@ from mien.runtime.onnx_backend import OnnxBackend
 from mien.runtime.predictor import softmax
 from mien.weights import sha256
 
-BATCH = 256
+BATCH = 64
+"""Images of a batch; the maps of the largest networks take 13 MB an image and layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +60,7 @@ def predict_split(
     Raises:
         LabelError: The network's classes are not the corpus's, in its order.
         DataError: The corpus has no such split.
+        CheckpointError: The network answers with something that is no number.
     """
     if backend.info.classes != corpus.classes:
         raise LabelError(
@@ -72,7 +74,13 @@ def predict_split(
         parts.append(backend.logits(preprocess(crops, backend.info.preprocess)))
         if on_step is not None:
             on_step(min(start + BATCH, len(rows)), len(rows))
-    return np.concatenate(parts)
+    logits = np.concatenate(parts)
+    if not np.isfinite(logits).all():
+        raise CheckpointError(
+            f"this {backend.info.arch} answers some images of {split} with nan or infinity: its training went astray; "
+            "train it again, at a lower rate"
+        )
+    return logits
 
 
 def evaluate(
@@ -94,6 +102,7 @@ def evaluate(
     Raises:
         LabelError: The network's classes are not the corpus's, in its order.
         DataError: The corpus has no such split, or is split otherwise than the one that trained the network.
+        CheckpointError: The network answers with something that is no number.
     """
     _require_same_split(backend.info, corpus)
     probs = softmax(predict_split(backend, corpus, split, on_step))
@@ -119,7 +128,7 @@ def evaluate(
         else metrics.classification_report(probs[free], target[free], classes),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
-        "hardware": hardware(),
+        "hardware": hardware() | {"device": backend.device},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
         "mien_version": mien.__version__,
@@ -128,11 +137,12 @@ def evaluate(
 
 
 def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
-    """Refuse a corpus whose test images, by a protocol of its own, the model may have been trained on.
+    """Refuse a corpus whose test images the model may have been trained on, because either's splits are drawn.
 
     Official splits are the same in every copy of a corpus; drawn ones are those of the copy they were drawn from.
     """
-    if corpus.protocol != "official" and corpus.split_fingerprint != info.split_fingerprint:
+    drawn = corpus.protocol != "official" or info.recipe.get("data", {}).get("protocol")
+    if drawn and corpus.split_fingerprint != info.split_fingerprint:
         raise DataError(
             f"{corpus.name} is split by {corpus.protocol}, and the model was trained on other rows than this split's train; "
             "evaluate it on the very copy of the corpus, and the protocol, that trained it"
@@ -146,7 +156,6 @@ def _describe(info: ModelInfo) -> dict[str, Any]:
         "recipe": info.recipe.get("name", ""),
         "seed": info.recipe.get("seed"),
         "input": list(info.preprocess.size),
-        "epochs": info.recipe.get("train", {}).get("epochs"),
         "commit": info.commit,
     }
 

@@ -234,11 +234,12 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return a 16-bit grey picture scaled to 8 bits."""
+    """Return a 16-bit grey picture scaled to 8 bits; one of mode I with no value above 255 has 8 bits already."""
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise InputError("holds values outside 16 bits; scale it to 8 bits and save it again")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    small = picture.mode == "I" and values.max() <= 255
+    return Image.fromarray((values if small else (values + 128) // 257).astype(np.uint8))
 
 
 def _line(error: BaseException) -> str:

@@ -32,6 +32,8 @@ class PreprocessSpec:
         std: Deviation each channel is divided by, on the scale [0, 1].
         crop_scale: Side of the square crop cut around a detected face, as a multiple of the longer side of its box.
         crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
+        smooth: Deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation resamples training
+            images and so softens them; where nothing is augmented, this softens alike. Training leaves it out.
     """
 
     size: tuple[int, int]
@@ -40,6 +42,7 @@ class PreprocessSpec:
     std: tuple[float, ...]
     crop_scale: float = 1.0
     crop_shift: float = 0.0
+    smooth: float = 0.0
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -47,8 +50,11 @@ class PreprocessSpec:
                 f"preprocessing needs 1 or 3 channels with as many means and deviations, got {self.channels} channels, "
                 f"{len(self.mean)} means, {len(self.std)} deviations"
             )
-        if min(self.size) < 1 or min(self.std) <= 0 or self.crop_scale <= 0:
-            raise CheckpointError(f"preprocessing needs a positive size, deviation and crop scale, got {self}")
+        if len(self.size) != 2 or min(self.size) < 1 or not min(self.std) > 0 or not self.crop_scale > 0:
+            raise CheckpointError(f"preprocessing needs two sides, deviations and a crop scale above 0, got {self}")
+
+        if not 0 <= self.smooth <= 0.7:
+            raise CheckpointError(f"preprocessing smooths by 0 to 0.7 px, a blur of three taps, not by {self.smooth}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types."""
@@ -68,11 +74,25 @@ class PreprocessSpec:
             raise CheckpointError(f"cannot read the preprocessing of this model ({error}); was it written by mien?") from None
 
 
+def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
+    """Refuse what is no face crop, uint8 (H, W) or (H, W, 3).
+
+    Raises:
+        InputError: A crop is not uint8, is empty or has another shape; names its place.
+    """
+    for i, crop in enumerate(crops):
+        if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
+            raise InputError(
+                f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
+                "convert floats with (crop * 255).astype('uint8') and BGR with crop[..., ::-1]"
+            )
+
+
 def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray[np.float32]:
     """Return face crops as a network's input, float32 (N, C, h, w).
 
-    Each crop is converted to the spec's channels, resized with Pillow's antialiased bilinear filter, scaled to [0, 1] and
-    normalised. Crops may differ in size.
+    Each crop is converted to the spec's channels, resized with Pillow's antialiased bilinear filter, scaled to [0, 1],
+    normalised and smoothed. Crops may differ in size.
 
     Args:
         crops: Face crops, uint8, grey (H, W) or RGB (H, W, 3), range 0-255.
@@ -85,12 +105,7 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDAr
     >>> preprocess([np.full((48, 48), 255, np.uint8)], spec).shape
     (1, 1, 40, 40)
     """
-    for i, crop in enumerate(crops):
-        if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
-            raise InputError(
-                f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
-                "convert floats with (crop * 255).astype('uint8') and BGR with crop[..., ::-1]"
-            )
+    check_crops(crops)
     values = np.empty((len(crops), spec.channels, *spec.size), np.float32)
     scale = (1.0 / (255.0 * np.asarray(spec.std))).astype(np.float32)
     offset = (np.asarray(spec.mean) / np.asarray(spec.std)).astype(np.float32)
@@ -99,6 +114,19 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDAr
         resized = _resize_pile(np.stack(pile), spec) if len(pile) > 1 else _resize(pile[0], spec)[None]
         values[first : first + len(pile)] = (resized * scale - offset).transpose(0, 3, 1, 2)
         first += len(pile)
+    return _smooth(values, spec.smooth) if spec.smooth else values
+
+
+def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Return images (N, C, h, w) blurred along rows and columns by (v/2, 1 - v, v/2), whose variance is v = sigma^2.
+
+    The border repeats the outermost pixels.
+    """
+    near = np.float32(sigma**2 / 2)
+    for axis in (2, 3):
+        padded = np.pad(values, [(int(i == axis), int(i == axis)) for i in range(4)], mode="edge")
+        low, high = np.split(padded, [2], axis)[1], np.split(padded, [-2], axis)[0]
+        values = (1 - 2 * near) * values + near * (low + high)
     return values
 
 

@@ -73,6 +73,7 @@ class PreprocessPart(_Strict):
     std: tuple[float, ...]
     crop_scale: float = Field(1.0, gt=0)
     crop_shift: float = 0.0
+    smooth: float = Field(0.0, ge=0, le=0.7)
 
     def spec(self) -> PreprocessSpec:
         """Return the spec that travels with the weights."""

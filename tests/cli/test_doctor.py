@@ -1,5 +1,6 @@
 import json
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_a_missing_extra_names_the_command(bundle: Path, monkeypatch: pytest.Mon
     (train,) = [finding for finding in report() if finding.subject == "extra train"]
     assert train.ok is None
     assert train.text == "lacks no-such-thing; run: pip install 'mien[train]'"
+
+
+def test_sources_without_an_install_have_no_extras(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", missing)
+    (extras,) = [finding for finding in report() if finding.subject == "extras"]
+    assert extras.ok is None
+    assert "pip install ." in extras.text
 
 
 def test_a_gpu_program_that_fails_is_no_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

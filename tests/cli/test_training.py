@@ -44,6 +44,8 @@ def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
     assert "points lost" in shown
     run("evaluate", exported, "--data", fer2013_csv, "--split", "private_test", "--out", tmp_path / "onnx.json")
     again = json.loads((tmp_path / "onnx.json").read_text())
+    run("evaluate", exported, "--data", fer2013_csv)
+    assert json.loads((tmp_path / "model-public_test.json").read_text())["backend"] == "onnx"  # beside the weights
     assert again["standard"]["accuracy"] == pytest.approx(results["standard"]["accuracy"], abs=0.001)
     lost = json.loads((tmp_path / "model-int8.json").read_text())["points_lost"]
     assert set(lost) == {"public_test"}
@@ -85,6 +87,7 @@ def test_mistakes_are_named(tmp_path: Path, fer2013_csv: Path):
     assert "--data" in refused("export", tmp_path, tmp_path / "model.onnx", "--int8")
     assert "--out results.json" in refused("evaluate", tmp_path, "--data", fer2013_csv, "--out", tmp_path / "results")
     assert "no such checkpoint" in refused("evaluate", tmp_path, "--data", fer2013_csv)
+    assert "is a file" in refused("evaluate", "sa_csp_ca-fer2013", "--data", "none.csv", "--out", fer2013_csv / "a.json")
 
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):

@@ -9,6 +9,7 @@ from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
 from mien.engine.devices import default_fabric
+from mien.engine.mixing import create_mixup, mix
 from mien.engine.teacher import Teachers, distillation_loss
 from mien.engine.train import Run
 from mien.errors import CheckpointError, RecipeError
@@ -105,6 +106,39 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path, corpus: Corpus, mixup
     rows = train(recipe, corpus, tmp_path / "run").epochs
     assert rows[-1].train_loss < 0.85 * rows[0].train_loss
     assert load_checkpoint(tmp_path / "run")[1].recipe["distill"]["teachers"] == [teacher]
+
+
+def test_teachers_asked_once_see_every_image_unchanged(tmp_path: Path, corpus: Corpus):
+    """The student is told, of images mixed in some share, the same share of what its teacher says of each."""
+    teacher = str(write_teacher(tmp_path / "t.safetensors", 40, 0))
+    part = {"teachers": [teacher], "weight": 1.0, "once": True}
+    changes = TINY | {"distill": part, "augment.mixup": 0.4, "train.ema_decay": 0}
+    recipe = load_recipe("sa_csp_ca/fer2013", changes)
+    run = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe))
+    run.begin()
+    images = torch.from_numpy(corpus.read(corpus.where("train")))
+    said = run.teachers(images.unsqueeze(1) / 255)
+    torch.testing.assert_close(run.said, said, rtol=0, atol=5e-3)  # bfloat16 where it is fast
+    run.teachers.register_forward_hook(lambda *_: pytest.fail("asked again"))
+    run.said = F.one_hot(run.feed.target, len(corpus.classes)).float()  # so what a student is told must be its mixed label
+    told: list[tuple[torch.Tensor, torch.Tensor]] = []
+    run.plain.register_forward_hook(lambda module, arguments, out: told.append(arguments[1:]))
+    run.fit(1)
+    for wanted, taught in told:
+        torch.testing.assert_close(taught, wanted)
+    assert any((taught.amax(1) < 0.999).any() for _, taught in told)
+
+
+@pytest.mark.parametrize("votes", [False, True])
+def test_images_targets_and_answers_are_mixed_in_the_same_shares(votes: bool):
+    recipe = load_recipe("sa_csp_ca/fer2013", {"augment.mixup": 1.0, "train.batch_size": 8})
+    mixup = create_mixup(recipe, 7, 1)
+    target = torch.arange(8) % 7
+    known = F.one_hot(target, 7).float()
+    x, wanted, taught = mix(mixup, torch.eye(8).reshape(8, 1, 1, 8).clone(), known if votes else target, 2 * known)
+    torch.testing.assert_close(wanted, x.reshape(8, 8) @ known)
+    torch.testing.assert_close(taught, 2 * wanted)
+    assert not torch.equal(wanted, known)
 
 
 def test_only_the_student_sees_the_damage(tmp_path: Path, corpus: Corpus):

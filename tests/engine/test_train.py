@@ -134,9 +134,16 @@ def test_the_rate_warms_up_and_falls(tmp_path: Path, corpus: Corpus):
     rates = [row.lr for row in train(recipe, corpus, tmp_path / "run").epochs]
     assert rates[0] < rates[1]
     assert rates[1] > rates[2] > rates[3] > rates[5]
-    assert rates[5] == pytest.approx(0, abs=1e-6)
+    assert 0 < rates[5] < 0.01
     constant = load_recipe("sa_csp_ca/fer2013", TINY | {"optim.schedule": "constant", "optim.warmup_epochs": 0})
     assert {row.lr for row in train(constant, corpus, tmp_path / "flat").epochs} == {0.1}
+
+
+def test_the_history_has_the_rate_of_the_last_layer(tmp_path: Path, corpus: Corpus):
+    """Not that of a lower one, nor the loss's own."""
+    changes = {"optim.schedule": "constant", "optim.layer_decay": 0.5, "loss": {"name": "joint", "lr": 0.5}}
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | changes | {"optim.warmup_epochs": 0, "train.epochs": 1})
+    assert train(recipe, corpus, tmp_path / "run").best.lr == pytest.approx(0.1)
 
 
 def test_a_plateau_lowers_the_rate_and_resumes(tmp_path: Path, corpus: Corpus):

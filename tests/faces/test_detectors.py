@@ -183,7 +183,15 @@ def test_wrong_arrays_are_refused(detector: Detector, image: NDArray[np.uint8]) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"min_face": 5}, {"min_face": float("nan")}, {"threshold": 1}, {"threshold": -0.1}, {"max_size": 0}, {"threads": 0}],
+    [
+        {"min_face": 5},
+        {"min_face": float("nan")},
+        {"min_face": float("inf")},
+        {"threshold": 1},
+        {"threshold": -0.1},
+        {"max_size": 0},
+        {"threads": 0},
+    ],
 )
 def test_wrong_arguments_are_refused(name: str, arguments: dict[str, float]) -> None:
     with pytest.raises(InputError, match="the detector needs min_face"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import mien
 from mien.checkpoint import save_checkpoint
 from mien.datasets import load_corpus
 from mien.errors import CheckpointError, MienError
@@ -48,7 +49,7 @@ def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, tiny_info: 
     checkpoint = save(tmp_path, tiny_info, name)
     done = export_onnx(checkpoint, tmp_path / "m.onnx", FACES)
     ours, theirs = TorchBackend(checkpoint), OnnxBackend(tmp_path / "m.onnx")
-    assert theirs.info == replace(ours.info, precision="fp32")
+    assert theirs.info == replace(ours.info, precision="fp32", mien_version=mien.__version__)
     for count in (1, 9):
         batch = preprocess(FACES[:count], ours.info.preprocess)
         np.testing.assert_allclose(theirs.logits(batch), ours.logits(batch), atol=1e-4)
@@ -73,7 +74,7 @@ def test_the_card_states_the_file(tmp_path: Path, checkpoint: Path):
     card = json.loads(write_card(done, parameters=7).read_text())
     assert card["sha256"] == sha256(tmp_path / "m.onnx")
     assert card["bytes"] == (tmp_path / "m.onnx").stat().st_size
-    assert (card["arch"], card["parameters"]) == ("sa_csp_ca", 7)
+    assert (card["arch"], card["parameters"], card["labels_equal_to_torch"]) == ("sa_csp_ca", 7, 1)
 
 
 def test_what_differs_from_torch_is_not_written(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,6 +82,13 @@ def test_what_differs_from_torch_is_not_written(tmp_path: Path, checkpoint: Path
     with pytest.raises(MienError, match="not written, its logits differ"):
         export_onnx(checkpoint, tmp_path / "m.onnx")
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "m."))) == ["m.safetensors"]
+
+
+def test_a_network_that_answers_nan_is_not_written(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(TorchBackend, "logits", lambda self, batch: np.full((len(batch), 7), np.nan, np.float32))
+    with pytest.raises(MienError, match="not written, its logits differ"):
+        export_onnx(checkpoint, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_calibration_takes_training_images_only(fer2013_csv: Path):

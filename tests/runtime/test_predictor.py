@@ -109,6 +109,13 @@ def test_batched_equals_single(recognizer: Recognizer) -> None:
     assert all(p.face is None for p in batched)
 
 
+def test_a_bad_crop_among_many_is_named_by_its_place(recognizer: Recognizer) -> None:
+    faces = crops(7) * 11
+    faces[70] = faces[70].astype(np.float32)
+    with pytest.raises(InputError, match="crop 70 must be uint8"):
+        recognizer.predict_faces(faces)
+
+
 def test_no_face_is_an_empty_result(tiny_onnx: Path) -> None:
     assert Recognizer(tiny_onnx, detector=Fixed()).predict(PICTURE) == []
     assert Recognizer(tiny_onnx).predict(np.zeros((80, 80, 3), np.uint8)) == []

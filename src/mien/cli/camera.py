@@ -31,7 +31,7 @@ def camera(
     ] = None,
     snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key s saves pictures.")] = Path(),
     model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
-    detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces; mien doctor lists them.")] = "mtcnn",
+    detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
     min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.")] = False,

@@ -47,7 +47,7 @@ def report() -> Iterator[Finding]:
     yield Finding("python", True, sys.executable)
     yield from (_version(name) for name in DISTRIBUTIONS)
     yield _checked("providers", _providers)
-    yield Finding("GPU", None, _gpu())
+    yield _checked("GPU", _gpu)._replace(ok=None)
     yield _checked("models", _models)
     yield _checked("detector", _detector)
     yield from _extras()
@@ -70,9 +70,17 @@ def _version(distribution: str) -> Finding:
 
 
 def _providers() -> str:
-    from mien.runtime.onnx_backend import available_cores, default_providers
+    from mien.provenance import available_cores
 
-    return f"{', '.join(default_providers())}; {available_cores()} cores"
+    return f"{', '.join(_used_providers())}; {available_cores()} cores"
+
+
+def _used_providers() -> list[str]:
+    """Return the execution providers a model runs on; one that is installed but cannot start is not among them."""
+    from mien import weights
+    from mien.runtime.onnx_backend import OnnxBackend
+
+    return OnnxBackend(weights.default_weights(), threads=1).providers
 
 
 def _gpu() -> str:
@@ -87,9 +95,7 @@ def _gpu() -> str:
         names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split("\n")
     except (OSError, subprocess.SubprocessError):
         return "none seen: nvidia-smi is installed but fails"
-    from mien.runtime.onnx_backend import default_providers
-
-    used = "CUDAExecutionProvider" in default_providers()
+    used = "CUDAExecutionProvider" in _used_providers()
     return "; ".join(filter(None, names)) + ("" if used else " (not used; run: pip install onnxruntime-gpu)")
 
 
@@ -114,9 +120,13 @@ def _detector() -> str:
 
 
 def _extras() -> Iterator[Finding]:
-    from importlib.metadata import metadata, requires
+    from importlib.metadata import PackageNotFoundError, metadata, requires
 
-    lines = requires("mien") or []
+    try:
+        lines = requires("mien") or []
+    except PackageNotFoundError:
+        yield Finding("extras", None, "unknown: mien runs from its sources, uninstalled; run: pip install .")
+        return
     for extra in metadata("mien").get_all("Provides-Extra") or []:
         wanted = [line for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
         missing = [name for name in map(_requirement, wanted) if name != "mien" and not _version(name).ok]

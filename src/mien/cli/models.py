@@ -172,5 +172,5 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
         return dict(header.get("__metadata__", {}))
-    except (ValueError, AttributeError, OSError):
+    except (ValueError, TypeError, AttributeError, OSError):
         raise CheckpointError(f"{path}: is not a safetensors file or is damaged; train or download it again") from None

@@ -47,7 +47,7 @@ def prepare(
     require("filelock", "train")
     from mien.datasets.prepare import Settings
     from mien.datasets.prepare import prepare as run
-    from mien.runtime.onnx_backend import available_cores
+    from mien.provenance import available_cores
 
     settings = Settings(size, augment, all_faces, grey, jpeg, min_face)
     with StepBar() as progress:

@@ -39,8 +39,8 @@ def train(
     from mien.engine import train as run
     from mien.engine.devices import default_devices, default_fabric
     from mien.engine.train import check_files
+    from mien.provenance import available_cores
     from mien.recipe import load_recipe
-    from mien.runtime.onnx_backend import available_cores
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
@@ -72,20 +72,35 @@ def evaluate(
 ) -> None:
     """Measure a model on a split: a results file, its predictions, a confusion matrix."""
     require("torchmetrics", "train")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from mien.atomic import check_place
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the results file is JSON; name it with --out results.json")
     backend, file = _open_model(model)
-    if out is None:
-        out = file.parent / f"{split}.json" if Path(model).is_dir() else Path(f"{file.stem}-{split}.json")
+    out = out or _results_place(model, file, split)
+    check_place(out)
     corpus = _corpus_of(backend, data)
-    evaluation = measure(backend, corpus, split, weights=file)
-    written = write_evaluation(out, evaluation)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"measuring on {split}", total=None)
+        evaluation = measure(
+            backend, corpus, split, file, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     _show(evaluation.results)
-    for path in written:
+    for path in write_evaluation(out, evaluation):
         typer.echo(f"wrote {path}")
+
+
+def _results_place(model: str, file: Path, split: str) -> Path:
+    """Return where results go if nobody says: beside the weights; a bundled model's, into the working folder."""
+    if Path(model).is_dir():
+        return file.with_name(f"{split}.json")
+    folder = file.parent if Path(model).exists() else Path()
+    return folder / f"{file.stem}-{split}.json"
 
 
 def export(
@@ -139,7 +154,8 @@ def _open_model(model: str) -> tuple[Backend, Path]:
     from mien.runtime.onnx_backend import OnnxBackend
     from mien.weights import resolve
 
-    return OnnxBackend(resolve(model)), resolve(model)
+    file = resolve(model)
+    return OnnxBackend(file), file
 
 
 def _export_int8(run: Path, fp32: Path, data: Path) -> None:
@@ -150,8 +166,9 @@ def _export_int8(run: Path, fp32: Path, data: Path) -> None:
     path = fp32.with_name(f"{fp32.stem}-int8.onnx")
     full = OnnxBackend(fp32)
     corpus = _corpus_of(full, data)
-    done = export_int8(run, fp32, path, calibration_crops(corpus, full.info.recipe["data"]["train"]))
-    split = done.info.recipe["data"]["select"] or done.info.recipe["data"]["train"]
+    data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
+    done = export_int8(run, fp32, path, calibration_crops(corpus, data_part["train"]))
+    split = data_part["select"] or data_part["train"]
     target = corpus.target[corpus.where(split)]
     before, after = (
         100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))

@@ -17,6 +17,9 @@ from mien.losses import Loss
 from mien.models import Model
 from mien.recipe import OptimPart, Recipe
 
+OF_LOSS = "of_loss"
+"""Key of the group of the loss's own parameters."""
+
 
 def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     """Return the optimiser of a recipe; biases, norms, what the model names and the loss's own parameters do not decay.
@@ -27,7 +30,7 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     part = recipe.optim
     groups = _groups(part, model)
     if own := list(loss.parameters()):
-        groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr})
+        groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr, OF_LOSS: True})
     more: dict[str, Any] = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
     try:
         if (info := get_optimizer_info(part.name)).has_betas and info.num_betas == 2:
@@ -35,6 +38,11 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
         return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **more)
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"optim.name: {error}; timm.optim.list_optimizers() gives the names") from None
+
+
+def current_rate(optimizer: Optimizer) -> float:
+    """Return the rate of the network's next step; with layer decay that of its last layer, which is the largest."""
+    return max(group["lr"] for group in optimizer.param_groups if OF_LOSS not in group)
 
 
 def _groups(part: OptimPart, model: Model) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from mien.engine.history import Epoch, write_history
 from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
-from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule
+from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule, current_rate
 from mien.engine.teacher import Teachers, ask_once
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
@@ -143,22 +143,22 @@ class Run:
     def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
         start = time.perf_counter()
-        loss, accuracy = self.fit(number, on_step)
+        loss, accuracy, lr = self.fit(number, on_step)
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
         val_loss, val_accuracy = self.fabric.broadcast(self._evaluate())  # batch norms differ a little between processes
-        lr = self.optimizer.param_groups[0]["lr"]
         if self.plateau is not None:
             self.plateau.step(val_loss if self.recipe.optim.plateau_metric == "loss" else val_accuracy)
         return Epoch(number, lr, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - start, rate)
 
-    def fit(self, number: int, on_step: Callable[[int, int, int], None] | None = None) -> tuple[float, float]:
-        """Train one pass; return the mean loss and accuracy of its steps."""
+    def fit(self, number: int, on_step: Callable[[int, int, int], None] | None = None) -> tuple[float, float, float]:
+        """Train one pass; return the mean loss and accuracy of its steps, and the learning rate of the last."""
         seed = self.recipe.seed * 100_003 + number
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
-        sums = torch.zeros(2, device=self.fabric.device)
+        sums, lr = torch.zeros(2, device=self.fabric.device), 0.0
         self.objective.train()
         for step, (images, places) in enumerate(self.feed.batches(self._parts(seed)), start=1):
+            lr = current_rate(self.optimizer)
             sums += self._step(images, places)
             done = (number - 1) * self.steps + step
             if self.schedule is not None:
@@ -168,7 +168,7 @@ class Run:
             if on_step is not None:
                 on_step(number, step, self.steps)
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
-        return loss, accuracy
+        return loss, accuracy, lr
 
     def _parts(self, seed: int) -> Iterator[Tensor]:
         """Yield, for each step, this process's places in the training split."""

@@ -1,4 +1,4 @@
-"""What every detector beside MTCNN needs: checks, a working size, and boxes that frame a face as MTCNN's do.
+"""What detectors share: checks, a working size, and boxes that frame a face as MTCNN's do.
 
 A model's `crop_scale` is counted in sides of MTCNN's boxes, and the crop decides the answer. Another detector draws its boxes
 tighter or wider, so it states by a `Framing` how its boxes become MTCNN's; `benchmarks/detectors.py` measures those numbers.
@@ -6,6 +6,7 @@ tighter or wider, so it states by a `Framing` how its boxes become MTCNN's; `ben
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ def check_arguments(min_face: float, threshold: float, max_size: int, threads: i
     Raises:
         InputError: One is out of range.
     """
-    if not (min_face >= smallest and 0 <= threshold < 1 and max_size >= smallest and threads >= 1):
+    if not (math.inf > min_face >= smallest and 0 <= threshold < 1 and max_size >= smallest and threads >= 1):
         raise InputError(
             f"the detector needs min_face and max_size of at least {smallest} px, a threshold from 0 to below 1 and at least "
             f"one thread, got {min_face}, {max_size}, {threshold}, {threads}"

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.errors import InputError
+from mien.faces.framing import check_arguments, check_picture, resized
 from mien.faces.mtcnn_weights import load_weights
 from mien.structures import Face
 
@@ -59,11 +59,7 @@ class MTCNN:
     """
 
     def __init__(self, min_face: float = 40, threshold: float = 0.9, max_size: int = 1280, threads: int = 2) -> None:
-        if not (min_face >= CELL and 0 <= threshold < 1 and max_size >= CELL and threads >= 1):
-            raise InputError(
-                f"the detector needs min_face and max_size of at least {CELL} px, a threshold from 0 to below 1 and at least "
-                f"one thread, got {min_face}, {max_size}, {threshold}, {threads}"
-            )
+        check_arguments(min_face, threshold, max_size, threads, CELL)
         self.min_face = min_face
         self.threshold = threshold
         self.max_size = max_size
@@ -80,14 +76,11 @@ class MTCNN:
         Raises:
             InputError: The array has another shape or type.
         """
-        _check(image)
+        check_picture(image)
         if min(image.shape[:2]) < CELL:
             return []
-        picture = Image.fromarray(image)
-        shrink = min(1.0, self.max_size / max(picture.size))
-        if shrink < 1:
-            size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
-            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        shrink = min(1.0, self.max_size / max(image.shape[:2]))
+        picture = resized(Image.fromarray(image), shrink)
         smallest = max(self.min_face * shrink, min(self.min_face, SMALLEST))
         boxes, scores, landmarks = self._cascade(picture, smallest)
         back = np.array([image.shape[1] / picture.width, image.shape[0] / picture.height], np.float32)
@@ -109,7 +102,7 @@ class MTCNN:
         Raises:
             InputError: The array has another shape or type.
         """
-        _check(image)
+        check_picture(image)
         return [self._look_again(image, face) for face in faces]
 
     def _look_again(self, image: NDArray[np.uint8], face: Face) -> Face | None:
@@ -165,11 +158,6 @@ def _session(network: str, threads: int) -> onnxruntime.InferenceSession:
     options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in weights.values()])
     graph = Path(__file__).with_name(f"mtcnn_{network}.onnx").read_bytes()
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _check(image: NDArray[np.uint8]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"the detector needs RGB uint8 of shape (H, W, 3), got {image.dtype} {image.shape}")
 
 
 def _around(image: NDArray[np.uint8], square: Array) -> tuple[NDArray[np.uint8], Array, Array]:

@@ -18,6 +18,11 @@ class Backend(Protocol):
         """The network's classes, preprocessing and provenance."""
         ...
 
+    @property
+    def device(self) -> str:
+        """What it runs on: `cpu`, or the name of the GPU."""
+        ...
+
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
         ...

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import onnxruntime as ort
@@ -13,19 +13,13 @@ from numpy.typing import NDArray
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo
+from mien.provenance import available_cores
 
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in the order they are tried; one the installed onnxruntime lacks is passed over."""
 
 PART = 8
 """Images of a part of a large batch: parts on a thread each keep to the cache, which threads that share one run do not."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def default_providers() -> list[str]:
@@ -65,18 +59,28 @@ class OnnxBackend:
 
     Raises:
         CheckpointError: The file is missing, damaged, not written by mien, or of another format version.
+        InputError: Fewer threads than one.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}; leave it out to use every core")
         self.path = Path(path)
         self.threads = threads or available_cores()
-        self._session = _open(self.path, session_options(self.threads), list(providers or default_providers()))
+        self._file = _read(self.path)  # once, so that both sessions run the same network
+        self._session = _open(self._file, self.path, session_options(self.threads), list(providers or default_providers()))
         self._single: ort.InferenceSession | None = None
+        self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
         self.providers: list[str] = self._session.get_providers()
         _check_contract(self._session, self.info, str(path))
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or the execution provider it runs on."""
+        return "cpu" if self.providers[0] == "CPUExecutionProvider" else self.providers[0]
 
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of preprocessed crops.
@@ -104,16 +108,26 @@ class OnnxBackend:
 
     def _in_parts(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of a large batch, run in small parts on threads of their own."""
-        single = self._single = self._single or _open(self.path, session_options(1), self.providers)
+        with self._lock:
+            if self._single is None:
+                self._single, self._file = _open(self._file, self.path, session_options(1), self.providers), b""
+        single = self._single
         parts = [batch[i : i + PART] for i in range(0, len(batch), PART)]
         return np.concatenate(list(self._pool.map(lambda part: single.run(["logits"], {"image": part})[0], parts)))
 
 
-def _open(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+def _read(path: Path) -> bytes:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _open(file: bytes, path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(file, options, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no base class
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path}: is damaged or no ONNX file ({reason}); export or download it again") from None

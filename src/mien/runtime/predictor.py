@@ -16,7 +16,7 @@ from mien.errors import InputError
 from mien.faces import create_detector
 from mien.faces.align import FRAME, align_face
 from mien.faces.crop import FRAME_SCALE, crop_face
-from mien.preprocess import preprocess
+from mien.preprocess import check_crops, preprocess
 from mien.runtime.backend import Backend
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.structures import Face, Prediction
@@ -51,7 +51,8 @@ class Recognizer:
         align: Turn every face upright by its five landmarks before it is cut out, which helps with tilted heads; the detector
             must give landmarks.
         unsure_below: Confidence below which a prediction is marked `unsure`.
-        threads: Threads of one network's run, the detector's too; None takes every core this process may use.
+        threads: Threads of one network's run, and of the detector's; None takes every core this process may use, and the
+            detector's own number.
         batch_size: Faces run through the network at once.
 
     Attributes:
@@ -202,6 +203,7 @@ class Recognizer:
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, float32 (N, K)."""
+        check_crops(crops)
         spec, size = self.backend.info.preprocess, self.batch_size
         batches = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
         return softmax(np.concatenate(batches)) if batches else np.empty((0, len(self.classes)), np.float32)

@@ -28,10 +28,16 @@ class TorchBackend:
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
         model, self.info = load_checkpoint(path)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device)
+        self.place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.place)
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or the name of the GPU it runs on."""
+        return torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else str(self.place)
 
     @torch.inference_mode()
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
-        return self.model(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # else 10 bits of mantissa
+            return self.model(torch.from_numpy(batch).to(self.place)).float().cpu().numpy()
