@@ -314,6 +314,7 @@ def _facts(info: ModelInfo, card: dict[str, Any]) -> list[tuple[str, str]]:
         ("classes, by index", ", ".join(f"{index} {name}" for index, name in enumerate(info.classes))),
         ("input", f"{spec.size[0]} x {spec.size[1]} px, " + ("grey" if spec.channels == 1 else "RGB")),
         ("normalisation", f"scaled to 0-1, minus {_plain(spec.mean)}, divided by {_plain(spec.std)}"),
+        ("smoothing", f"a blur of {spec.smooth:g} px after the resize" if spec.smooth else ""),
         ("crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"),
         ("paper", (recipe.get("paper") or {}).get("title", "")),
         ("recipe", f"`{recipe['name']}`, seed {recipe['seed']}" if recipe else ""),

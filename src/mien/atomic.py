@@ -70,7 +70,7 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
 
 
 def check_place(target: Path) -> None:
-    """Check now what writing a file, or into a folder, would meet after hours of work: no folder, or one that may not be written.
+    """Check now what writing a file, or into a folder, would meet after hours of work: no folder, or a protected one.
 
     Raises:
         OutputError: It may not be written, or not be looked into.
