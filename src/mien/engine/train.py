@@ -129,7 +129,9 @@ class Run:
         if recipe.train.channels_last:
             self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = create_average(recipe, self.plain.model)
-        self.teachers = fabric.to_device(Teachers(recipe.distill, corpus)) if recipe.distill else None
+        self.teachers = Teachers(recipe.distill, corpus) if recipe.distill else None
+        if self.teachers is not None:
+            fabric.to_device(self.teachers)
         self.said: Tensor | None = None  # what the teachers say of each training image, where they are asked once
         optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
