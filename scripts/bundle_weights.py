@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mien import weights
+from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, load_corpus
 from mien.evaluate import evaluate, write_evaluation
 from mien.runtime.export import Export, calibration_crops, export_int8, export_onnx, write_card
@@ -30,7 +32,12 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--data", type=Path, required=True, help="the corpus it was trained on")
     parser.add_argument("--name", help="the bundled name; by default <network>-<corpus>")
+    parser.add_argument(
+        "--smooth", type=float, help="preprocess.smooth, in place of the run's; choose it on the selection split"
+    )
     arguments = parser.parse_args()
+    if arguments.smooth is not None:
+        set_smooth(arguments.run, arguments.smooth)
     backend = TorchBackend(arguments.run)
     info = backend.info
     corpus = load_corpus(info.label_set, arguments.data)
@@ -48,6 +55,13 @@ def main() -> None:
     for export, stem in ((full, "onnx"), (small, "onnx-int8")):
         measured = measure(export, corpus, folder, stem)
         write_card(export, parameters=parameters, results=measured)
+
+
+def set_smooth(run: Path, smooth: float) -> None:
+    """Write another strength of smoothing into the best checkpoint of a run; its weights stay."""
+    model, info = load_checkpoint(run)
+    info = replace(info, preprocess=replace(info.preprocess, smooth=smooth))
+    save_checkpoint(run / "best.safetensors", model.state_dict(), info)
 
 
 def measure(export: Export, corpus: Corpus, folder: Path, stem: str) -> dict[str, Any]:
