@@ -340,7 +340,9 @@ def all_results() -> str:
 
 
 def _length(folder: Path) -> str:
-    """Return how many epochs a run did, and of how many it gave up."""
+    """Return how many epochs the run of a folder did, of how many; nothing where the folder holds no run."""
+    if not (folder / "history.csv").is_file():
+        return ""
     done = len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
     planned = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["train"]["epochs"]
     return f"{done} epochs, " if done == planned else f"{done} of {planned} epochs, "

@@ -33,13 +33,8 @@ class Augment(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return float32 images (N, C, H, W) in [0, 1] from uint8 ones, grey (N, H, W) or RGB (N, H, W, 3)."""
-        return self.change(as_floats(images)).clamp(0, 1)
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Return float32 images (N, C, H, W) in [0, 1] from uint8 ones, grey (N, H, W) or RGB (N, H, W, 3)."""
-    x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return x.float() / 255
+        x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return self.change(x.float() / 255).clamp(0, 1)
 
 
 class Damage(nn.Module):

@@ -52,7 +52,6 @@ class PreprocessSpec:
             )
         if len(self.size) != 2 or min(self.size) < 1 or not min(self.std) > 0 or not self.crop_scale > 0:
             raise CheckpointError(f"preprocessing needs two sides, deviations and a crop scale above 0, got {self}")
-
         if not 0 <= self.smooth <= 0.7:
             raise CheckpointError(f"preprocessing smooths by 0 to 0.7 px, a blur of three taps, not by {self.smooth}")
 

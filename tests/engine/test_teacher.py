@@ -16,16 +16,18 @@ from mien.errors import CheckpointError, RecipeError
 from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.models import create_model
-from mien.preprocess import PreprocessSpec
+from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import DistillPart, load_recipe
 from mien.runtime.export import export_onnx
 
 TINY = {"train.epochs": 1, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 0}
 
 
-def write_teacher(path: Path, size: int, seed: int, classes: tuple[str, ...] = label_set("fer2013")) -> Path:
+def write_teacher(
+    path: Path, size: int, seed: int, classes: tuple[str, ...] = label_set("fer2013"), smooth: float = 0.0
+) -> Path:
     torch.manual_seed(seed)
-    spec = PreprocessSpec(size=(size, size), channels=1, mean=(0.5,), std=(0.25,))
+    spec = PreprocessSpec(size=(size, size), channels=1, mean=(0.5,), std=(0.25,), smooth=smooth)
     model = create_model("sa_csp_ca", num_classes=len(classes))
     save_checkpoint(path, model.state_dict(), ModelInfo("sa_csp_ca", {}, classes, "fer2013", spec))
     return path
@@ -110,15 +112,18 @@ def test_a_student_learns_from_its_teacher(tmp_path: Path, corpus: Corpus, mixup
 
 def test_teachers_asked_once_see_every_image_unchanged(tmp_path: Path, corpus: Corpus):
     """The student is told, of images mixed in some share, the same share of what its teacher says of each."""
-    teacher = str(write_teacher(tmp_path / "t.safetensors", 40, 0))
+    teacher = str(write_teacher(tmp_path / "t.safetensors", 40, 0, smooth=0.5))
     part = {"teachers": [teacher], "weight": 1.0, "once": True}
     changes = TINY | {"distill": part, "augment.mixup": 0.4, "train.ema_decay": 0}
     recipe = load_recipe("sa_csp_ca/fer2013", changes)
     run = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe))
+    seen: list[torch.Tensor] = []
+    run.teachers.networks[0].register_forward_hook(lambda module, arguments, out: seen.append(arguments[0]))
     run.begin()
-    images = torch.from_numpy(corpus.read(corpus.where("train")))
-    said = run.teachers(images.unsqueeze(1) / 255)
-    torch.testing.assert_close(run.said, said, rtol=0, atol=5e-3)  # bfloat16 where it is fast
+    network, info = load_checkpoint(teacher)
+    inputs = torch.from_numpy(preprocess(list(corpus.read(corpus.where("train"))), info.preprocess))
+    torch.testing.assert_close(torch.cat(seen), inputs)  # smoothed, as in evaluation: no augmentation has softened them
+    torch.testing.assert_close(run.said, (network(inputs) / 2).softmax(1), rtol=0, atol=5e-3)  # bfloat16 where it is fast
     run.teachers.register_forward_hook(lambda *_: pytest.fail("asked again"))
     run.said = F.one_hot(run.feed.target, len(corpus.classes)).float()  # so what a student is told must be its mixed label
     told: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.augment import Finish, as_floats
+from mien.augment import Finish
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus
 from mien.engine.devices import has_amx
 from mien.engine.fabric import Fabric
-from mien.engine.feed import Feed
+from mien.engine.feed import Feed, inputs_of
 from mien.errors import RecipeError
 from mien.model_info import ModelInfo
+from mien.preprocess import PreprocessSpec
 from mien.recipe import DistillPart
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.weights import bundled, resolve
@@ -44,11 +45,13 @@ class Teachers(nn.Module):
         super().__init__()
         self.temperature = part.temperature
         self.networks, self.finishes = nn.ModuleList(), nn.ModuleList()
+        self.specs: list[PreprocessSpec] = []
         for path in part.teachers:
             network, info = _open(path)
             _check(path, info, corpus)
             self.networks.append(network)
             self.finishes.append(Finish(info.preprocess))
+            self.specs.append(info.preprocess)
 
     def train(self, mode: bool = True) -> Teachers:
         """Stay in evaluation mode."""
@@ -57,19 +60,25 @@ class Teachers(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return softened probabilities (N, K) of images (N, 1 or 3, H, W) in [0, 1]."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda or has_amx()):
-            logits = [network(finish(x)).float() for network, finish in zip(self.networks, self.finishes, strict=True)]
-        return torch.stack([(each / self.temperature).softmax(1) for each in logits]).mean(0)
+        pairs = zip(self.networks, self.finishes, strict=True)
+        return torch.stack([self.soften(network, finish(x)) for network, finish in pairs]).mean(0)
+
+    def soften(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Return the softened probabilities (N, K) one teacher gives its inputs (N, C, h, w)."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda or has_amx()):
+            logits = network(inputs).float()
+        return (logits / self.temperature).softmax(1)
 
 
 @torch.no_grad()
 def ask_once(teachers: Teachers, feed: Feed, fabric: Fabric) -> Tensor:
-    """Return what teachers say of every image of a feed, unchanged, (M, K), on its device; each process asks for its part."""
-    told = torch.zeros(0)
-    for images, places in feed.batches(torch.arange(fabric.global_rank, len(feed), fabric.world_size).split(ASKED)):
-        probs = teachers(as_floats(images))
-        told = told if len(told) else probs.new_zeros(len(feed), probs.shape[1])
-        told[places] = probs
+    """Return what teachers say of every image of a feed, prepared as for evaluation, (M, K); each process asks for its part."""
+    mine = slice(fabric.global_rank, None, fabric.world_size)
+    part = Feed(feed.corpus, feed.rows[mine], torch.device("cpu"))
+    told = torch.zeros(len(feed), len(feed.corpus.classes), device=feed.device)
+    for network, spec in zip(teachers.networks, teachers.specs, strict=True):
+        answers = [teachers.soften(network, x.to(feed.device)) for x in inputs_of(part, spec, ASKED)]
+        told[mine] += torch.cat(answers) / len(teachers.networks)
     return fabric.all_reduce(told, reduce_op="sum")  # type: ignore[return-value]
 
 
