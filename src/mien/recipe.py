@@ -205,7 +205,7 @@ class TrainPart(_Strict):
             selected and kept.
         compile: Compile the training step with torch.compile.
         channels_last: Keep weights and maps with their channels last, which suits dense convolutions of many channels in
-            bfloat16; on a processor with matrix units (AMX) it also makes bfloat16 the default.
+            bfloat16; on a processor that computes in bfloat16 (AMX or AVX512_BF16) it also makes that the default.
     """
 
     epochs: int = Field(gt=0)

@@ -23,8 +23,7 @@ SMALL = 10_000_000
 def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
     """Return the devices and precision to train a recipe with.
 
-    That is bfloat16 on a GPU, and on a processor with matrix units (AMX) for a recipe in the channels-last form they need; else
-    float32.
+    That is bfloat16 on a GPU, and on a processor that computes in it for a recipe in the channels-last form that needs; else float32.
 
     Args:
         recipe: The run.
@@ -37,7 +36,7 @@ def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None
     gpu = torch.cuda.is_available()
     if precision not in (None, "bf16-mixed", "32-true"):
         raise RecipeError(f"--precision {precision}: is bf16-mixed or 32-true")
-    chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and has_amx()) else "32-true")
+    chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and computes_bfloat16()) else "32-true")
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
 
 
@@ -64,6 +63,7 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
     return next((number for number in range(most, 0, -1) if size % (number * unit) == 0), 1)
 
 
-def has_amx() -> bool:
-    """Return whether the processor has matrix units for bfloat16 (Intel's AMX)."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+def computes_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16 (AMX, AVX512_BF16) rather than only torch's emulation of it."""
+    supported = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(ask is not None and ask() for ask in supported)

@@ -3,7 +3,7 @@
 Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network". As Beyer et al. 2022 advise ("Knowledge
 distillation: a good teacher is patient and consistent"), the teachers look at the very images the student gets, changed and
 mixed alike, each in the size it was trained in; or they are asked once for the unchanged ones, which costs next to nothing.
-A teacher is a checkpoint, or a model file: on processors without matrix units ONNX Runtime is the faster of the two.
+A teacher is a checkpoint, or a model file: on processors that do not compute in bfloat16 ONNX Runtime is the faster of the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mien.augment import Finish
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus
-from mien.engine.devices import has_amx
+from mien.engine.devices import computes_bfloat16
 from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.errors import RecipeError
@@ -65,7 +65,7 @@ class Teachers(nn.Module):
 
     def soften(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Return the softened probabilities (N, K) one teacher gives its inputs (N, C, h, w)."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda or has_amx()):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda or computes_bfloat16()):
             logits = network(inputs).float()
         return (logits / self.temperature).softmax(1)
 
