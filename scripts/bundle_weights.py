@@ -50,7 +50,7 @@ def main() -> None:
         shutil.copy(arguments.run / file, folder / file)
     parameters = sum(p.numel() for p in backend.model.parameters())
     target = weights.FOLDER / f"{arguments.name or f'{info.arch}-{info.label_set}'}.onnx"
-    full = export_onnx(arguments.run, target)
+    full = export_onnx(arguments.run, target, half_size=True)
     small = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), calibration_crops(corpus))
     for export, stem in ((full, "onnx"), (small, "onnx-int8")):
         measured = measure(export, corpus, folder, stem)

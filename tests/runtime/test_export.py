@@ -3,8 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 import mien
 from mien.checkpoint import save_checkpoint
@@ -13,7 +15,7 @@ from mien.errors import CheckpointError, MienError
 from mien.model_info import ModelInfo
 from mien.models import create_model, names
 from mien.preprocess import preprocess
-from mien.runtime.export import calibration_crops, export_int8, export_onnx, write_card
+from mien.runtime.export import calibration_crops, export_int8, export_onnx, halve, write_card
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.runtime.torch_backend import TorchBackend
 from mien.weights import sha256
@@ -58,6 +60,30 @@ def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, tiny_info: 
     held = (tmp_path / "m.onnx").read_bytes()
     assert b"site-packages" not in held
     assert str(Path(__file__).parents[2]).encode() not in held  # no path of the machine it was exported on
+
+
+def test_half_the_size_says_nearly_the_same(tmp_path: Path, checkpoint: Path):
+    whole = export_onnx(checkpoint, tmp_path / "whole.onnx", FACES)
+    half = export_onnx(checkpoint, tmp_path / "half.onnx", FACES, half_size=True)
+    assert half.path.stat().st_size < 0.55 * whole.path.stat().st_size
+    backend = OnnxBackend(half.path)
+    batch = preprocess(FACES, half.info.preprocess)
+    ours, theirs = OnnxBackend(whole.path).logits(batch), backend.logits(batch)
+    assert backend.info.precision == "fp32", "it computes in float32"
+    assert 1e-6 < half.max_difference < 1e-2 * np.ptp(ours)
+    assert np.abs(ours - theirs).max() == pytest.approx(half.max_difference, abs=1e-5)
+    done = export_int8(checkpoint, half.path, tmp_path / "m-int8.onnx", FACES * 8)
+    assert done.path.stat().st_size < 0.4 * whole.path.stat().st_size
+
+
+def test_a_weight_beyond_float16_is_not_halved(tmp_path: Path, checkpoint: Path):
+    path = export_onnx(checkpoint, tmp_path / "m.onnx").path
+    model = onnx.load(path)
+    large = next(each for each in model.graph.initializer if each.name == "classifier.weight")
+    large.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(large) * 1e8, large.name))
+    onnx.save(model, path)
+    with pytest.raises(MienError, match=r"classifier\.weight does not fit float16"):
+        halve(path)
 
 
 def test_int8_is_smaller_and_near(tmp_path: Path, checkpoint: Path):

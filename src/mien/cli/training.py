@@ -108,6 +108,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="The .onnx file to write; its card is written beside it.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="The corpus; needed for --int8.")] = None,
+    half_size: Annotated[
+        bool, typer.Option("--half-size", help="Round the weights to float16: half the size, computed in float32.")
+    ] = False,
 ) -> None:
     """Write a trained model as ONNX, float32 and on request int8, and prove that it says the same."""
     require("torch", "train")
@@ -118,7 +121,7 @@ def export(
         raise InputError(f"{out}: name the exported file with the suffix .onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; say where they are with --data")
-    done = export_onnx(run, out)
+    done = export_onnx(run, out, half_size=half_size)
     write_card(done)
     typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch's")
     if int8 and data is not None:

@@ -23,7 +23,8 @@ SMALL = 10_000_000
 def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
     """Return the devices and precision to train a recipe with.
 
-    That is bfloat16 on a GPU, and on a processor that computes in it for a recipe in the channels-last form that needs; else float32.
+    That is bfloat16 on a GPU, and on a processor that computes in it for a recipe in the channels-last form that needs; else
+    float32.
 
     Args:
         recipe: The run.
@@ -64,6 +65,6 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
 
 
 def computes_bfloat16() -> bool:
-    """Return whether the processor has instructions for bfloat16 (AMX, AVX512_BF16) rather than only torch's emulation of it."""
+    """Return whether the processor has instructions for bfloat16 (AMX, AVX512_BF16); elsewhere torch emulates it."""
     supported = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask is not None and ask() for ask in supported)

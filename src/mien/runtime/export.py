@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -36,6 +37,9 @@ from mien.weights import card_path, sha256
 OPSET = 18
 NARROW = 8
 """Convolutions with at most this many input channels stay in float32 in an int8 file: there they are faster so."""
+
+LARGE = 256
+"""Numbers of a weight at least, for float16 to be worth a `Cast`."""
 
 COMPARED = 64
 """Images of a batch on which torch and an exported file are compared."""
@@ -61,17 +65,21 @@ class Export:
     agreement: float
 
 
-def export_onnx(checkpoint: str | Path, path: Path, probe: list[NDArray[np.uint8]] | None = None) -> Export:
-    """Write a checkpoint as a float32 ONNX file and its card, and prove parity.
+def export_onnx(
+    checkpoint: str | Path, path: Path, probe: list[NDArray[np.uint8]] | None = None, half_size: bool = False
+) -> Export:
+    """Write a checkpoint as a float32 ONNX file, and prove parity.
 
     Args:
         checkpoint: A safetensors file or the folder of a run.
         path: The `.onnx` file to write.
         probe: Face crops both are compared on; by default 64 images of noise.
+        half_size: Round the weights to float16, for half the bytes, after parity was proven. The file computes in float32; the
+            difference of logits returned is that of the rounded file.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        MienError: The written file's logits differ from torch's by more than 1e-4.
+        MienError: The written file's logits differ from torch's by more than 1e-4, or a weight is out of float16's range.
         OutputError: The file cannot be written.
     """
     backend = TorchBackend(checkpoint, device="cpu")
@@ -84,7 +92,35 @@ def export_onnx(checkpoint: str | Path, path: Path, probe: list[NDArray[np.uint8
             raise MienError(
                 f"{path}: not written, its logits differ from torch's by {difference:.2g}; please report this model"
             )
+        if half_size:
+            halve(beside)
+            difference, agreement = _compare(backend, beside, probe or _noise())
     return Export(path, info, difference, agreement)
+
+
+def halve(path: Path) -> None:
+    """Round the float32 weights of an ONNX file to float16, in place; a `Cast` in the graph makes float32 of them again.
+
+    ONNX Runtime casts once, when it opens the file.
+
+    Raises:
+        MienError: A weight is out of float16's range.
+    """
+    model = onnx.load(str(path))
+    graph, casts = model.graph, []
+    for weights in graph.initializer:
+        if weights.data_type != TensorProto.FLOAT or np.prod(weights.dims) < LARGE:
+            continue
+        values = numpy_helper.to_array(weights)
+        if not np.abs(values).max() <= np.finfo(np.float16).max:  # nor is nan
+            raise MienError(f"{path}: {weights.name} does not fit float16; export it in full size")
+        name = weights.name
+        weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, str(path))
 
 
 def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: list[NDArray[np.uint8]]) -> Export:
@@ -213,7 +249,7 @@ def _stamp(path: Path, info: ModelInfo) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]  # the exporter's stack traces: long, and full of this machine's paths
         part.doc_string = ""
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     model.producer_name, model.producer_version = "mien", info.mien_version
     onnx.save(model, str(path))
 
