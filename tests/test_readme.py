@@ -13,8 +13,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from mien import cli, weights
+from mien.models import create_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,3 +108,13 @@ def test_training(folder: Path, text: str) -> None:
     if "train" not in {command.callback.__name__ for command in cli.app.registered_commands if command.callback}:
         pytest.skip("this version has no mien train yet")
     run_lines(folder, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("train_dlib"))
+def test_training_from_dlib(folder: Path, text: str) -> None:
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["pip", "tar", "python"], "they make what random weights stand for here"
+    state = create_model("dlib_resnet").state_dict()
+    save_file({name: value for name, value in state.items() if "classifier" not in name}, folder / lines[2].split()[-1])
+    run_lines(folder, "\n".join(lines[3:]))
