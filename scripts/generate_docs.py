@@ -53,7 +53,7 @@ DESCRIPTIONS = {
     "benchmarks/": "speed and detection, measured; each writes benchmarks/runs/",
     "results/": "what `mien evaluate`, `mien audit` and scripts wrote; never edited by hand",
     "docs/": "guides, API, model card",
-    "scripts/": "what writes the generated parts of the docs and the detector's graphs",
+    "scripts/": "what maintainers run: generated pages, bundled weights, dlib's start, queues of trainings",
 }
 """Lines of the tree that no docstring gives, in order; src/mien/ is followed by its modules."""
 DESCRIPTIONS_INSIDE = {

@@ -1,4 +1,4 @@
-"""Every bundled recipe finds its corpus, and as many are stepped twice as it takes for everything that any of them says.
+"""Every bundled recipe finds its corpus; enough of them take two steps to run every setting that any of them has.
 
 The faces are made up, in the corpora's own layouts; the input has its real size.
 """
@@ -147,11 +147,11 @@ def said(recipe: Recipe) -> set[str]:
     return {
         f"{recipe.model} {recipe.preprocess.size} {recipe.preprocess.channels}",
         f"{recipe.model.name} {recipe.optim.name}" if recipe.optim.layer_decay != 1 else recipe.optim.name,
-        f"{recipe.optim.schedule} {recipe.optim.warmup_epochs > 0} {recipe.optim.clip_norm > 0}",
+        f"{recipe.optim.schedule} {recipe.optim.plateau_metric} {recipe.optim.warmup_epochs > 0} {recipe.optim.clip_norm > 0}",
         f"{recipe.loss.name} {sorted(recipe.loss.arguments)} {recipe.loss.class_weights}",
-        f"{data.corpus} {sorted(data.options.items())} {sorted(data.protocol.items())} {data.select} {data.votes}",
-        f"{data.sampling} {recipe.train.ema_decay > 0} {recipe.train.channels_last}",
-        *(f"augment.{key}" for key, value in augment.model_dump().items() if value),
+        f"{data.corpus} {sorted(data.options.items())} {data.protocol} {data.select} {data.votes}",
+        f"{data.sampling} {recipe.train.ema_decay > 0} {recipe.train.channels_last} {recipe.preprocess.smooth > 0}",
+        *(f"augment.{key}" for key, value in augment.model_dump().items() if value not in (0, (1, 1))),
     }
 
 

@@ -3,19 +3,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 
 import mien
-from mien.checkpoint import save_checkpoint
+from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import load_corpus
 from mien.errors import CheckpointError, MienError
 from mien.model_info import ModelInfo
 from mien.models import create_model, names
 from mien.preprocess import preprocess
-from mien.runtime.export import calibration_crops, export_int8, export_onnx, halve, write_card
+from mien.runtime.export import calibration_crops, export_int8, export_onnx, write_card
 from mien.runtime.onnx_backend import OnnxBackend
 from mien.runtime.torch_backend import TorchBackend
 from mien.weights import sha256
@@ -76,14 +74,21 @@ def test_half_the_size_says_nearly_the_same(tmp_path: Path, checkpoint: Path):
     assert done.path.stat().st_size < 0.4 * whole.path.stat().st_size
 
 
-def test_a_weight_beyond_float16_is_not_halved(tmp_path: Path, checkpoint: Path):
-    path = export_onnx(checkpoint, tmp_path / "m.onnx").path
-    model = onnx.load(path)
-    large = next(each for each in model.graph.initializer if each.name == "classifier.weight")
-    large.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(large) * 1e8, large.name))
-    onnx.save(model, path)
-    with pytest.raises(MienError, match=r"classifier\.weight does not fit float16"):
-        halve(path)
+def test_a_weight_beyond_float16_is_not_halved(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    model, info = load_checkpoint(checkpoint)
+    model.classifier.weight.data *= 1e8
+    save_checkpoint(checkpoint, model.state_dict(), info)
+    monkeypatch.setattr("mien.runtime.export.TOLERANCE", np.inf)
+    with pytest.raises(MienError, match=r"m\.onnx: not written, classifier\.weight does not fit float16"):
+        export_onnx(checkpoint, tmp_path / "m.onnx", FACES, half_size=True)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_file_that_float16_changes_is_not_written(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mien.runtime.export.HALF_AGREES", 1.01)
+    with pytest.raises(MienError, match=r"m\.onnx: not written, float16 changes what it says"):
+        export_onnx(checkpoint, tmp_path / "m.onnx", FACES, half_size=True)
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_int8_is_smaller_and_near(tmp_path: Path, checkpoint: Path):

@@ -31,7 +31,10 @@ def train(
     devices: Annotated[
         int | None, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU; by default 1 GPU, else one a core.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU, or on a CPU that has it with channels_last."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default every core.")] = None,
 ) -> None:
     """Train a recipe, or go on with a run that was stopped."""
@@ -112,7 +115,7 @@ def export(
         bool, typer.Option("--half-size", help="Round the weights to float16: half the size, computed in float32.")
     ] = False,
 ) -> None:
-    """Write a trained model as ONNX, float32 and on request int8, and prove that it says the same."""
+    """Write a trained model as ONNX, prove that it says the same, and on request round it to float16 or int8."""
     require("torch", "train")
     require("onnxscript", "train")
     from mien.runtime.export import export_onnx, write_card

@@ -23,7 +23,7 @@ SMALL = 10_000_000
 def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
     """Return the devices and precision to train a recipe with.
 
-    That is bfloat16 on a GPU, and on a processor that computes in it for a recipe in the channels-last form that needs; else
+    That is bfloat16 on a GPU; on a CPU that computes in bfloat16, if the recipe sets `channels_last`, which that needs; else
     float32.
 
     Args:

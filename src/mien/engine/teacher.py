@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from mien.augment import Finish
 from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus
-from mien.engine.devices import computes_bfloat16
 from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.errors import RecipeError
@@ -30,7 +29,7 @@ ASKED = 128
 
 
 class Teachers(nn.Module):
-    """One trained network or several, whose probabilities are averaged; in bfloat16 where that is fast.
+    """One trained network or several, whose probabilities are averaged, in the precision of the run that asks.
 
     Args:
         part: Checkpoints or model files, and temperature.
@@ -65,9 +64,7 @@ class Teachers(nn.Module):
 
     def soften(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """Return the softened probabilities (N, K) one teacher gives its inputs (N, C, h, w)."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda or computes_bfloat16()):
-            logits = network(inputs).float()
-        return (logits / self.temperature).softmax(1)
+        return (network(inputs).float() / self.temperature).softmax(1)
 
 
 @torch.no_grad()
@@ -77,7 +74,8 @@ def ask_once(teachers: Teachers, feed: Feed, fabric: Fabric) -> Tensor:
     part = Feed(feed.corpus, feed.rows[mine], torch.device("cpu"))
     told = torch.zeros(len(feed), len(feed.corpus.classes), device=feed.device)
     for network, spec in zip(teachers.networks, teachers.specs, strict=True):
-        answers = [teachers.soften(network, x.to(feed.device)) for x in inputs_of(part, spec, ASKED)]
+        with fabric.autocast():
+            answers = [teachers.soften(network, x.to(feed.device)) for x in inputs_of(part, spec, ASKED)]
         told[mine] += torch.cat(answers) / len(teachers.networks)
     return fabric.all_reduce(told, reduce_op="sum")  # type: ignore[return-value]
 

@@ -77,7 +77,7 @@ def train(
         recipe: The run.
         corpus: Its data.
         out: The run's folder; a run of the same recipe on the same data found there goes on after its last whole epoch.
-        fabric: Devices and precision; by default the GPU in bfloat16 where there is one, else the CPU in float32.
+        fabric: Devices and precision; by default what `default_fabric` chooses.
         on_epoch: Called with each finished epoch and the number of epochs of the run, by the first process only.
         on_step: Called with the number of the epoch, the steps done in it and the steps of an epoch.
         on_start: Called, by the first process, with what a start from other weights loaded, if the recipe has one.
@@ -189,7 +189,8 @@ class Run:
         if self.mixup is not None:
             x, wanted, taught = mix(self.mixup, x, wanted, taught)
         if taught is None and self.teachers is not None:
-            taught = self.teachers(x)
+            with self.fabric.autocast():
+                taught = self.teachers(x)
         loss, logits = self.objective(self.finish(self.damage(x)), wanted, taught)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)

@@ -41,6 +41,9 @@ NARROW = 8
 LARGE = 256
 """Numbers of a weight at least, for float16 to be worth a `Cast`."""
 
+HALF_AGREES = 0.98
+"""Share of the compared images of which a file in half the size must give the same label."""
+
 COMPARED = 64
 """Images of a batch on which torch and an exported file are compared."""
 
@@ -79,7 +82,8 @@ def export_onnx(
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        MienError: The written file's logits differ from torch's by more than 1e-4, or a weight is out of float16's range.
+        MienError: The written file's logits differ from torch's by more than 1e-4, or float16 does not hold a weight
+            or changes the label of more than one image in fifty.
         OutputError: The file cannot be written.
     """
     backend = TorchBackend(checkpoint, device="cpu")
@@ -93,18 +97,17 @@ def export_onnx(
                 f"{path}: not written, its logits differ from torch's by {difference:.2g}; please report this model"
             )
         if half_size:
-            halve(beside)
+            _halve(beside, path)
             difference, agreement = _compare(backend, beside, probe or _noise())
+            if not agreement >= HALF_AGREES:
+                raise MienError(f"{path}: not written, float16 changes what it says; export it in full size")
     return Export(path, info, difference, agreement)
 
 
-def halve(path: Path) -> None:
+def _halve(path: Path, name: Path) -> None:
     """Round the float32 weights of an ONNX file to float16, in place; a `Cast` in the graph makes float32 of them again.
 
-    ONNX Runtime casts once, when it opens the file.
-
-    Raises:
-        MienError: A weight is out of float16's range.
+    ONNX Runtime casts once, when it opens the file. An error calls the file `name`.
     """
     model = onnx.load(str(path))
     graph, casts = model.graph, []
@@ -113,10 +116,10 @@ def halve(path: Path) -> None:
             continue
         values = numpy_helper.to_array(weights)
         if not np.abs(values).max() <= np.finfo(np.float16).max:  # nor is nan
-            raise MienError(f"{path}: {weights.name} does not fit float16; export it in full size")
-        name = weights.name
-        weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=TensorProto.FLOAT))
+            raise MienError(f"{name}: not written, {weights.name} does not fit float16; export it in full size")
+        whole, half = weights.name, f"{weights.name}_half"
+        weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(helper.make_node("Cast", [half], [whole], f"{whole}_cast", to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
