@@ -1,6 +1,7 @@
 """Fixtures that more than one file needs; keep it small."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: beside a busy neighbour more of them are slower
@@ -13,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from mien.labels import label_set
 from mien.model_info import METADATA_KEY, ModelInfo
 from mien.preprocess import PreprocessSpec
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
