@@ -59,12 +59,22 @@ def test_looks_alone_tell_two_people_apart_who_swap_places_unseen() -> None:
     assert update(tracker, 0.7, (100, 100, 1), (145, 100, 0)) == [2, 1]
 
 
-@pytest.mark.parametrize(("gap", "expected"), [(0.9, 1), (1.0, 1), (1.1, 2)])
-def test_a_gap_up_to_the_longest_keeps_the_number(gap: float, expected: int) -> None:
+@pytest.mark.parametrize(("hidden", "expected"), [(9, 1), (10, 1), (11, 2)])
+def test_being_hidden_up_to_the_longest_gap_keeps_the_number(hidden: int, expected: int) -> None:
     tracker = Tracker(max_gap=1.0)
     update(tracker, 0, (100, 100, 0))
-    update(tracker, 0.5)
-    assert update(tracker, gap, (105, 100, 0)) == [expected]
+    for k in range(1, hidden + 1):
+        update(tracker, k / 10)
+    assert update(tracker, (hidden + 1) / 10, (105, 100, 0)) == [expected]
+
+
+def test_time_in_which_nobody_looked_is_not_being_hidden() -> None:
+    tracker = Tracker(max_gap=1.0)
+    update(tracker, 0, (100, 100, 0))
+    update(tracker, 1.0)
+    for k in range(11, 14):
+        assert tracker.update(k / 10, GREY, [], looked=False) == []
+    assert update(tracker, 1.4, (105, 100, 0)) == [1]
 
 
 def test_sparse_frames_keep_the_numbers_of_who_is_in_both() -> None:
@@ -131,7 +141,7 @@ def test_memory_is_flat_over_hours() -> None:
     tracker = Tracker()
     for k in range(500):  # somebody new at every step
         tracker.update(k * 0.5, IMAGE, [face(*RANDOM.uniform(30, 200, 2))])
-        assert len(tracker._tracks) <= 3
+        assert len(tracker._tracks) <= 4  # a second, and the step since it was last looked for
 
 
 @pytest.mark.parametrize("max_gap", [-1, float("nan"), float("inf")])

@@ -2,7 +2,8 @@
 
 A track is a person seen. Each frame, faces are given to tracks so that the total cost is least (`assign`): the distance from
 where the track's steady motion leads, plus how little the face looks like the track's. A pair too far, too different in size or
-too unlike is none. A track unseen for `max_gap` seconds and a frame is forgotten; until then its face gets its old number back.
+too unlike is none. A track that was looked for in vain for more than `max_gap` seconds is forgotten; until then its face gets its
+old number back.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ FORESIGHT = 1.0
 LEARNING = 0.5
 """Time constant of a track's look, seconds."""
 
+ROUNDING = 1e-6
+"""Seconds by which the difference of two frames' times may miss what it should be."""
+
 
 @dataclass(slots=True)
 class _Track:
@@ -88,7 +92,7 @@ class _Track:
 class Tracker:
     """Numbers the people of a video.
 
-    Numbers count from 1 and are never used twice. Memory holds the tracks of the last `max_gap` seconds only.
+    Numbers count from 1 and are never used twice. Memory holds the tracks of the last `max_gap` seconds and a step only.
 
     Args:
         max_gap: Seconds a person may be out of sight and keep the number. Who is in one frame and the next keeps it however
@@ -101,20 +105,21 @@ class Tracker:
         self.max_gap = max_gap
         self._tracks: list[_Track] = []
         self._count = 0
-        self._time = -math.inf
+        self._time = self._looked = -math.inf
 
-    def update(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[int]:
+    def update(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face], looked: bool = True) -> list[int]:
         """Return the number of each face's person, in the order of the faces.
 
         Args:
             time: When the frame is shown, in seconds; steps may vary. A time before the last one ends every track.
             image: The frame, RGB uint8 (H, W, 3).
             faces: The faces in it, no person twice.
+            looked: Whether the frame was searched for people out of sight.
         """
         if time < self._time:
             self.end()
-        self._tracks = [track for track in self._tracks if time - track.time <= self.max_gap or track.time == self._time]
-        self._time = time
+        self._tracks = [track for track in self._tracks if self._looked - track.time <= self.max_gap + ROUNDING]
+        self._time, self._looked = time, time if looked else self._looked
         looks = [appearance(image, face) for face in faces]
         crowded = _touching(faces)
         costs = [[track.cost(time, face, look) for face, look in zip(faces, looks, strict=True)] for track in self._tracks]
@@ -130,7 +135,7 @@ class Tracker:
 
     def end(self) -> None:
         """End every track, as at a scene cut."""
-        self._tracks = []
+        self._tracks, self._looked = [], -math.inf
 
     def _start(self, time: float, face: Face, look: Array) -> _Track:
         self._count += 1

@@ -61,14 +61,14 @@ class VideoFaces:
             self._confirmed, self._detected_time = {}, -np.inf
         self._frame, self._time = self._frame + 1, time
         faces, confirmed = self._find(frame.image, time)
-        numbers = self._tracker.update(time, frame.image, faces)
+        numbers = self._tracker.update(time, frame.image, faces, looked=self._detected == self._frame)
         self._confirmed = dict(zip(numbers, confirmed, strict=True))
         return sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0])
 
     def _find(self, image: NDArray[np.uint8], time: float) -> tuple[list[Face], list[float]]:
         """Return the faces of a frame and when a detection last agreed with each."""
         if self._follow is None:
-            faces = self.detector.detect(image)
+            self._detected, faces = self._frame, self.detector.detect(image)
             return faces, [time] * len(faces)
         expected = self._tracker.expected(time)
         followed, confirmed = self._followed(image, expected)
