@@ -165,9 +165,7 @@ def test_an_occlusion_of_a_second_keeps_the_number(studio: Any, detector: MTCNN,
     """Hidden for a second, standing still or walking on behind the board."""
     frames = []
     for k in range(22):  # at 10 a second
-        frames.append(
-            studio.film.frame(studio.pose(90 + speed * k / 10, 120), cover=(0, 0, 320, 240) if 5 <= k < 15 else None)
-        )
+        frames.append(studio.film.frame(studio.pose(90 + speed * k / 10, 120), cover=(0, 0, 320, 240) if 5 <= k < 15 else None))
     found = numbers(play(VideoFaces(detector), frames, rate=10))
     assert found[:15] == [[1]] * 5 + [[]] * 10
     assert found[17:] == [[1]] * 5  # detected every third frame

@@ -2,8 +2,8 @@
 
 A track is a person seen. Each frame, faces are given to tracks so that the total cost is least (`assign`): the distance from
 where the track's steady motion leads, plus how little the face looks like the track's. A pair too far, too different in size or
-too unlike is none. A track that was looked for in vain for more than `max_gap` seconds is forgotten; until then its face gets its
-old number back.
+too unlike is none. A track that was looked for in vain for more than `max_gap` seconds is forgotten; until then its face gets
+its old number back.
 """
 
 from __future__ import annotations
