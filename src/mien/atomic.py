@@ -6,11 +6,17 @@ import errno
 import io
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mien.errors import OutputError
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that may end a run."""
 
 _ADVICE: dict[int | None, str] = {
     errno.ENOSPC: "free some space or write to another disk",
@@ -103,3 +109,23 @@ def _replacing(target: Path) -> Iterator[Path]:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C and `kill` off until the block is done, however often they come: what is written half-way is spoilt."""
+    if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
+        yield
+        return
+    came: list[Any] = []
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+    if came:
+        ours[came[0][0]](*came[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -252,8 +253,30 @@ def test_a_recording_ends_when_its_file_cannot_be_written(
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0)
     readings = iter([Reading("camera:0", frame), Reading("camera:0", frame)])
     recording = _Recording(
-        Targets(annotate=tmp_path / "clip.mp4"), Recognizer(tiny_onnx, detector=None), Source("camera:0", "live", "camera:0")
+        Targets(annotate=tmp_path / "clip.mp4"),
+        Recognizer(tiny_onnx, detector=None),
+        Source("camera:0", "live", "camera:0"),
+        {},
     )
     with pytest.raises(OutputError, match="the disk is full"):
         list(recording.passing(readings))
     assert len(list(readings)) == 1
+
+
+def test_the_table_says_what_it_hangs_on_and_leaves_no_journal(camera, headless, film: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Also of a stream that breaks off: a camera cannot be gone on with."""
+    whole, half = tmp_path / "whole.parquet", tmp_path / "half.csv"
+    assert camera(film, "--out", whole, "--smooth-seconds", "0.5")[0] == 0
+    about = {key.decode(): value.decode() for key, value in pq.read_schema(whole).metadata.items()}
+    assert (about["smooth"], about["smooth_seconds"], about["detector"]) == ("exponential", "0.5", "mtcnn")
+    broken = tmp_path / "half.mkv"
+    with av.open(str(film)) as source, av.open(str(broken), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    broken.write_bytes(broken.read_bytes()[:-600])
+    assert camera(broken, "--out", half)[0] == 2
+    assert half.exists()
+    assert not list(tmp_path.glob(".*"))

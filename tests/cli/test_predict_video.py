@@ -3,7 +3,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from textwrap import dedent
 
 import av
 import numpy as np
@@ -100,6 +102,49 @@ def test_ctrl_c_finishes_the_files_and_resume_goes_on(tiny_onnx: Path, folder: P
     assert (folder / "t.csv").read_text() == (folder / "whole.csv").read_text()
     assert [video["frames"] for video in json.loads((folder / "s.json").read_text())["videos"]] == [12, 400]
     assert not list(folder.glob(".*"))
+
+
+def test_an_impatient_ctrl_c_loses_nothing(tiny_onnx: Path, folder: Path) -> None:
+    arguments = folder / "in/b.mkv", "--out", folder / "t.csv", "--annotate", folder / "drawn.mp4"
+    process = subprocess.Popen(
+        command(tiny_onnx, *arguments, "--jsonl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(6):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.03)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert 0 < len(rows(folder / "t.csv")) < 400
+    with open_video(folder / "drawn.mp4") as video:
+        assert len(list(video)) > 0
+
+
+def test_ctrl_c_while_the_program_is_being_loaded() -> None:
+    code = """
+        import sys
+        class Interrupted:
+            def find_spec(self, name, path=None, target=None):
+                if name == "mien.cli":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupted())
+        from mien.__main__ import main
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_drawings_within_the_folder_that_is_read_are_no_sources(tiny_onnx: Path, folder: Path) -> None:
+    (folder / "in/b.mkv").unlink()
+    arguments = folder / "in", "--out", folder / "t.csv", "--annotate", folder / "in/drawn", "--timeline", folder / "in/lines"
+    for _ in range(2):
+        done = run(tiny_onnx, *arguments, "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {row["source"] for row in rows(folder / "t.csv")} == {str(folder / "in/a.mp4")}
+        assert sorted(path.name for path in (folder / "in").rglob("*.*")) == ["a.mp4", "a.mp4", "a.png"]
 
 
 def test_a_closed_pipe_ends_the_run_like_ctrl_c(tiny_onnx: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.fixture
+def real(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources that are files: what is none is never taken for done."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("in"))
+    for name in ("a.mp4", "b.mp4", "c.mp4", "c.jpg"):
+        Path(name).write_bytes(b"here")
+
+
+@pytest.mark.usefixtures("real")
 def test_a_drawing_that_fails_is_its_sources_failure_and_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "drawn/b.mp4").mkdir(parents=True)  # no file can take that name
     targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
@@ -180,7 +190,7 @@ def test_targets_that_make_no_sense(tmp_path: Path) -> None:
             Outputs(targets, CLASSES, {}, sources("a.mp4"))
     with pytest.raises(OutputError, match="only pictures"):
         Outputs(Targets(timeline=tmp_path / "a.png"), CLASSES, {}, sources("a.jpg"))
-    with pytest.raises(OutputError, match="several sources"):
+    with pytest.raises(OutputError, match="several are to be drawn"):
         Outputs(Targets(annotate=tmp_path / "a.mp4"), CLASSES, {}, sources("a.mp4", "b.mp4"))
     assert names(tmp_path) == []
 
@@ -227,6 +237,7 @@ def test_a_summary_never_takes_the_tables_place(tmp_path: Path, monkeypatch: pyt
         Outputs(Targets(Path("t.csv"), tmp_path / "t.csv"), CLASSES, {}, sources("a.mp4"))
 
 
+@pytest.mark.usefixtures("real")
 @pytest.mark.parametrize("ending", ["json", "csv"])
 def test_a_video_without_a_face_is_in_the_summary(tmp_path: Path, ending: str) -> None:
     """Also where it was read by a run that was gone on with."""
@@ -247,3 +258,58 @@ def test_a_video_without_a_face_is_in_the_summary(tmp_path: Path, ending: str) -
             lines = [(line["source"], line["track"], line["faces"]) for line in csv.DictReader(file)]
         assert ("a.mp4", "all", "0") in lines
         assert ("c.mp4", "all", "0") in lines
+
+
+def test_a_picture_is_done_once_it_was_read(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.mp4"):
+        (tmp_path / name).write_bytes(b"here")
+    photo, clip = str(tmp_path / "a.jpg"), str(tmp_path / "b.mp4")
+    targets, named = Targets(tmp_path / "t.csv"), sources(photo, clip)
+    write(targets, named, [picture(photo, 0), KeyboardInterrupt()])
+    resumed = Outputs(targets, CLASSES, {}, named, resume=True)
+    assert (resumed.resumed, resumed.done(photo), resumed.done(clip)) == (1, True, False)
+
+
+def test_what_is_no_file_is_read_again(tmp_path: Path) -> None:
+    targets, named = Targets(tmp_path / "t.csv"), sources("standard input.jpg", "b.mp4")
+    write(targets, named, [picture("standard input.jpg", 0), *film("b.mp4", 1), KeyboardInterrupt()])
+    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+        assert not resumed.done("standard input.jpg")
+        for reading in (picture("standard input.jpg", 0, faces=2), *film("b.mp4", 1)):
+            resumed.add(reading)
+    assert rows(tmp_path / "t.csv") == ["standard input.jpg"] * 2 + ["b.mp4"] * 4
+
+
+def test_drawings_asked_for_later_are_refused_because_what_is_done_would_have_none(tmp_path: Path) -> None:
+    table, named = tmp_path / "t.csv", sources("a.jpg", "b.mp4")
+    write(Targets(table), named, [picture("a.jpg", 0), KeyboardInterrupt()])
+    with pytest.raises(OutputError, match=r"other settings \(drawn: , now annotate\).*start over without --resume"):
+        Outputs(Targets(table, annotate=tmp_path / "drawn"), CLASSES, {}, named, resume=True)
+    write(Targets(table, annotate=tmp_path / "full"), named, [picture("a.jpg", 0), KeyboardInterrupt()])
+    Outputs(Targets(table, annotate=tmp_path / "another"), CLASSES, {}, named, resume=True)
+
+
+def test_a_stop_while_the_files_are_finished_waits_for_them(tmp_path: Path) -> None:
+    """Ctrl-C comes again while the summary is being made; the first test of its kind is a real process's."""
+    outputs = Outputs(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
+    finish = outputs._write
+
+    def interrupted(complete: bool) -> None:
+        signal.raise_signal(signal.SIGINT)
+        finish(complete)
+
+    outputs._write = interrupted  # type: ignore[method-assign]
+    for reading in film("a.mp4", 0):
+        outputs.add(reading)
+    with pytest.raises(KeyboardInterrupt), outputs:
+        raise KeyboardInterrupt
+    assert names(tmp_path) == [".t.csv.journal", "s.json", "t.csv"]
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
+
+
+def test_one_plot_of_the_only_video_may_be_a_file(tmp_path: Path) -> None:
+    targets = Targets(timeline=tmp_path / "plot.png")
+    write(targets, sources("a.jpg", "a.mp4"), [picture("a.jpg", 0), *film("a.mp4", 1)])
+    assert names(tmp_path) == ["plot.png"]
+    with pytest.raises(OutputError, match="several are to be drawn"):
+        Outputs(targets, CLASSES, {}, sources("a.jpg", "a.mp4", "b.mp4"))

@@ -122,6 +122,14 @@ def test_no_face_is_an_empty_result(tiny_onnx: Path) -> None:
     assert Recognizer(tiny_onnx, detector=None).predict_faces([]) == []
 
 
+@pytest.mark.parametrize("crop", [np.zeros((9, 8), np.uint8), np.zeros((9, 8, 3), np.uint8)])
+def test_one_crop_is_no_list_of_crops(tiny_onnx: Path, crop: np.ndarray) -> None:
+    recognizer = Recognizer(tiny_onnx, detector=None)
+    with pytest.raises(InputError, match=r"give \[crop\]"):
+        recognizer.predict_faces(crop)  # type: ignore[arg-type]
+    assert len(recognizer.predict_faces(np.zeros((2, 9, 8), np.uint8))) == 2  # type: ignore[arg-type]
+
+
 def test_without_a_detector_a_picture_is_one_face(tiny_onnx: Path) -> None:
     recognizer = Recognizer(tiny_onnx, detector=None)
     (prediction,) = recognizer.predict(PICTURE)

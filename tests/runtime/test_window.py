@@ -186,6 +186,17 @@ def test_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
         Window()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has machines without a display")
+def test_a_display_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over ssh, from a session that had one: SDL would draw for nobody."""
+    pytest.importorskip("pygame", reason="the window needs pygame-ce")
+    for name in ("WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":977")
+    with pytest.raises(OutputError, match=r"window|display .*--out clip\.mp4"):
+        Window()
+
+
 def test_without_pygame_it_names_the_extra() -> None:
     code = """
 import sys

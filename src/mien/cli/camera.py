@@ -45,6 +45,7 @@ def camera(
     smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
+    from mien.cli.predict import settings
     from mien.runtime.live import paced
     from mien.runtime.media.sources import expand
     from mien.runtime.predictor import Recognizer
@@ -62,7 +63,8 @@ def camera(
     if targets is None:
         _run(readings, window)
     else:
-        recording = _Recording(targets, recognizer, found)
+        about = settings(recognizer, options) | {key: str(value) for key, value in faces.items()}
+        recording = _Recording(targets, recognizer, found, about)
         try:
             _run(recording.passing(readings), window)
         finally:
@@ -107,17 +109,15 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
 class _Recording:
     """Writes the readings that pass to a file."""
 
-    def __init__(self, targets: Targets, recognizer: Recognizer, source: Source) -> None:
-        self.targets, self.recognizer, self.source = targets, recognizer, source
+    def __init__(self, targets: Targets, recognizer: Recognizer, source: Source, about: dict[str, str]) -> None:
+        self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
         self.outputs: Outputs | None = None
 
     def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
         """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
-        import mien
         from mien.runtime.outputs import Outputs
 
-        about = {"mien": mien.__version__, "model": self.recognizer.backend.info.arch}
-        with Outputs(self.targets, self.recognizer.classes, about, [self.source]) as self.outputs:
+        with Outputs(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
             try:
                 for reading in readings:
                     self.outputs.add(reading)

@@ -118,8 +118,8 @@ def predict(
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
-    about = {**_settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
-    sources = list(expand(paths))
+    about = {**settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
+    sources = list(expand(paths, without=[folder for folder in (annotate, timeline) if folder is not None]))
     targets = Targets(out, summary, annotate, timeline)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
     outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
@@ -128,7 +128,7 @@ def predict(
     _run(recognizer, video, sources, outputs, printer)
 
 
-def _settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
+def settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
     """Return what a table's rows hang on, beside the sources."""
     import mien
 

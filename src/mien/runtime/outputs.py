@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mien.atomic import check_place
+from mien.atomic import check_place, uninterrupted
 from mien.errors import MienError, OutputError, require
 from mien.runtime.drawing.drawings import Drawings, Paths
 from mien.runtime.drawing.timeline import FORMATS as TIMELINES
@@ -46,9 +46,9 @@ class Targets:
 class Outputs:
     """Writes the readings of a run, source after source, as `Recognizer.stream` yields them.
 
-    Leaving its block by an error or by Ctrl-C still finishes the files: the table, the summary and the timeline hold what was
-    done, a video plays up to its last frame, and the journal beside the table lets a later run go on. Where nothing was done,
-    nothing is written.
+    Leaving its block by an error or by Ctrl-C, once or again, still finishes the files: the table, the summary and the timeline
+    hold what was done, a video plays up to its last frame, and the journal beside the table lets a later run go on. Where
+    nothing was done, nothing is written.
 
     Args:
         targets: The files.
@@ -57,6 +57,7 @@ class Outputs:
         sources: What the run reads.
         fps: Frames of videos looked at in a second, if not all.
         resume: Go on with the journal an interrupted run left.
+        resumable: Leave a journal for `resume` where something was not read.
 
     Attributes:
         summary: What was read so far, the sources of a resumed run too.
@@ -83,6 +84,7 @@ class Outputs:
         *,
         fps: float | None = None,
         resume: bool = False,
+        resumable: bool = True,
     ) -> None:
         self._max_gap = max(MAX_GAP, 2.5 / fps) if fps else MAX_GAP
         _check_summary(targets)
@@ -95,6 +97,7 @@ class Outputs:
             require("matplotlib", "tables")
         self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
+        about = {**about, "drawn": ", ".join(name for name in ("annotate", "timeline") if getattr(targets, name) is not None)}
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
         self._videos = [source.name for source in sources if source.kind in PLOTS]
         if self._journal is not None and resume:
@@ -106,7 +109,7 @@ class Outputs:
         self.failures: list[tuple[str, MienError]] = []
         self.written: list[Path] = []
         self.read = 0
-        self.resumable = self._journal is not None
+        self.resumable = self._leave = resumable and self._journal is not None
         self._only = len(sources) == 1
         self._number, self._key = -1, ""
         self._failure: MienError | None = None
@@ -116,7 +119,8 @@ class Outputs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._finish(complete=kind is None)
+        with uninterrupted():
+            self._finish(complete=kind is None)
 
     def done(self, source: str) -> bool:
         """Return whether an earlier run, gone on with, has read a source, and it has not changed since."""
@@ -134,6 +138,7 @@ class Outputs:
             self._begin(reading)
         if reading.error is not None:
             self._fail(reading.error)
+            self._end_source(complete=True)
             return
         self.read += 1
         self._empty = self._empty and not reading.predictions
@@ -145,16 +150,17 @@ class Outputs:
         if self._drawings is not None and self._drawn:
             with self._drawing():
                 self._drawings.add(reading)
+        if not is_video(reading):
+            self._end_source(complete=True)
 
     def _begin(self, reading: Reading) -> None:
-        is_video = reading.frame is not None and reading.frame.index is not None
         self._number, self._key, self._failure = reading.number, reading.source, None
-        self._drawn, self._empty = True, is_video
+        self._drawn, self._empty = True, is_video(reading)
         if self._journal is not None:
             self._journal.begin(self._key)
-        if is_video:
+        if is_video(reading):
             self.summary.see(self._key)
-        if self._plots is not None and is_video:
+        if self._plots is not None and is_video(reading):
             self._timeline = Timeline(self.classes, self._key, self._max_gap)
 
     @contextmanager
@@ -219,12 +225,17 @@ class Outputs:
             self.summary.extend(self._journal.rows())
         try:
             if self._journal is not None and self.targets.table is not None:
-                self.resumable = self._journal.finish(complete)
+                self.resumable = self._journal.finish(complete, leave=self._leave)
                 self.written.insert(0, self.targets.table)
         finally:
             if self.targets.summary is not None:
                 write_summary(self.targets.summary, self.summary)
                 self.written.append(self.targets.summary)
+
+
+def is_video(reading: Reading) -> bool:
+    """Return whether a reading is a video's frame, and no picture and no error."""
+    return reading.frame is not None and reading.frame.index is not None
 
 
 def _check_summary(targets: Targets) -> None:

@@ -36,6 +36,9 @@ TICK = 1 / 60
 NOTE = 3.0
 """Seconds a note is shown, such as the name of a snapshot."""
 
+UNSEEN = ("offscreen", "dummy")
+"""Drivers SDL falls back to where it can open no window: they draw for nobody."""
+
 INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
 
 
@@ -220,6 +223,9 @@ def _open_display() -> Any:
         pygame.display.init()
     except pygame.error as error:
         raise _no_display(error) from None
+    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # the display named is not there
+        pygame.display.quit()
+        raise OutputError(f"the display that DISPLAY or WAYLAND_DISPLAY names cannot be reached; {INSTEAD}")
     return pygame
 
 

@@ -100,6 +100,18 @@ def test_a_folder_in_natural_order_without_what_is_hidden(folder: Path) -> None:
     assert listed(".", recursive=False) == expected[:4]
 
 
+def test_a_folder_of_results_is_left_out_where_it_lies_within(folder: Path) -> None:
+    (folder / "drawn").mkdir()
+    (folder / "drawn/a.jpg").write_bytes(b"")
+    before = listed(".")
+    assert listed(".", without=["drawn"]) == [name for name in before if "drawn" not in name] != before
+    assert listed("drawn", without=["drawn"]) == ["p drawn/a.jpg"]  # it was asked for
+
+
+def test_no_name_is_none() -> None:
+    assert "is no name" in refused("")
+
+
 def test_an_empty_folder(folder: Path) -> None:
     assert "nothing: holds no picture or video" in refused("nothing")
     (folder / "nothing/deeper").mkdir()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.errors import LabelError, MissingExtraError, OutputError
+from mien.errors import InputError, LabelError, MissingExtraError, OutputError
 from mien.runtime.tables import table
 from mien.runtime.tables.cells import csv_text, readable
 from mien.runtime.tables.columns import SCHEMA, Row, columns
@@ -298,3 +298,16 @@ def test_rows_are_written_as_they_come(tmp_path: Path, ending: str, monkeypatch:
     path = tmp_path / f"t{ending}"
     assert write_table(path, passing(), CLASSES) == 400
     assert [line["frame"] for line in READERS[ending](path)] == list(range(400))
+
+
+def test_lists_of_predictions_are_one_table_and_faces_count_anew_in_each() -> None:
+    face = Prediction(CLASSES, [0.7, 0.3], None, "picture 1")
+    numbers = to_dataframe([[face, face], [], [face], face])["face"].tolist()
+    assert numbers == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("item", [None, "happy", 3])
+def test_what_is_no_prediction_is_refused(tmp_path: Path, item: object) -> None:
+    with pytest.raises(InputError, match="made of predictions"):
+        write_table(tmp_path / "t.csv", [item], CLASSES)  # type: ignore[list-item]
+    assert not (tmp_path / "t.csv").exists()

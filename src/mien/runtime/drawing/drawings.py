@@ -27,7 +27,7 @@ class Paths:
     number hangs on the sources alone, so that a resumed run, which reads only some of them, overwrites nothing.
 
     Args:
-        target: A file, for one source; or a folder, made where needed.
+        target: A file, for one source that is drawn; or a folder, made where needed.
         sources: What the run reads.
         endings: What a file may end with.
         by_kind: The ending of a drawing in a folder, by its source's kind; other kinds are not drawn.
@@ -40,11 +40,12 @@ class Paths:
     def __init__(
         self, target: Path, sources: Sequence[Source], endings: tuple[str, ...], by_kind: Mapping[str, str] = ENDINGS
     ) -> None:
-        several = len(sources) > 1
+        drawn = [source for source in sources if source.kind in by_kind]
+        several = len(drawn) > 1
         is_file = target.suffix.lower() in endings and not target.is_dir()
         if is_file and several:
             raise OutputError(
-                f"{target}: is one file, and there are several sources; give a folder, such as {target.with_suffix('')}"
+                f"{target}: is one file, and several are to be drawn; give a folder, such as {target.with_suffix('')}"
             )
         if not (is_file or several or target.is_dir() or not target.suffix):
             raise OutputError(
@@ -54,7 +55,6 @@ class Paths:
             raise OutputError(f"{target}: is drawn of videos, and there are only pictures; leave it out")
         self.target, self.is_file = target, is_file
         self._numbered: dict[str, str] = {}
-        drawn = [source for source in sources if source.kind in by_kind]
         self._number(drawn, by_kind)
         self._check(sources, [self.of(source.name, by_kind[source.kind]) for source in drawn])
 

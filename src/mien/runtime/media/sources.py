@@ -43,7 +43,9 @@ class Source:
     error: InputError | None = None
 
 
-def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Iterator[Source]:
+def expand(
+    inputs: Any, *, recursive: bool = True, repeats: bool = False, without: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Source]:
     """Yield every picture and video that is named, in order, the same file once.
 
     Args:
@@ -59,19 +61,20 @@ def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Ite
             bytes or an open binary file of a picture or video; a Pillow image; an array, uint8, RGB or grey.
         recursive: Go into the folders of folders.
         repeats: Yield a file again each time it is named.
+        without: Folders to leave out where they lie in a folder that is read, such as the one of the results.
 
     Yields:
         A source each; one of kind "error", with its `error`, for a name that cannot be read, an empty folder, or a pattern
         that nothing matches.
     """
-    return _Expansion(recursive, repeats).each(inputs)
+    return _Expansion(recursive, repeats, {os.path.realpath(folder) for folder in without}).each(inputs)
 
 
 class _Expansion:
     """The things named so far."""
 
-    def __init__(self, recursive: bool, repeats: bool) -> None:
-        self.recursive, self.repeats = recursive, repeats
+    def __init__(self, recursive: bool, repeats: bool, without: set[str]) -> None:
+        self.recursive, self.repeats, self.without = recursive, repeats, without
         self.count = 0
         self.seen: set[str] = set()
 
@@ -110,7 +113,9 @@ class _Expansion:
 
     def _path(self, name: str) -> Iterator[Source]:
         try:
-            if Path(name).is_dir():
+            if not name:
+                yield _bad("''", "is no name; give a path, or . for this folder")
+            elif Path(name).is_dir():
                 yield from self._folder(name)
             elif glob.has_magic(name) and not os.path.lexists(name):
                 yield from self._pattern(name)
@@ -176,7 +181,9 @@ class _Expansion:
         found = bool(files)
         for name in folders if self.recursive else ():
             path = os.path.join(folder, name)  # noqa: PTH118
-            found = (yield from self._inside(path, os.path.realpath(path))) or found
+            within = os.path.realpath(path)
+            if within not in self.without:
+                found = (yield from self._inside(path, within)) or found
         return found
 
 

@@ -8,8 +8,6 @@ as it should, and the times need no reordering.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.atomic import atomic_path, output_error
+from mien.atomic import atomic_path, output_error, uninterrupted
 from mien.errors import OutputError
 from mien.runtime.media.sound import Sound, find_sound
 
@@ -51,10 +49,6 @@ BT709 = 1
 
 THREADS = 4
 """Most threads of the encoder: each holds frames."""
-
-
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that may end a run."""
 
 
 class VideoWriter:
@@ -120,7 +114,7 @@ class VideoWriter:
         """
         if self._closed:
             raise ValueError("the video is closed")
-        with _uninterrupted(), self._or_discard():
+        with uninterrupted(), self._or_discard():
             if self._out is None:
                 self._open(frame)
             self._encode(frame)
@@ -133,7 +127,7 @@ class VideoWriter:
         """
         if self._closed:
             return
-        with _uninterrupted(), self._or_discard():
+        with uninterrupted(), self._or_discard():
             if self._out is not None:
                 self._mux(self._stream.encode(None))
                 if self._sound:
@@ -236,23 +230,3 @@ def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(image)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C and `kill` off until the block is done: a packet that is lost half-way would spoil all that follow."""
-    if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
-        yield
-        return
-    came: list[Any] = []
-    handlers = {number: signal.getsignal(number) for number in STOPS}
-    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in ours:
-        signal.signal(number, lambda *arguments: came.append(arguments))
-    try:
-        yield
-    finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
-    if came:
-        ours[came[0][0]](*came[0])

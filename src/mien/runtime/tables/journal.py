@@ -110,10 +110,14 @@ class Journal:
         self.close()
 
     def done(self, source: str) -> bool:
-        """Return whether a source is complete and its file, if it is one, has still the size and time it was read with."""
+        """Return whether a source is complete and its file has still the size and time it was read with.
+
+        What is no file, such as standard input, is never: nobody knows whether it is the same again.
+        """
+        stamp = _stamp(source)
         with self._speaking():
             found = self._db.execute("SELECT state, size, mtime FROM sources WHERE name = ?", (_key(source),)).fetchone()
-        return found == ("done", *_stamp(source))
+        return stamp[0] is not None and found == ("done", *stamp)
 
     def begin(self, source: str) -> None:
         """Note that a source is being read; rows of an earlier attempt are dropped."""
@@ -152,12 +156,13 @@ class Journal:
             found = self._db.execute("SELECT name, error FROM sources WHERE state = 'failed' ORDER BY id").fetchall()
         return [(json.loads(name), error) for name, error in found]
 
-    def finish(self, complete: bool) -> bool:
+    def finish(self, complete: bool, leave: bool = True) -> bool:
         """Write the table, whole or not at all, and close the journal.
 
         Args:
             complete: Whether every source was tried. If not, as after Ctrl-C, the table holds what was done, with the rows of
                 the sources in progress.
+            leave: Keep the journal beside the table where something was not read.
 
         Returns:
             Whether the journal was kept, for `resume`: if the run is not complete, or some sources could not be read.
@@ -166,7 +171,7 @@ class Journal:
             OutputError: The table cannot be written; the journal is kept.
         """
         try:
-            keep = not complete or bool(self.failures())
+            keep = leave and (not complete or bool(self.failures()))
             write_table(self.table, self.rows(), self.classes, self.about)
             with self._speaking():
                 self._commit()

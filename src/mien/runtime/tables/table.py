@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.errors import OutputError, require
+from mien.errors import InputError, OutputError, require
 from mien.runtime.tables.cells import UnixLines, csv_text, readable
 from mien.runtime.tables.columns import NAMES, SCHEMA, Row, class_column, column_names, columns
 from mien.structures import Face, Prediction
@@ -66,15 +66,28 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
-def rows(items: Iterable[Prediction | Row]) -> Iterator[Row]:
+Items = Iterable["Prediction | Row | Items"]
+"""Predictions, rows, or lists of them, as `Recognizer.predict` gives one for each of several sources."""
+
+
+def rows(items: Items) -> Iterator[Row]:
     """Yield one row a face, with the keys of `columns` in their order; rows among the items pass as they are.
 
     `face` counts from 1 through predictions that follow each other and are of one source and frame, so the faces of a
-    picture must stand together.
+    picture must stand together. It begins anew with every list among the items: give those of pictures in memory, which have
+    no names, as a list each.
+
+    Raises:
+        InputError: An item is none of these.
     """
     place, number = None, 0
     for item in items:
-        if isinstance(item, Prediction):
+        if isinstance(item, (list, tuple)):
+            place = None
+            yield from rows(item)
+        elif not isinstance(item, (Prediction, dict)):
+            raise InputError(f"a table is made of predictions, got {type(item).__name__}; give what Recognizer.predict returns")
+        elif isinstance(item, Prediction):
             here = (item.source, item.frame)
             number = number + 1 if here == place else 1
             place = here
@@ -98,7 +111,7 @@ def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> None:
 
 def write_table(
     path: str | os.PathLike[str],
-    items: Iterable[Prediction | Row],
+    items: Items,
     classes: Sequence[str],
     about: Mapping[str, str] | None = None,
 ) -> int:
@@ -106,7 +119,7 @@ def write_table(
 
     Args:
         path: The file; its ending says which format: `.csv`, `.parquet` or `.jsonl`.
-        items: Predictions, or rows as `rows` yields them; taken one at a time.
+        items: Predictions, rows as `rows` yields them, or lists of them; taken one at a time.
         classes: The model's classes, by output index.
         about: What a Parquet file says of itself, such as the model and the smoothing; the other formats have no place for it.
 
@@ -130,11 +143,11 @@ def write_table(
     return count
 
 
-def to_dataframe(items: Iterable[Prediction | Row], classes: Sequence[str] | None = None) -> Any:
+def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
     """Return a `pandas.DataFrame` with one row a face.
 
     Args:
-        items: Predictions, or rows as `rows` yields them.
+        items: Predictions, rows as `rows` yields them, or lists of them.
         classes: The model's classes, by output index; needed only where there may be no face at all.
 
     Raises:
