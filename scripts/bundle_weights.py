@@ -50,11 +50,15 @@ def main() -> None:
         shutil.copy(arguments.run / file, folder / file)
     parameters = sum(p.numel() for p in backend.model.parameters())
     target = weights.FOLDER / f"{arguments.name or f'{info.arch}-{info.label_set}'}.onnx"
-    full = export_onnx(arguments.run, target, half_size=True)
-    small = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), calibration_crops(corpus))
+    crops = calibration_crops(corpus)
+    full = export_onnx(arguments.run, target, crops, half_size=True)
+    small = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
+    whole = {}
     for export, stem in ((full, "onnx"), (small, "onnx-int8")):
         measured = measure(export, corpus, folder, stem)
-        write_card(export, parameters=parameters, results=measured)
+        whole = whole or measured
+        lost = {split: round(100 * (whole[split]["accuracy"] - figures["accuracy"]), 3) for split, figures in measured.items()}
+        write_card(export, parameters=parameters, results=measured, **({"points_lost": lost} if export is small else {}))
 
 
 def set_smooth(run: Path, smooth: float) -> None:

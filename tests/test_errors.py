@@ -24,3 +24,7 @@ def test_a_fault_inside_the_module_stays_visible(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="another_missing_module"):
         require("broken_module", "train")
+
+
+def test_an_error_is_one_line_whatever_it_names() -> None:
+    assert str(MienError("a\nb.jpg: no such file")) == "a b.jpg: no such file"

@@ -43,3 +43,17 @@ def test_another_version_says_what_to_do(tiny_info: ModelInfo, version: int, adv
 def test_a_missing_or_unknown_field(tiny_info: ModelInfo, change: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match="lacks or misnames a field"):
         ModelInfo.from_json(changed(tiny_info, **change), "a.onnx")
+
+
+@pytest.mark.parametrize("change", [{"recipe": ["a"]}, {"arguments": [1]}, {"results": 3}, {"arch": 7}, {"commit": 5}])
+def test_a_field_of_another_kind(tiny_info: ModelInfo, change: dict[str, object]) -> None:
+    (key,) = change
+    with pytest.raises(CheckpointError, match=f"m.onnx: {key} in its mien metadata is no "):
+        ModelInfo.from_json(changed(tiny_info, **change), "m.onnx")
+
+
+@pytest.mark.parametrize("change", [{"channels": 2}, {"mean": 0.5}, {"colour": "red"}])
+def test_preprocessing_that_makes_no_sense_names_the_file(tiny_info: ModelInfo, change: dict[str, object]) -> None:
+    text = changed(tiny_info, preprocess=tiny_info.preprocess.to_dict() | change)
+    with pytest.raises(CheckpointError, match=r"^m\.onnx: "):
+        ModelInfo.from_json(text, "m.onnx")

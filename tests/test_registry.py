@@ -1,7 +1,7 @@
 import pytest
 
 from mien.errors import UnknownNameError
-from mien.registry import Registry, nearest
+from mien.registry import Registry, check_arguments, nearest
 
 
 @pytest.fixture
@@ -44,3 +44,14 @@ def test_an_unknown_name_lists_the_nearest(registry: Registry[list[int]]) -> Non
 
 def test_nothing_near_still_lists_what_is_known() -> None:
     assert nearest("zzz", ["a", "b"]) == ". Known: a, b"
+
+
+def test_an_argument_that_a_factory_does_not_take_is_named() -> None:
+    def build(size: int, *, colour: str = "grey") -> None: ...
+
+    check_arguments(build, ["size", "colour"])
+    check_arguments(lambda **anything: anything, ["what", "ever"])
+    with pytest.raises(UnknownNameError, match=r"unknown argument 'color'; did you mean 'colour'\? Known: size, colour"):
+        check_arguments(build, ["color"])
+    with pytest.raises(UnknownNameError, match="unknown argument 'size'"):
+        check_arguments(build, ["size"], given=["size"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mien.atomic import atomic_path
-from mien.errors import CheckpointError
+from mien.errors import CheckpointError, MienError
 from mien.model_info import METADATA_KEY, ModelInfo
 from mien.models import Model, create_model
 
@@ -36,7 +37,7 @@ def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], in
         try:
             save_file(tensors, beside, metadata={METADATA_KEY: info.to_json()})
         except SafetensorError as error:  # a full disk, a read-only folder
-            raise OSError(str(error)) from None
+            raise _os_error(error) from None
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
@@ -80,9 +81,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: is not a safetensors file or is damaged ({error})") from None
     info = ModelInfo.from_json(metadata, str(file))
-    model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
+    try:
+        model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
+    except MienError as error:
+        raise CheckpointError(f"{file}: {error}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{file}: its weights do not fit {info.arch} ({str(error).splitlines()[-1].strip()})") from None
     return model.eval(), info
+
+
+def _os_error(error: SafetensorError) -> OSError:
+    """Return what the system said, such as that the disk is full, as Python says it."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(str(error)) if number is None else OSError(int(number[1]), os.strerror(int(number[1])))

@@ -22,6 +22,9 @@ from types import ModuleType
 class MienError(Exception):
     """Base of every error a user can cause; `str(error)` is one line."""
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
+
 
 class InputError(MienError):
     """A picture or video cannot be read."""

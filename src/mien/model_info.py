@@ -19,6 +19,10 @@ METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
 
+_TEXTS = ("arch", "label_set", "precision", "data_fingerprint", "split_fingerprint", "commit", "mien_version")
+_KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results"), dict)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Identity and provenance of a set of weights.
@@ -81,6 +85,12 @@ class ModelInfo:
         try:
             values["classes"] = tuple(values["classes"])
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
-            return cls(**values)
+            info = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source}: its mien metadata lacks or misnames a field ({error})") from None
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from None
+        for key, kind in _KINDS.items():
+            if not isinstance(getattr(info, key), kind):
+                raise CheckpointError(f"{source}: {key} in its mien metadata is no {kind.__name__}; train or export it again")
+        return info

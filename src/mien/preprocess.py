@@ -69,7 +69,7 @@ class PreprocessSpec:
         try:
             fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
             return cls(**fields)
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise CheckpointError(f"cannot read the preprocessing of this model ({error}); was it written by mien?") from None
 
 

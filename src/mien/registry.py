@@ -6,7 +6,8 @@ A registry refuses a duplicate name when it is registered and lists the nearest 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from mien.errors import UnknownNameError
@@ -23,6 +24,26 @@ def nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"{hint} Known: {', '.join(known)}"
+
+
+def check_arguments(factory: Callable[..., object], names: Iterable[str], given: Iterable[str] = ()) -> None:
+    """Refuse a keyword that a factory does not take.
+
+    Args:
+        factory: What is to be called.
+        names: The keywords.
+        given: Keywords that its caller gives and nobody else.
+
+    Raises:
+        UnknownNameError: It takes no such argument; lists the nearest.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.name not in given]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(f"unknown argument {name!r}{nearest(name, known)}")
 
 
 class Registry(Generic[T]):

@@ -90,6 +90,33 @@ def test_mistakes_are_named(tmp_path: Path, fer2013_csv: Path):
     assert "is a file" in refused("evaluate", "sa_csp_ca-fer2013", "--data", "none.csv", "--out", fer2013_csv / "a.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "loss.arguments.label_smothing=0.1",
+            "loss.arguments: unknown argument 'label_smothing'; did you mean 'label_smoothing'",
+        ),
+        ("model.arguments.groupz=2", "model.arguments: unknown argument 'groupz'; did you mean 'groups'"),
+        ("model.name=sa_csp_cs", "model.name: unknown model 'sa_csp_cs'; did you mean 'sa_csp_ca'"),
+        ("loss.name=cross_entropi", "loss.name: unknown loss 'cross_entropi'; did you mean 'cross_entropy'"),
+        ("optim.name=adamv", "optim.name: unknown optimizer 'adamv'; did you mean 'adam"),
+    ],
+)
+def test_names_are_checked_before_anything_is_read(tmp_path: Path, change: str, words: str):
+    train = "train", "sa_csp_ca/fer2013", "--data", tmp_path / "none.csv", "--out", tmp_path / "run"
+    assert words in refused(*train, "--set", change)
+    assert "no such file" in refused(*train)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_train_nothing(tmp_path: Path, threads: int):
+    train = ["train", "sa_csp_ca/fer2013", "--data", "none.csv", "--out", str(tmp_path / "run"), "--threads", str(threads)]
+    result = CliRunner().invoke(app, train)
+    assert result.exit_code == 2
+    assert "--threads" in result.output
+
+
 def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):
     command = [
         sys.executable,
@@ -102,10 +129,12 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):
         "--out",
         str(fer2013_csv / "run"),
     ]
-    result = subprocess.run([*command, *QUICK], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stderr.startswith("error: ")
+    measure = [*command[:3], "evaluate", "sa_csp_ca-fer2013", "--data", str(fer2013_csv), "--split", "test"]
+    for words in ([*command, *QUICK], measure):
+        result = subprocess.run(words, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("error: ")
 
 
 @pytest.mark.parametrize(("hidden", "words"), [("kornia", ["train", "sa_csp_ca/fer2013"]), ("pydantic", ["recipes"])])

@@ -14,6 +14,9 @@ from mien.cli.pairs import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
     from mien.runtime.backend import Backend
@@ -35,19 +38,20 @@ def train(
         str | None,
         typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU, or on a CPU that has it with channels_last."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default every core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default every core.")] = None,
 ) -> None:
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
     from mien.engine.devices import default_devices, default_fabric
-    from mien.engine.train import check_files
+    from mien.engine.train import check_files, check_names
     from mien.provenance import available_cores
     from mien.recipe import load_recipe
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
+    check_names(chosen)
     check_files(chosen, out)
     corpus = open_corpus(chosen.data.model_dump(), data)
     devices = devices or default_devices(chosen, corpus, threads or available_cores())
@@ -88,7 +92,8 @@ def evaluate(
     out = out or _results_place(model, file, split)
     check_place(out)
     corpus = _corpus_of(backend, data)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"measuring on {split}", total=None)
         evaluation = measure(
             backend, corpus, split, file, lambda done, total: progress.update(task, completed=done, total=total)
@@ -110,7 +115,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The .onnx file to write; its card is written beside it.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split.")] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="The corpus; needed for --int8.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The corpus: parity is proven on its training images. Needed for --int8.")
+    ] = None,
     half_size: Annotated[
         bool, typer.Option("--half-size", help="Round the weights to float16: half the size, computed in float32.")
     ] = False,
@@ -124,11 +131,12 @@ def export(
         raise InputError(f"{out}: name the exported file with the suffix .onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; say where they are with --data")
-    done = export_onnx(run, out, half_size=half_size)
+    corpus = None if data is None else _corpus_of(_open_model(str(run))[0], data)
+    done = export_onnx(run, out, None if corpus is None else _training_crops(run, corpus), half_size=half_size)
     write_card(done)
     typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch's")
-    if int8 and data is not None:
-        _export_int8(run, out, data)
+    if int8 and corpus is not None:
+        _export_int8(run, out, corpus)
 
 
 def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's YAML.")] = None) -> None:
@@ -164,16 +172,22 @@ def _open_model(model: str) -> tuple[Backend, Path]:
     return OnnxBackend(file), file
 
 
-def _export_int8(run: Path, fp32: Path, data: Path) -> None:
+def _training_crops(run: Path, corpus: Corpus) -> list[NDArray[np.uint8]]:
+    from mien.runtime.export import calibration_crops
+
+    part = _open_model(str(run))[0].info.recipe.get("data") or {"train": "train"}
+    return calibration_crops(corpus, part["train"])
+
+
+def _export_int8(run: Path, fp32: Path, corpus: Corpus) -> None:
     from mien.evaluate import predict_split
-    from mien.runtime.export import calibration_crops, export_int8, write_card
+    from mien.runtime.export import export_int8, write_card
     from mien.runtime.onnx_backend import OnnxBackend
 
     path = fp32.with_name(f"{fp32.stem}-int8.onnx")
     full = OnnxBackend(fp32)
-    corpus = _corpus_of(full, data)
     data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
-    done = export_int8(run, fp32, path, calibration_crops(corpus, data_part["train"]))
+    done = export_int8(run, fp32, path, _training_crops(run, corpus))
     split = data_part["select"] or data_part["train"]
     target = corpus.target[corpus.where(split)]
     before, after = (

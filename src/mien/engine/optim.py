@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -16,9 +16,21 @@ from mien.errors import RecipeError
 from mien.losses import Loss
 from mien.models import Model
 from mien.recipe import OptimPart, Recipe
+from mien.registry import nearest
 
 OF_LOSS = "of_loss"
 """Key of the group of the loss's own parameters."""
+
+
+def check_optimizer(part: OptimPart) -> None:
+    """Refuse a name that timm knows no optimiser by.
+
+    Raises:
+        RecipeError: There is none; names the nearest.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if part.name not in known:
+        raise RecipeError(f"optim.name: unknown optimizer {part.name!r}{nearest(part.name, known)}")
 
 
 def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:

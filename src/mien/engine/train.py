@@ -32,13 +32,16 @@ from mien.engine.history import Epoch, write_history
 from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
-from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule, current_rate
+from mien.engine.optim import check_optimizer, create_average, create_optimizer, create_plateau, create_schedule, current_rate
 from mien.engine.teacher import Teachers, ask_once
-from mien.errors import CheckpointError, MienError, RecipeError
+from mien.errors import CheckpointError, MienError, RecipeError, UnknownNameError
+from mien.losses import LOSSES
 from mien.model_info import ModelInfo
-from mien.models import create_model
+from mien.models import MODELS, create_model
+from mien.models.contract import TIMM
 from mien.provenance import current_commit
 from mien.recipe import Recipe, Sampling
+from mien.registry import Registry, check_arguments
 from mien.transfer import Transfer, start_from
 from mien.weights import bundled
 
@@ -296,6 +299,26 @@ class Run:
             mien_version=mien.__version__,
             results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
+
+
+def check_names(recipe: Recipe) -> None:
+    """Check the names that registries and networks know, before anything is read.
+
+    Raises:
+        RecipeError: The network, the loss, the optimiser or an argument of the first two is unknown; names the nearest.
+    """
+    model, loss = recipe.model, recipe.loss
+    if not model.name.startswith(TIMM):
+        _check_part("model", model.name, model.arguments, MODELS, ("num_classes",))
+    _check_part("loss", loss.name, loss.arguments, LOSSES, ("num_classes", "num_features"))
+    check_optimizer(recipe.optim)
+
+
+def _check_part(key: str, name: str, arguments: dict[str, Any], registry: Registry[Any], given: tuple[str, ...]) -> None:
+    try:
+        check_arguments(registry.get(name), arguments, given)
+    except UnknownNameError as error:
+        raise RecipeError(f"{key}.{'arguments' if name in registry else 'name'}: {error}") from None
 
 
 def check_files(recipe: Recipe, out: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.errors import LabelError, MienError
-from mien.registry import Registry
+from mien.registry import Registry, check_arguments
 
 
 class Loss(nn.Module):
@@ -50,8 +50,8 @@ def create_loss(name: str, num_classes: int = 7, num_features: int | None = None
         **arguments: The loss's own arguments.
 
     Raises:
-        UnknownNameError: No such loss.
-        MienError: An argument the loss does not take or accept, or no `num_features` where it needs them.
+        UnknownNameError: No such loss, or no such argument; lists the nearest.
+        MienError: An argument the loss does not accept, or no `num_features` where it needs them.
 
     >>> loss = create_loss("cross_entropy", label_smoothing=0.1)
     >>> round(loss(torch.zeros(2, 7), torch.tensor([0, 3])).item(), 4)  # log 7
@@ -62,6 +62,7 @@ def create_loss(name: str, num_classes: int = 7, num_features: int | None = None
         if num_features is None:
             raise MienError(f"loss {name!r} keeps a center for each class: give num_features, the length of an embedding")
         arguments = {"num_classes": num_classes, "num_features": num_features} | arguments
+    check_arguments(factory, arguments)
     try:
         return factory(**arguments)
     except (TypeError, ValueError) as error:

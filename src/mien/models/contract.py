@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mien.errors import MienError, UnknownNameError
-from mien.registry import Registry
+from mien.registry import Registry, check_arguments
 
 TIMM = "timm/"
 """What a name begins with that is timm's, as in `timm/resnet18`."""
@@ -199,14 +199,15 @@ def create_model(name: str, num_classes: int = 7, **arguments: Any) -> Model:
             `input_size` (height, width) and timm's arguments.
 
     Raises:
-        UnknownNameError: No such network.
-        MienError: Fewer than two classes, or an argument the network does not take or accept.
+        UnknownNameError: No such network, or no such argument; lists the nearest.
+        MienError: Fewer than two classes, or an argument the network does not accept.
 
     >>> sum(p.numel() for p in create_model("sa_csp_ca").parameters())
     1906382
     """
     check_classes(num_classes)
     factory = _timm_factory(name) if name.startswith(TIMM) else MODELS.get(name)
+    check_arguments(factory, arguments)
     try:
         return factory(num_classes=num_classes, **arguments)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ BLOCKS = ((24, 1), (32, 2), (72, 2), (216, 2), (360, 2), (512, 2))
 
 @MODELS.register("sa_csp_ca")
 class SaCspCa(Model):
-    """The network of Table 1; its arguments give the eight rows of Table 2.
+    """The network of Table 1; its arguments give the seven rows of Table 2.
 
     Args:
         num_classes: Classes K.
