@@ -46,6 +46,19 @@ TEXT_ART = frozenset(("tty", "bin", "xbin", "adf", "idf"))
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
+_PASSWORD = re.compile(r"(?<=://)([^/:@?#\[]*):(?!\d{1,5}[/?#])(?:[^?#]*|.*)@")
+"""What stands between a user's name and the host, also with signs that should have been encoded; a port and a path do not."""
+
+_SECRET = re.compile(
+    r"([?&;#/](?:[^=&;#/]*(?:pass|pwd|psw|token|secret|credential)[^=&;#/]*|[^=&;#/]*(?:key|pas)|(?:[^=&;#/]*[_-])?(?:auth|pw|sig)"
+    r"|authorization|[^=&;#/]*signature)=)[^&#]+",
+    re.IGNORECASE,
+)
+"""A field of an address whose name says that its value is secret."""
+
+_SECRET_PART = re.compile(r"(_(?:password|passwd|pass|pwd)=)[^&/?#]+?(?=_[a-z]+=|[&/?#]|$)", re.IGNORECASE)
+"""The same as some cameras write it: `/user=me_password=secret_channel=1`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -114,12 +127,15 @@ def scheme_of(name: str) -> str | None:
 
 
 def without_password(address: str) -> str:
-    """Return an address as it may be shown: its password, if it has one, as stars.
+    """Return an address as it may be shown: its password, if it has one, as stars; and what its query names as secret.
 
     >>> without_password("rtsp://me:secret@door:554/1"), without_password("http://door:8/a")
     ('rtsp://me:***@door:554/1', 'http://door:8/a')
+    >>> without_password("http://door/v.cgi?user=me&pwd=secret&camera=2")
+    'http://door/v.cgi?user=me&pwd=***&camera=2'
     """
-    return re.sub(r"(?<=://)([^/:@]*):[^/]*@", r"\1:***@", address)
+    shown = _PASSWORD.sub(r"\1:***@", address)
+    return _SECRET_PART.sub(r"\1***", _SECRET.sub(r"\1***", shown))
 
 
 def locate(source: VideoSource) -> Address:
