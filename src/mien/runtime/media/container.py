@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -116,6 +117,45 @@ class Copy:
         return True
 
 
+class Apart:
+    """An open file that is read from a place of its own, while another reader goes on where it is.
+
+    Args:
+        stream: An open binary file that can go back.
+    """
+
+    def __init__(self, stream: BinaryIO | Copy) -> None:
+        self._stream, self._place = stream, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most so many."""
+        with self._here():
+            return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, as a file does."""
+        with self._here():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def seekable(self) -> bool:
+        """Return that it can go back."""
+        return True
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        others = self._stream.tell()
+        self._stream.seek(self._place)
+        try:
+            yield
+        finally:
+            self._place = self._stream.tell()
+            self._stream.seek(others)
+
+
 def scheme_of(name: str) -> str | None:
     """Return the scheme of an address, in lower case; None of a path.
 
@@ -136,6 +176,21 @@ def without_password(address: str) -> str:
     """
     shown = _PASSWORD.sub(r"\1:***@", address)
     return _SECRET_PART.sub(r"\1***", _SECRET.sub(r"\1***", shown))
+
+
+def piece(address: Address, start: int, size: int) -> bytes:
+    """Return at most so many bytes of a file, from a place on, one below 0 from its end; none of what is sent."""
+    with suppress(OSError, ValueError), ExitStack() as files:
+        if hasattr(address.file, "seek"):
+            stream = Apart(address.file)
+        elif address.timeout is None:
+            stream = Apart(files.enter_context(Path(address.file.removeprefix("file:")).open("rb")))
+        else:
+            return b""
+        length = stream.seek(0, os.SEEK_END)
+        stream.seek(start if start >= 0 else max(0, length + start))
+        return stream.read(size)
+    return b""
 
 
 def locate(source: VideoSource) -> Address:
