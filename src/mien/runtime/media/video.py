@@ -96,6 +96,7 @@ class VideoReader:
         duration: In seconds, as its header says; None if unknown.
         frames: About how many frames it has, before sampling and cutting; None if unknown.
         live: It is read as it is sent: a camera or a network stream.
+        sound: It has sound.
         damaged: Packets that could not be decoded, so far.
     """
 
@@ -157,6 +158,7 @@ class VideoReader:
         stream = self._stream
         self.duration = duration_of(self._container, stream)
         self.live = self._address.live or (self._address.timeout is not None and self.duration is None)
+        self.sound = len(self._container.streams.audio) > 0
         self.frames = stream.frames or (round(self.duration * self.fps) if self.duration and self.fps else None)
         self._turn = _turn(first)
         self._stored = _square(first.width, first.height, stream.sample_aspect_ratio)
