@@ -2,14 +2,17 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from mien.errors import InputError, OutputError
-from mien.runtime.media.sources import Source
+from mien.runtime.media.sound import Sound
+from mien.runtime.media.sources import Source, expand
 from mien.runtime.media.video import open_video
 from mien.runtime.outputs import Outputs, Targets
 from mien.structures import Frame, Prediction, Reading
@@ -218,6 +221,57 @@ def test_a_long_name_and_an_address_can_be_drawn(tmp_path: Path) -> None:
     long, address = "表" * 83 + ".jpg", "http://door:8/a?b=1/c.mp4"
     write(Targets(annotate=tmp_path / "d"), sources(long, address), [picture(long, 0), *film(address, 1)])
     assert names(tmp_path / "d") == ["c.mp4", "表" * 66 + ".jpg"]
+
+
+def talkie(path: Path) -> Path:
+    """Write a video of 0.4 s with sound."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        voice = out.add_stream("aac", rate=16000, layout="mono")
+        for i in range(4):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(IMAGE, "rgb24")))
+            piece = av.AudioFrame.from_ndarray(np.full((1, 1600), 999 * i, np.int16), "s16", "mono")
+            piece.rate, piece.pts = 16000, 1600 * i
+            out.mux(voice.encode(piece))
+        out.mux(video.encode())
+        out.mux(voice.encode())
+    return path
+
+
+@pytest.mark.parametrize("pipe", [True, False])
+def test_the_sound_of_standard_input_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipe: bool) -> None:
+    """Of a pipe and of a file that is redirected."""
+    path = talkie(tmp_path / "a.mp4")
+    with path.open("rb") as file:
+        stdin = SimpleNamespace(read=file.read, seekable=lambda: False) if pipe else file
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))
+        named = list(expand("-"))
+        outputs = write(Targets(annotate=tmp_path / "d.mp4"), named, film("standard input", 0))
+    with av.open(str(tmp_path / "d.mp4")) as drawn:
+        assert len(drawn.streams.audio) == 1
+    assert outputs.notes == []
+
+
+def test_a_sound_that_is_lost_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = talkie(tmp_path / "a.mp4")
+    named = [*sources(str(path)), Source("rtsp://door/1", "live", "rtsp://door/1"), Source("camera:0", "live", "camera:0")]
+    outputs = Outputs(Targets(annotate=tmp_path / "d"), CLASSES, {}, named)
+
+    def broken(sound: Sound) -> Iterator[None]:
+        sound.problem = "Invalid data"
+        yield from ()
+
+    monkeypatch.setattr(Sound, "_read", broken)
+    with outputs:
+        for i, source in enumerate(named):
+            video = SimpleNamespace(name=source.name, live=source.kind == "live", sound=source.name != "camera:0")
+            outputs.opened(video)  # type: ignore[arg-type]
+            for reading in film(source.name, i):
+                outputs.add(reading)
+    damaged, live = outputs.notes
+    assert damaged == f"{path}: its sound is damaged; the drawing's ends early"
+    assert live.startswith("rtsp://door/1: is sent live, so its sound cannot be read")
 
 
 def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

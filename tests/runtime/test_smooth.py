@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien.errors import InputError, UnknownNameError
+from mien.errors import InputError, OutputError, UnknownNameError
 from mien.runtime import smooth
 from mien.runtime.smooth import create_smoother, smoother_names
 from mien.structures import Frame, Prediction, Reading
@@ -26,7 +27,7 @@ def reading(
 
 
 def run(smoother: smooth.Smoother, readings: Iterable[Reading]) -> list[Reading]:
-    return [done for given in readings for done in smoother.push(given)] + smoother.flush()
+    return [done for given in readings for done in smoother.push(given)] + list(smoother.flush())
 
 
 def first(results: list[Reading]) -> NDArray[np.float64]:
@@ -56,8 +57,8 @@ def test_names() -> None:
 def test_none_gives_everything_back_untouched() -> None:
     smoother = create_smoother("none", unsure_below=1.0)
     given = step(grid(False))
-    assert [smoother.push(r) == [r] for r in given] == [True] * len(given)
-    assert smoother.flush() == []
+    assert [list(smoother.push(r)) == [r] for r in given] == [True] * len(given)
+    assert list(smoother.flush()) == []
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -112,16 +113,16 @@ def test_order_is_kept_and_nothing_is_lost(name: str) -> None:
 def test_centred_answers_as_late_as_its_half_window_and_not_later() -> None:
     smoother, answered = create_smoother("centred", 0.25), []
     for i in range(20):
-        answered.append(len(smoother.push(reading(i / 8, {1: HAPPY}))))
+        answered.append(len(list(smoother.push(reading(i / 8, {1: HAPPY})))))
     assert answered == [0, 0] + [1] * 18
     assert [r.frame.time for r in smoother.flush() if r.frame] == [18 / 8, 19 / 8]
-    assert smoother.flush() == []
+    assert list(smoother.flush()) == []
 
 
 def test_exponential_answers_at_once() -> None:
     smoother = create_smoother("exponential", 5)
-    assert [len(smoother.push(r)) for r in step(grid(False))] == [1] * len(grid(False))
-    assert smoother.flush() == []
+    assert [len(list(smoother.push(r))) for r in step(grid(False))] == [1] * len(grid(False))
+    assert list(smoother.flush()) == []
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -168,7 +169,7 @@ def test_pictures_errors_and_untracked_faces_pass_in_order(name: str) -> None:
     assert results[0] is results[4] is picture
     assert results[3] is error
     assert results[2].predictions == untracked.predictions
-    assert create_smoother(name, 0.5).push(picture) == [picture]
+    assert list(create_smoother(name, 0.5).push(picture)) == [picture]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -185,13 +186,48 @@ def test_label_and_doubt_follow_the_smoothed_answer(name: str) -> None:
     assert not unsure[39]
 
 
-def test_waiting_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smooth, "HELD_BYTES", 5 * IMAGE.nbytes)
-    smoother, waiting = create_smoother("centred", 10), 0
-    for i in range(50):
-        waiting += 1 - len(smoother.push(reading(i * 0.1, {1: HAPPY})))
-        assert waiting <= 5
-    assert len(smoother.flush()) == waiting
+def coloured(times: Iterable[float]) -> list[Reading]:
+    """A step in frames that each have a colour of their own, every third one of another size."""
+    images = [np.full((4, 5 + (i % 3 == 0), 3), i % 256, np.uint8) for i in range(1000)]
+    return [replace(r, frame=Frame(images[i], i, r.frame.time)) for i, r in enumerate(step(times)) if r.frame]
+
+
+@pytest.mark.parametrize("held", [0, 5 * 60])
+def test_large_frames_wait_on_the_disk_and_change_nothing(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    given = coloured(grid(True, 2.0))
+    expected = run(create_smoother("centred", 0.5), given)
+    monkeypatch.setattr(smooth, "HELD_BYTES", held)
+    smoother = smooth.Centred(0.5)
+    results, in_memory, in_file = [], [], []
+    for each in given:
+        results += smoother.push(each)
+        in_memory.append(smoother._shelf.held)
+        in_file.append(smoother._shelf.length)
+    waiting = smoother.flush()
+    assert smoother._shelf.stored > 0  # a frame is read back when its turn comes
+    results += waiting
+    assert first(results).tolist() == first(expected).tolist()
+    for result, reading in zip(results, given, strict=True):
+        assert result.frame is not None
+        assert reading.frame is not None
+        np.testing.assert_array_equal(result.frame.image, reading.frame.image)
+        assert (result.frame.index, result.frame.time) == (reading.frame.index, reading.frame.time)
+    assert max(in_memory) <= held
+    assert 0 < max(in_file) <= 200 * 72  # places are used again: more frames than that passed
+    assert (smoother._shelf.held, smoother._shelf.stored, smoother._shelf._file) == (0, 0, None)
+
+
+def test_a_full_disk_says_what_was_to_be_kept_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(smooth, "HELD_BYTES", 0)
+    smoother, limits = create_smoother("centred", 10), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot hold the frames that wait .*TMPDIR"):
+            run(smoother, step([0.0, 0.1, 0.2]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(list(smoother.flush())) == 2
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -201,7 +237,7 @@ def test_memory_is_flat_over_a_long_video(name: str) -> None:
     known: Callable[[], int] = lambda: len(getattr(smoother, "_state" if name == "exponential" else "_past"))  # noqa: E731
     sizes = []
     for i in range(3000):
-        smoother.push(reading(i * 0.1, {i // 10: HAPPY}))
+        list(smoother.push(reading(i * 0.1, {i // 10: HAPPY})))
         sizes.append(known())
     assert max(sizes) <= 4
 

@@ -73,7 +73,7 @@ def test_smoothing_is_the_smoothers_and_can_be_switched_off(recognizer: Recogniz
     raw = list(recognizer.stream([clip], VideoOptions(smooth="none")))
     for name in ("exponential", "centred"):
         smoother = create_smoother(name, 0.4, recognizer.unsure_below)
-        expected = [done for reading in raw for done in smoother.push(reading)] + smoother.flush()
+        expected = [done for reading in raw for done in smoother.push(reading)] + list(smoother.flush())
         smoothed = list(recognizer.stream([clip], VideoOptions(smooth=name, smooth_seconds=0.4)))
         np.testing.assert_allclose(probs(smoothed), probs(expected), atol=1e-5)
         assert not np.allclose(probs(smoothed), probs(raw), atol=1e-3)

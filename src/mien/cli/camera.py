@@ -13,6 +13,7 @@ from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
     from mien.runtime.media.sources import Source
+    from mien.runtime.media.video import VideoReader
     from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
     from mien.runtime.window import Window
@@ -57,14 +58,14 @@ def camera(
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    readings = recognizer.stream([found], options, live=True)
+    about = settings(recognizer, options) | {key: str(value) for key, value in faces.items()}
+    recording = None if targets is None else _Recording(targets, recognizer, found, about)
+    readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.opened)
     if window is not None and found.kind != "live":
         readings = paced(readings)
-    if targets is None:
+    if recording is None:
         _run(readings, window)
     else:
-        about = settings(recognizer, options) | {key: str(value) for key, value in faces.items()}
-        recording = _Recording(targets, recognizer, found, about)
         try:
             _run(recording.passing(readings), window)
         finally:
@@ -113,6 +114,11 @@ class _Recording:
         self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
         self.outputs: Outputs | None = None
 
+    def opened(self, video: VideoReader) -> None:
+        """Take note of the video when it was opened."""
+        if self.outputs is not None:
+            self.outputs.opened(video)
+
     def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
         """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
         from mien.runtime.outputs import Outputs
@@ -127,9 +133,11 @@ class _Recording:
                 pass
 
     def say_written(self) -> None:
-        """Say which files are whole."""
-        for path in [] if self.outputs is None else self.outputs.written:
-            typer.echo(f"wrote {path}", err=True)
+        """Say which files are whole, and what they lack."""
+        if self.outputs is None:
+            return
+        for line in (*self.outputs.notes, *(f"wrote {path}" for path in self.outputs.written)):
+            typer.echo(line, err=True)
 
     def check(self, kind: type[MienError] = MienError) -> None:
         """Raise the first error of a kind, if there was one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from mien.cli.show import Printer
     from mien.runtime.media.sources import Source
+    from mien.runtime.media.video import VideoReader
     from mien.runtime.outputs import Outputs
     from mien.runtime.predictor import Recognizer
     from mien.runtime.stream import VideoOptions
@@ -178,7 +178,12 @@ def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], out
 
     live = any(source.kind == "live" for source in wanted)
     with ReadingBar(len(wanted), printer.talks, beside=printer.console) as bar:
-        for reading in recognizer.stream(wanted, video, live=live, on_video=partial(bar.video, video)):
+
+        def opened(reader: VideoReader) -> None:
+            bar.video(video, reader)
+            outputs.opened(reader)
+
+        for reading in recognizer.stream(wanted, video, live=live, on_video=opened):
             outputs.add(reading)
             printer.reading(reading)
             bar.step(reading)
@@ -192,6 +197,8 @@ def _say_written(outputs: Outputs, printer: Printer) -> None:
         printer.line(summary_table(outputs.summary))
     for video in outputs.faceless:
         printer.line(f"{readable(video)}: no face found")
+    for note in outputs.notes:
+        printer.line(readable(note))
     printer.files(outputs.written)
 
 

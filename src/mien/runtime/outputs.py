@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from mien.atomic import check_place, uninterrupted
 from mien.errors import MienError, OutputError, require
@@ -21,6 +21,9 @@ from mien.runtime.tables.summary import FORMATS as SUMMARIES
 from mien.runtime.tables.summary import MAX_GAP, Summary, write_summary
 from mien.runtime.tables.table import rows
 from mien.structures import Reading
+
+if TYPE_CHECKING:
+    from mien.runtime.media.video import VideoReader
 
 PLOTS = {"video": TIMELINES[0], "live": TIMELINES[0]}
 """What is plotted, and the ending of its plot."""
@@ -121,6 +124,16 @@ class Outputs:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with uninterrupted():
             self._finish(complete=kind is None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the drawings: a line each, such as of a sound that is lost."""
+        return [] if self._drawings is None else self._drawings.notes
+
+    def opened(self, video: VideoReader) -> None:
+        """Take note of a video that was opened; hand it to `Recognizer.stream` as `on_video`."""
+        if self._drawings is not None:
+            self._drawings.opened(video)
 
     def done(self, source: str) -> bool:
         """Return whether an earlier run, gone on with, has read a source, and it has not changed since."""

@@ -8,15 +8,16 @@ steady answer as it is, and every result sums to 1. A person unseen for longer t
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import InputError
+from mien.errors import InputError, OutputError
 from mien.registry import Registry
 from mien.structures import Prediction, Reading
 
@@ -26,7 +27,10 @@ MAX_GAP = 1.0
 """Seconds a person may be unseen before smoothing starts anew; as long as a track survives."""
 
 HELD_BYTES = 128 * 2**20
-"""Bytes of frames that may wait for what follows them; beyond that the oldest is smoothed with what is known by then."""
+"""Bytes of frames that may wait in memory for what follows them; those beyond wait in a temporary file."""
+
+NO_PIXELS: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+"""The picture of a frame whose pixels lie on the disk."""
 
 
 class Smoother(Protocol):
@@ -36,11 +40,15 @@ class Smoother(Protocol):
     before the last one, starts anew.
     """
 
-    def push(self, reading: Reading) -> list[Reading]:
-        """Take the next reading and return those that are ready now."""
+    def push(self, reading: Reading) -> Iterator[Reading]:
+        """Take the next reading and return those that are ready now; a frame is fetched when its turn comes.
+
+        Raises:
+            OutputError: Frames wait on the disk, and it is full.
+        """
         ...
 
-    def flush(self) -> list[Reading]:
+    def flush(self) -> Iterator[Reading]:
         """Return the readings still waiting and forget everything; call it at the end of the stream."""
         ...
 
@@ -83,13 +91,13 @@ class Unsmoothed:
     def __init__(self, seconds: float = 0.0, unsure_below: float = 0.0, max_gap: float = MAX_GAP) -> None:
         pass
 
-    def push(self, reading: Reading) -> list[Reading]:
+    def push(self, reading: Reading) -> Iterator[Reading]:
         """Return the reading."""
-        return [reading]
+        return iter((reading,))
 
-    def flush(self) -> list[Reading]:
+    def flush(self) -> Iterator[Reading]:
         """Return nothing: none waits."""
-        return []
+        return iter(())
 
 
 @SMOOTHERS.register("exponential")
@@ -109,20 +117,20 @@ class Exponential:
         self._place = _Place()
         self._state: dict[int, tuple[float, Array]] = {}  # time and answer, by track
 
-    def push(self, reading: Reading) -> list[Reading]:
+    def push(self, reading: Reading) -> Iterator[Reading]:
         """Return the reading, smoothed."""
         time = _time(reading)
         if not self._place.follows(reading):
             self._state = {}
         if time is None:
-            return [reading]
+            return iter((reading,))
         self._state = {track: (t, p) for track, (t, p) in self._state.items() if time - t <= self.max_gap}
-        return [_mapped(reading, lambda prediction: self._smooth(time, prediction))]
+        return iter((_mapped(reading, lambda prediction: self._smooth(time, prediction)),))
 
-    def flush(self) -> list[Reading]:
+    def flush(self) -> Iterator[Reading]:
         """Return nothing: none waits. Forget everyone."""
         self._place, self._state = _Place(), {}
-        return []
+        return iter(())
 
     def _smooth(self, time: float, prediction: Prediction) -> Prediction:
         assert prediction.track is not None
@@ -139,7 +147,7 @@ class Centred:
     """Weighs the answers from `seconds` before to `seconds` after with a triangle; answers `seconds` late.
 
     Each answer stands for the time halfway to its neighbours, so uneven sampling weighs nothing twice. Waiting readings hold
-    their frames: what waits is bounded by `seconds` and by `HELD_BYTES`.
+    their frames: in memory up to `HELD_BYTES`, the others in a temporary file, so the window is whole at any size.
 
     Args:
         seconds: Half the window.
@@ -150,46 +158,43 @@ class Centred:
     def __init__(self, seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_GAP) -> None:
         self.seconds, self.unsure_below, self.max_gap = _checked(seconds, unsure_below, max_gap)
         self._place = _Place()
-        self._waiting: deque[Reading] = deque()
-        self._held = 0  # bytes of the waiting frames
+        self._waiting: deque[_Kept] = deque()
+        self._shelf = _Shelf()
         self._past: dict[
             int, deque[tuple[float, Array]]
         ] = {}  # times and answers, by track, those before the oldest waiting too
 
-    def push(self, reading: Reading) -> list[Reading]:
+    def push(self, reading: Reading) -> Iterator[Reading]:
         """Return the readings that lie `seconds` back."""
         done = [] if self._place.follows(reading) else self._end()
         time = _time(reading)
-        self._waiting.append(reading)
-        self._held += _bytes(reading)
-        if time is None:
-            return done + self._release(lambda _: False)
+        self._waiting.append(self._shelf.put(reading))
         for prediction in reading.predictions:
-            if prediction.track is not None:
+            if time is not None and prediction.track is not None:
                 answers = self._past.setdefault(prediction.track, deque())
                 answers.append((time, prediction.probs.astype(np.float64)))
-        return done + self._release(lambda oldest: oldest + self.seconds <= time or self._held > HELD_BYTES)
+        done += self._release(lambda oldest: time is not None and oldest + self.seconds <= time)
+        return map(self._shelf.take, done)
 
-    def flush(self) -> list[Reading]:
+    def flush(self) -> Iterator[Reading]:
         """Return the readings still waiting and forget everyone."""
         self._place = _Place()
-        return self._end()
+        return map(self._shelf.take, self._end())
 
-    def _end(self) -> list[Reading]:
+    def _end(self) -> list[_Kept]:
         done = self._release(lambda _: True)
         self._past = {}
         return done
 
-    def _release(self, ready: Callable[[float], bool]) -> list[Reading]:
+    def _release(self, ready: Callable[[float], bool]) -> list[_Kept]:
         """Return the oldest readings while they are ready, by their time; those without a time go with what is before them."""
         done = []
         while self._waiting:
-            time = _time(self._waiting[0])
+            time = _time(self._waiting[0].reading)
             if time is not None and not ready(time):
                 break
-            reading = self._waiting.popleft()
-            self._held -= _bytes(reading)
-            done.append(reading if time is None else self._smoothed(time, reading))
+            kept = self._waiting.popleft()
+            done.append(kept if time is None else replace(kept, reading=self._smoothed(time, kept.reading)))
         return done
 
     def _smoothed(self, time: float, reading: Reading) -> Reading:
@@ -209,6 +214,80 @@ class Centred:
         first, last = _together(times, time, self.max_gap)
         weights = _weights(times[first:last], time, self.seconds)
         return _answered(prediction, weights @ probs[first:last], self.unsure_below)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A reading that waits; its frame's pixels may lie in the shelf's file, from `start` on."""
+
+    reading: Reading
+    shape: tuple[int, ...] = ()
+    start: int | None = None
+
+
+class _Shelf:
+    """Keeps the frames of waiting readings, up to `HELD_BYTES` in memory and the others in a file that has no name."""
+
+    def __init__(self) -> None:
+        self.held = 0  # bytes in memory
+        self.stored = 0  # frames in the file
+        self.length = 0  # of the file
+        self._file: Any = None
+        self._free: dict[int, list[int]] = {}  # places in the file, by their size
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, reading: Reading) -> _Kept:
+        """Take a reading in."""
+        frame = reading.frame
+        if frame is None or self.held + frame.image.nbytes <= HELD_BYTES:
+            self.held += _bytes(reading)
+            return _Kept(reading)
+        start = self._store(frame.image)
+        return _Kept(replace(reading, frame=replace(frame, image=NO_PIXELS)), frame.image.shape, start)
+
+    def take(self, kept: _Kept) -> Reading:
+        """Give a reading out."""
+        reading, frame = kept.reading, kept.reading.frame
+        if frame is None or kept.start is None:
+            self.held -= _bytes(reading)
+            return reading
+        return replace(reading, frame=replace(frame, image=self._fetch(kept.shape, kept.start)))
+
+    def _store(self, image: NDArray[np.uint8]) -> int:
+        """Write a picture and return its place."""
+        free = self._free.get(image.nbytes)
+        start = free.pop() if free else self.length
+        pixels = np.ascontiguousarray(image).data.cast("B")
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self._file.seek(start)
+            while pixels:
+                pixels = pixels[self._file.write(pixels) :]
+        except OSError as error:
+            raise OutputError(
+                f"{tempfile.gettempdir()}: cannot hold the frames that wait for the filter 'centred' "
+                f"({error.strerror or error}); free some space there, name another folder in TMPDIR, or take fewer seconds"
+            ) from None
+        self.stored, self.length = self.stored + 1, max(self.length, start + image.nbytes)
+        return start
+
+    def _fetch(self, shape: Sequence[int], start: int) -> NDArray[np.uint8]:
+        """Read a picture back and give up its place; the file goes with the last one."""
+        image = np.empty(shape, np.uint8)
+        rest = image.data.cast("B")
+        self._file.seek(start)
+        while rest:
+            rest = rest[self._file.readinto(rest) :]
+        self.stored -= 1
+        self._free.setdefault(image.nbytes, []).append(start)
+        if not self.stored:
+            self._file.close()
+            self._file, self.length, self._free = None, 0, {}
+        return image
 
 
 class _Place:

@@ -1,7 +1,7 @@
 """From sources to readings: pictures and the frames of videos, located, recognised in batches, smoothed; in order, one by one.
 
-Nothing is kept longer than a batch (and the window of a centred filter), so the length of a video and the number of pictures
-have no bound.
+Nothing is kept longer than a batch (and the window of a centred filter, large frames on the disk), so the length of a video and
+the number of pictures have no bound.
 """
 
 from __future__ import annotations

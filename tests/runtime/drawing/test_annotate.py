@@ -7,7 +7,7 @@ from PIL import Image
 
 from mien.errors import OutputError
 from mien.labels import LABEL_SETS
-from mien.runtime.drawing.annotate import COLOURS, Annotator, _panel_size, annotate, write_picture
+from mien.runtime.drawing.annotate import COLOURS, NOWHERE, Annotator, _panel_size, annotate, write_picture
 from mien.structures import Face, Prediction
 
 
@@ -198,6 +198,89 @@ def test_a_face_that_leaves_no_room_beside_it_has_its_bars_in_a_corner() -> None
     assert (drawn[10:120, 520:].max(axis=2) < 60).mean() > 0.3
     with_another = annotate(image, [prediction(box), prediction([560, 20, 600, 60])])
     assert (with_another[90:150, 480:] == 90).all()
+
+
+def panel(drawn: np.ndarray) -> np.ndarray:
+    """Whether each pixel of a picture that was grey 250 lies under the panel of a face's bars."""
+    dark = drawn.max(axis=2) < 120
+    return dark & (np.ptp(drawn.astype(int), axis=2) < 25)
+
+
+def bright(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 250, np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1050, 900), (256, 256), (480, 640), (1080, 1920)])
+@pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.13, 0.09, 0.85, 0.88), (0.2, 0.2, 0.75, 0.9)])
+def test_a_face_that_fills_the_picture_has_its_bars_over_its_edge(
+    size: tuple[int, int], box: tuple[float, float, float, float]
+) -> None:
+    left, top, right, bottom = (round(share * side) for share, side in zip(box, (*size[::-1], *size[::-1]), strict=True))
+    covered = panel(annotate(bright(*size), [prediction([left, top, right, bottom])]))
+    assert covered.sum() > 5000
+    assert covered[top:bottom, left:right].mean() < 0.3
+    wide, high = right - left, bottom - top
+    eyes_to_mouth = covered[top + round(0.4 * high) : top + round(0.8 * high), left + wide // 4 : right - wide // 4]
+    assert eyes_to_mouth.mean() < 0.02
+
+
+def test_six_small_faces_in_a_large_picture_have_their_bars() -> None:
+    boxes = [[123 + 300 * i, 137 + 400 * (i % 2), 173 + 300 * i, 200 + 400 * (i % 2)] for i in range(6)]
+    annotator = Annotator()
+    covered = panel(annotator.draw(bright(1080, 1920), [prediction(box, track=i) for i, box in enumerate(boxes)]))
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert annotator._places[i].bars == 0  # at the right
+        assert covered[top : top + 100, right + 20 : right + 80].mean() > 0.5
+        assert covered[top + 5 : bottom - 5, left + 5 : right - 5].mean() == 0
+
+
+def test_text_can_be_read_where_a_large_picture_is_shown_1000_px_wide() -> None:
+    annotator = Annotator()
+    for width in (1280, 3840):
+        drawn = annotator.draw(bright(width * 9 // 16, width), [prediction([300, 300, 350, 360], track=width)])
+        place = annotator._places[width]
+        assert place.text is not None
+        assert place.text * 1000 / width > 9.9
+        assert place.bars == 0
+        assert panel(drawn[300:400, 380:440]).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [(600, 400), (900, 600), (48, 48), (300, 500)])
+def test_a_ready_crop_of_any_shape_has_its_bars_in_the_strip(size: tuple[int, int]) -> None:
+    annotator = Annotator()
+    annotator.draw(bright(*size), [prediction(None, track=1)])
+    assert annotator._places[1].bars == 0
+
+
+def test_two_faces_that_fill_a_picture_have_their_bars_over_their_own_edges() -> None:
+    covered = panel(annotate(bright(480, 640), [prediction([20, 40, 300, 440]), prediction([340, 40, 620, 440])]))
+    for left, right in ((20, 300), (340, 620)):
+        assert 0.05 < covered[40:440, left:right].mean() < 0.3
+        assert covered[180:400, left + 56 : right - 56].mean() < 0.02
+
+
+def test_a_crowd_of_small_faces_has_no_bars_and_a_face_is_never_covered_by_anothers() -> None:
+    annotator = Annotator()
+    crowd = [[60 * i + 10, 80 * j + 40, 60 * i + 50, 80 * j + 90] for i in range(20) for j in range(8)]
+    annotator.draw(bright(720, 1280), [prediction(box, track=i) for i, box in enumerate(crowd)])
+    assert {place.bars for place in annotator._places.values()} == {NOWHERE}
+    group = [[160 * i + 20, 300, 160 * i + 110, 410] for i in range(8)]
+    covered = panel(annotate(bright(720, 1280), [prediction(box) for box in group]))
+    assert covered.sum() > 8 * 5000
+    for left, top, right, bottom in group:
+        assert not covered[top + 5 : bottom - 5, left + 5 : right - 5].any()
+
+
+def test_bars_leave_the_face_as_soon_as_there_is_room_and_do_not_jump() -> None:
+    annotator, places = Annotator(), []
+    for i in range(40):
+        edge = 100 - 4 * i + (-1) ** i  # it goes to the left, trembling
+        annotator.draw(bright(480, 640), [prediction([edge + 60, 20, edge + 490, 470], track=1)])
+        places.append(annotator._places[1].bars)
+    changes = [(a, b) for a, b in pairwise(places) if a != b]
+    assert len(changes) <= 2
+    assert places[0] != 0
+    assert places[-1] == 0
 
 
 def test_all_frames_of_ready_crops_have_one_size() -> None:

@@ -119,3 +119,29 @@ def test_a_camera_that_wants_a_password(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_password_is_not_shown() -> None:
     [source] = expand("rtsp://me:s3cret@door/1")
     assert (source.name, source.value) == ("rtsp://me:***@door/1", "rtsp://me:s3cret@door/1")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:se/cret@host/1", "rtsp://me:***@host/1"),
+        ("rtsp://me:se?cr#et@host/1", "rtsp://me:***@host/1"),
+        ("rtsp://me:se@cret@host/1?mail=a@b", "rtsp://me:***@host/1?mail=a@b"),
+        ("rtsp://me:12/secret@host/1", "rtsp://me:12/secret@host/1"),  # as any reader of addresses takes it: a port
+        ("http://host:80/@me/a.mp4", "http://host:80/@me/a.mp4"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+        ("http://host/a:b@c?x=a:b@c", "http://host/a:b@c?x=a:b@c"),
+        ("http://host/v.cgi?user=a&pwd=secret", "http://host/v.cgi?user=a&pwd=***"),
+        ("http://host/v.cgi?PassWord=s/e&n=1#t=2", "http://host/v.cgi?PassWord=***&n=1#t=2"),
+        ("http://host/v?pass=s;&loginpas=1&n=1", "http://host/v?pass=***&loginpas=***&n=1"),
+        ("http://host/v?token=s==&key=s&auth=s&apikey=s", "http://host/v?token=***&key=***&auth=***&apikey=***"),
+        ("http://host/v?X-Amz-Signature=s&access_token=s&n=2", "http://host/v?X-Amz-Signature=***&access_token=***&n=2"),
+        ("http://me:s@host/v?pw=s&author=b&keyframe=1", "http://me:***@host/v?pw=***&author=b&keyframe=1"),
+        ("rtsp://host/user=a_password=s_channel=1_x=0.sdp", "rtsp://host/user=a_password=***_channel=1_x=0.sdp"),
+        ("rtsp://host/user=a&password=s&channel=1", "rtsp://host/user=a&password=***&channel=1"),
+        ("http://host/v?pwd=&n=1", "http://host/v?pwd=&n=1"),
+    ],
+)
+def test_nothing_secret_of_an_address_is_shown(address: str, shown: str) -> None:
+    [source] = expand(address)
+    assert (source.name, source.value) == (shown, address)

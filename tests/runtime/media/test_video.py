@@ -289,6 +289,41 @@ def test_cut_short(clips: Path, tmp_path: Path, name: str, share: float) -> None
     assert f"ends at {frames[-1].time + 1 / RATE:.2f} s" in text
 
 
+TALKLESS: dict[str, dict[str, Any]] = {
+    "x.wmv": {"codec": "wmv2"},
+    "x.ts": {"codec": "libx264", "options": X264},
+    "x.m2ts": {"codec": "libx264", "options": X264, "kind": "mpegts", "muxer": {"mpegts_m2ts_mode": "1"}},
+    "x.mpg": {"codec": "mpeg2video"},
+    "x.h264": {"codec": "libx264", "options": X264},
+    "x.y4m": {"codec": "wrapped_avframe"},
+}
+
+
+@pytest.mark.parametrize("name", TALKLESS)
+def test_cut_short_where_no_header_says_how_long_it_is(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 100, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
+    path = tmp_path / name
+    write(path, list(noise), **TALKLESS[name])
+    assert len(read(path)) == len(read(path.read_bytes())) == COUNT
+    data = path.read_bytes()
+    for share in (0.61, 0.83):
+        cut = data[: int(len(data) * share) // 2 * 2 + 1]
+        path.write_bytes(cut)
+        for source in (path, cut, io.BytesIO(cut)):
+            frames, text = cut_short(source)
+            assert 5 < len(frames) < COUNT
+            assert "cut short or damaged; its frames until there were read" in text
+
+
+def test_a_wmv_without_the_end_of_its_index_is_whole(tmp_path: Path) -> None:
+    """Its frames are; a length that is another stream's says nothing either."""
+    write(tmp_path / "a.wmv", codec="wmv2")
+    data = (tmp_path / "a.wmv").read_bytes()
+    assert len(read(data[:-20])) == COUNT
+    at = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 64
+    assert len(read(data[:at] + (9 * 10**7).to_bytes(8, "little") + data[at + 8 :])) == COUNT
+
+
 def test_a_part_before_the_cut_is_whole(clips: Path, tmp_path: Path) -> None:
     data = (clips / "b_frames.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])

@@ -1,8 +1,13 @@
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +15,8 @@ import pytest
 from PIL import Image
 
 from mien.errors import OutputError
+from mien.runtime.media.container import Copy
+from mien.runtime.media.video import open_video
 from mien.runtime.media.video_writer import STOPS, VideoWriter
 from mien.structures import Frame
 
@@ -195,6 +202,63 @@ def test_the_sound_is_cut_to_the_frames(tmp_path: Path, film, name: str, codec: 
     assert start + len(samples) / rate == pytest.approx(1.0, abs=0.1)
     for time in (0.2, 0.8):
         assert heard(path, time) == pytest.approx(pitch(2.4 + time), abs=12)
+
+
+@contextmanager
+def served(data: bytes, length: bool = True) -> Iterator[str]:
+    """Serve a file, or without its length what looks like a live stream."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if length else 0
+            self.send_response(206 if start else 200)
+            if length:
+                self.send_header("Accept-Ranges", "bytes")
+                self.send_header("Content-Length", str(len(data) - start))
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.end_headers()
+            with suppress(OSError):  # who reads has enough
+                self.wfile.write(data[start:])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/film"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file", "pipe", "address"])
+@pytest.mark.parametrize("part", [slice(40), slice(25, 35)])
+def test_the_sound_of_what_is_no_file_is_read_beside_its_frames(tmp_path: Path, talkie: Path, kind: str, part: slice) -> None:
+    given = frames([i / 10 for i in range(40)])[part]
+    write(tmp_path / "expected.mp4", given, talkie)
+    with ExitStack() as files:
+        stream = files.enter_context(talkie.open("rb"))
+        video: Any = {"bytes": talkie.read_bytes(), "file": stream, "pipe": Copy(stream)}.get(kind)
+        video = files.enter_context(served(talkie.read_bytes())) if kind == "address" else video
+        reader = files.enter_context(open_video(video))
+        writer = files.enter_context(VideoWriter(tmp_path / "a.mp4", like=video))
+        times = []
+        for i, read in enumerate(reader):
+            times.append(read.time)
+            if given[0].index <= i <= given[-1].index:
+                writer.write(given[i - given[0].index])
+        assert times == pytest.approx([i / 10 for i in range(40)])
+    assert writer.sound == "copied"
+    np.testing.assert_array_equal(sound_of(tmp_path / "a.mp4")[2], sound_of(tmp_path / "expected.mp4")[2])
+
+
+def test_the_sound_of_a_live_stream_is_left_out(tmp_path: Path, film) -> None:  # type: ignore[no-untyped-def]
+    with served(film("a.ts", "aac").read_bytes(), length=False) as address:
+        with VideoWriter(tmp_path / "a.mp4", like=address) as writer:
+            writer.write(frames([0.0])[0])
+        assert writer.sound == "left out"
+    assert len(decoded(tmp_path / "a.mp4")[0]) == 1
 
 
 @pytest.mark.parametrize("number", STOPS)

@@ -1,15 +1,15 @@
-"""Draw predictions on a picture or a video's frames: box, label, and a small panel of bars where there is room.
+"""Draw predictions on a picture or a video's frames: box, label, and a small panel of bars.
 
-Sizes follow the picture's and the face's, so a thumbnail and a poster are read alike. Colours are those of Okabe and Ito,
-told apart by colour-blind readers; every label also says its expression in words. A doubtful one has a question mark, a dark
-label and a dashed frame.
+Sizes follow the picture's and the face's, so a thumbnail and a poster are read alike, the poster also when it is shown small.
+Colours are those of Okabe and Ito, told apart by colour-blind readers; every label also says its expression in words. A
+doubtful one has a question mark, a dark label and a dashed frame.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,17 @@ BAR = 4.0
 SMALLEST = 256
 """Pictures with a shorter side below this, px, are enlarged first: text needs room."""
 
-TALLEST = 1.6
-"""A panel taller than this many times its face is left out: it would hide more than it says."""
+READ = 0.0105
+"""Height of the smallest text, as a share of the picture's longer side: 10 px where that is shown 1,000 px long."""
+
+TALLEST, MOST = 1.6, 0.25
+"""A panel taller than this many times its face is left out where those of all would hide more than this of the picture."""
+
+INNER = (0.2, 0.25, 0.8, 0.9)
+"""Where eyes, nose and mouth are in the box of a face: left, top, right and bottom, as shares of it."""
+
+COVERED = 0.2
+"""Share of that part of its own face that a panel may cover, where there is no other place."""
 
 STEADY = 0.18
 """In a video, text keeps its size until the face asks for one that differs by this share."""
@@ -62,6 +71,9 @@ REMEMBERED = 256
 
 NOWHERE = -1
 
+OVER = 100
+"""Number of the first place of a panel over its own face."""
+
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 """Endings a picture may be written with, and the format each names."""
 
@@ -69,8 +81,9 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bm
 def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
     """Return a copy of a picture with its predictions drawn on it.
 
-    Each face gets its box and its label with the confidence; the bars of all classes stand beside it where they cover no other
-    face. A ready crop, which has no face box, gets a strip at its right for them.
+    Each face gets its box and its label with the confidence. The bars of all classes stand beside it, below it or above it;
+    those of a face that fills the picture over the edge of it. They are left out where they would cover another face or its
+    label, and where many faces are small. A ready crop, which has no face box, gets a strip at its right for them.
 
     Args:
         image: RGB uint8 (H, W, 3), the picture the predictions came from.
@@ -113,7 +126,7 @@ class Annotator:
         self._strip = next((prediction.classes for prediction in found if prediction.face is None), self._strip)
         if self._strip:  # also of a frame without a face: all frames of a video have one size
             canvas = _widened(canvas, self._strip)
-        sheet = _Sheet(canvas, boxes)
+        sheet = _Sheet(canvas, boxes, _unit(width, height))
         # Who has a place keeps it before others look for one; in the order of their numbers, which does not change.
         places = [self._place(prediction.track) for prediction in found]
         order = sorted(range(len(found)), key=lambda i: (places[i].bars in (None, NOWHERE), found[i].track or 0))
@@ -165,7 +178,7 @@ def _widened(image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uin
     """Return the picture with an empty strip at its right, as wide as a panel: a ready crop has no room to spare."""
     height, width = image.shape[:2]
     unit = _unit(width, height)
-    panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit))), classes)
+    panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit, width))), classes)
     wider = np.full((height, width + math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)
     wider[:, :width] = image
     return wider
@@ -174,19 +187,19 @@ def _widened(image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uin
 class _Sheet:
     """The picture being drawn on, and the places already taken."""
 
-    def __init__(self, image: NDArray[np.uint8], faces: Sequence[Box]) -> None:
-        self.image = image
+    def __init__(self, image: NDArray[np.uint8], faces: Sequence[Box], unit: float) -> None:
+        self.image, self.unit = image, unit
         self.height, self.width = image.shape[:2]
-        self.unit = _unit(self.width, self.height)
         self.faces = faces
         self.taken: list[Box] = []
 
     def frame(self, prediction: Prediction, box: Box, place: _Place) -> None:
         """Draw a face's box: the expression's colour between dark edges, so that it shows on any ground; dashed in doubt."""
-        place.text = _text(box.right - box.left, self.unit, place.text)
+        longer = max(self.width, self.height)
+        place.text = _text(box.right - box.left, self.unit, longer, place.text)
         if prediction.face is None:
             return
-        line = max(2, round(min(1.5 * self.unit, 0.04 * (box.right - box.left))))
+        line = max(2, round(longer / 1200), round(min(1.5 * self.unit, 0.04 * (box.right - box.left))))
         dash = 6 * line if prediction.unsure else 0
         outline(self.image, box.grown(1), line + 2, (0, 0, 0), 100 if dash else 150)
         outline(self.image, box, line, _colour(prediction.label), dash=dash)
@@ -206,12 +219,12 @@ class _Sheet:
     def _label_place(self, box: Box, place: _Place, width: float, height: float) -> Box:
         left = min(box.left, max(0, self.width - width))
         tops = [box.top - height - self.unit, box.bottom + self.unit, box.top, box.bottom - height]
-        places = [Box(left, top, left + width, top + height) for top in tops]
+        places = {number: Box(left, top, left + width, top + height) for number, top in enumerate(tops)}
         place.label = self._choose(places, place.label, box, height / 3)
         return places[2 if place.label == NOWHERE else place.label].moved_into(self.width, self.height)
 
     def bars(self, prediction: Prediction, box: Box, place: _Place) -> None:
-        """Draw a bar for each class beside a face; nowhere if every place is taken or outside the picture."""
+        """Draw a bar for each class beside a face or, for want of room, over its edge; nowhere if every place is taken."""
         assert place.text is not None
         size = _bar_text(place.text)
         width, height = _panel_size(size, prediction.classes)
@@ -233,7 +246,24 @@ class _Sheet:
             fill(self.image, bar._replace(right=start + size * BAR * prob), _colour(name))
 
     def _bars_place(self, box: Box, place: _Place, width: int, height: int) -> Box | None:
+        beside, over = self._beside(box, place, width, height), self._over(box, width, height)
+        slack, kept = 6 * self.unit, place.bars
+        place.bars = NOWHERE
+        if not self._hides_too_much(box, kept, width, height):
+            clear = {n: each for n, each in beside.items() if not each.grown(-slack if n == kept else 0).overlaps(box)}
+            place.bars = self._choose(clear, NOWHERE if kept in over else kept, box, slack)
+            if place.bars == NOWHERE:
+                inner = box.part(*INNER)
+                most = COVERED * inner.area * (1 + STEADY if kept in over else 1)
+                over = {number: each for number, each in over.items() if each.shared(inner) <= most}
+                place.bars = self._choose(over, kept, box, slack)
+        return None if place.bars == NOWHERE else (beside | over)[place.bars].moved_into(self.width, self.height)
+
+    def _beside(self, box: Box, place: _Place, width: int, height: int) -> dict[int, Box]:
+        """Return the places of a panel around its face, the best first."""
+        assert place.text is not None
         gap = 3 * self.unit
+        above = box.top - text_size("", place.text)[1] - self.unit - gap - height
         corners = [
             (box.right + gap, box.top),
             (box.left - gap - width, box.top),
@@ -242,26 +272,47 @@ class _Sheet:
             (box.left, box.bottom + gap),
             (box.right - width, box.bottom + gap),
         ]
+        numbered = dict(enumerate(corners))
         if len(self.faces) == 1:  # then it is clear whose bars they are, wherever they stand
-            corners += [(x, y) for y in (gap, self.height - height - gap) for x in (self.width - width - gap, gap)]
-        places = [Box(left, top, left + width, top + height) for left, top in corners]
-        room = TALLEST * (box.bottom - box.top) * (1 if place.bars in (None, NOWHERE) else 1 + STEADY)
-        place.bars = self._choose(places, place.bars, None, 2 * gap) if height <= room else NOWHERE
-        return None if place.bars == NOWHERE else places[place.bars].moved_into(self.width, self.height)
+            numbered |= dict(enumerate(self._corners(width, height), 6))
+        numbered |= {10: (box.left, above), 11: (box.right - width, above)}
+        return {number: Box(left, top, left + width, top + height) for number, (left, top) in numbered.items()}
 
-    def _choose(self, places: Sequence[Box], kept: int | None, own: Box | None, slack: float) -> int:
+    def _over(self, box: Box, width: int, height: int) -> dict[int, Box]:
+        """Return the places of a panel over the edge of its face, the one that hides least of eyes, nose and mouth first."""
+        gap = 3 * self.unit
+        right, bottom = self.width - width - gap, self.height - height - gap
+        columns = (min(box.right - gap, right), max(box.left + gap - width, gap), box.right - width, box.left)
+        rows = (min(box.bottom - gap, bottom), max(box.top + gap - height, gap), box.bottom - height, box.top)
+        corners = [(left, top) for top in rows for left in columns]
+        places = {OVER + number: Box(left, top, left + width, top + height) for number, (left, top) in enumerate(corners)}
+        inner = box.part(*INNER)
+        return dict(sorted(places.items(), key=lambda each: (each[1].shared(inner), each[1].shared(box))))
+
+    def _corners(self, width: int, height: int) -> list[tuple[float, float]]:
+        gap = 3 * self.unit
+        return [(x, y) for y in (gap, self.height - height - gap) for x in (self.width - width - gap, gap)]
+
+    def _hides_too_much(self, box: Box, kept: int | None, width: int, height: int) -> bool:
+        spread = 1 if kept in (None, NOWHERE) else 1 + STEADY
+        tall = height > spread * TALLEST * (box.bottom - box.top)
+        return tall and len(self.faces) * width * height > spread * MOST * self.width * self.height
+
+    def _choose(self, places: Mapping[int, Box], kept: int | None, own: Box, slack: float) -> int:
         """Return the number of the place to take: the kept one if it is nearly free, else the first free one, or `NOWHERE`.
 
         Who had no room takes only a place that is free by more than `slack` px: nobody comes and goes with every frame.
         """
-        if kept is not None and 0 <= kept < len(places) and self._is_free(places[kept].grown(-slack), own):
+        if kept is not None and kept in places and self._is_free(places[kept], -slack, own):
             return kept
         spare = slack if kept == NOWHERE else 0
-        return next((number for number, place in enumerate(places) if self._is_free(place.grown(spare), own)), NOWHERE)
+        return next((number for number, place in places.items() if self._is_free(place, spare, own)), NOWHERE)
 
-    def _is_free(self, place: Box, own: Box | None) -> bool:
+    def _is_free(self, place: Box, spare: float, own: Box) -> bool:
+        """Return whether a place lies in the picture and touches no other face, label or panel, by `spare` px."""
         others = [face for face in self.faces if face is not own]
-        return place.within(self.width, self.height) and not any(place.overlaps(other) for other in (*others, *self.taken))
+        inside = place.grown(min(spare, 0)).within(self.width, self.height)
+        return inside and not any(place.grown(spare).overlaps(other) for other in (*others, *self.taken))
 
 
 def _unit(width: int, height: int) -> float:
@@ -269,14 +320,15 @@ def _unit(width: int, height: int) -> float:
     return max(1.0, min(width, height) / 400)
 
 
-def _wanted_text(face_width: float, unit: float) -> float:
-    """Return the label's font size, px: it follows the face, within what suits the picture."""
-    smallest, largest = 11 * min(unit, 1.3), 13 * unit
+def _wanted_text(face_width: float, unit: float, longer: float) -> float:
+    """Return the label's font size, px: it follows the face, within what suits a picture of that longer side."""
+    largest = 13 * unit
+    smallest = max(11 * min(unit, 1.3), min(READ * longer, largest))
     return min(max(face_width * 0.13, smallest), largest)
 
 
-def _text(face_width: float, unit: float, kept: int | None) -> int:
-    wanted = _wanted_text(face_width, unit)
+def _text(face_width: float, unit: float, longer: float, kept: int | None) -> int:
+    wanted = _wanted_text(face_width, unit, longer)
     return kept if kept is not None and abs(wanted / kept - 1) < STEADY else round(wanted)
 
 

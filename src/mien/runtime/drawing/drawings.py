@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mien.errors import OutputError
 from mien.runtime.drawing.annotate import FORMATS, Annotator, annotate, write_picture
@@ -13,8 +14,18 @@ from mien.runtime.media.sources import Source
 from mien.runtime.media.video_writer import CONTAINERS, VideoWriter
 from mien.structures import Frame, Prediction, Reading
 
+if TYPE_CHECKING:
+    from mien.runtime.media.video import VideoReader
+
 ENDINGS = {"picture": ".jpg", "video": ".mp4", "live": ".mp4"}
 """Endings of the drawings in a folder."""
+
+LOST = {
+    "cut short": "its sound is damaged; the drawing's ends early",
+    "left out": "its sound could not be had; it is drawn without",
+    "live": "is sent live, so its sound cannot be read beside the pictures; it is drawn without",
+}
+"""What is said of a sound that is not kept whole."""
 
 LONGEST = 200
 """Bytes of a drawing's name, at most, before its number and its ending."""
@@ -109,6 +120,7 @@ class Drawings:
 
     Attributes:
         written: The files that are whole.
+        notes: What is to be said of them: a line each, such as of a sound that is lost.
 
     Raises:
         OutputError: As of `Paths`, or the target's ending is a picture's and its source a video, or the other way round.
@@ -121,9 +133,21 @@ class Drawings:
             if sources[0].kind != "error" and target.suffix.lower() not in endings:
                 raise OutputError(f"{target}: {sources[0].name} is drawn as one of {', '.join(endings)}; choose such an ending")
         self.written: list[Path] = []
+        self.notes: list[str] = []
+        self._videos: dict[str, Any] = {}  # by name; None where one name is of two
+        for source in sources:
+            if source.kind == "video":
+                same = self._videos.get(source.name, source.value) == source.value
+                self._videos[source.name] = source.value if same else None
+        self._mute: dict[str, str] = {}  # why their sound is not looked for, by name
         self._annotator = Annotator()
         self._video: VideoWriter | None = None
-        self._path = target
+        self._path, self._source = target, ""
+
+    def opened(self, video: VideoReader) -> None:
+        """Take note of a video that was opened, before its first frame."""
+        if video.live or not video.sound:
+            self._mute[video.name] = "live" if video.sound else "none"
 
     def add(self, reading: Reading) -> None:
         """Draw a picture or a frame.
@@ -146,14 +170,20 @@ class Drawings:
         if video is not None:
             video.close()
             self.written.append(self._path)
+            self._say_lost(video.sound)
 
     def _write(self, source: str, frame: Frame, predictions: Sequence[Prediction]) -> None:
         if self._video is None:
-            self._path = self.paths.of(source, ENDINGS["video"])
-            self._video = VideoWriter(self._path, like=source)
+            self._path, self._source = self.paths.of(source, ENDINGS["video"]), source
+            self._video = VideoWriter(self._path, like=None if source in self._mute else self._videos.get(source))
+            self._say_lost(self._mute.get(source, ""))
         try:
             self._video.write(replace(frame, image=self._annotator.draw(frame.image, predictions)))
         except Exception:
             self._video.discard()
             self._video = None
             raise
+
+    def _say_lost(self, how: str) -> None:
+        if how in LOST:
+            self.notes.append(f"{self._source}: {LOST[how]}")

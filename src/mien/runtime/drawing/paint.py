@@ -33,6 +33,22 @@ class Box(NamedTuple):
         """Return the rectangle with every edge moved outwards."""
         return Box(self.left - by, self.top - by, self.right + by, self.bottom + by)
 
+    @property
+    def area(self) -> float:
+        """Area, px squared."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    def part(self, left: float, top: float, right: float, bottom: float) -> Box:
+        """Return a part of the rectangle, its edges as shares of width and height."""
+        width, height = self.right - self.left, self.bottom - self.top
+        return Box(self.left + left * width, self.top + top * height, self.left + right * width, self.top + bottom * height)
+
+    def shared(self, other: Box) -> float:
+        """Return the area that two rectangles share, px squared."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(0.0, width) * max(0.0, height)
+
     def overlaps(self, other: Box) -> bool:
         """Return whether two rectangles share any area."""
         return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom

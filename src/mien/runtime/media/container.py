@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,19 @@ TEXT_ART = frozenset(("tty", "bin", "xbin", "adf", "idf"))
 """What ffmpeg makes of plain text: a film of letters."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+_PASSWORD = re.compile(r"(?<=://)([^/:@?#\[]*):(?!\d{1,5}[/?#])(?:[^?#]*|.*)@")
+"""What stands between a user's name and the host, also with signs that should have been encoded; a port and a path do not."""
+
+_SECRET = re.compile(
+    r"([?&;#/](?:[^=&;#/]*(?:pass|pwd|psw|token|secret|credential)[^=&;#/]*|[^=&;#/]*(?:key|pas)|(?:[^=&;#/]*[_-])?(?:auth|pw|sig)"
+    r"|authorization|[^=&;#/]*signature)=)[^&#]+",
+    re.IGNORECASE,
+)
+"""A field of an address whose name says that its value is secret."""
+
+_SECRET_PART = re.compile(r"(_(?:password|passwd|pass|pwd)=)[^&/?#]+?(?=_[a-z]+=|[&/?#]|$)", re.IGNORECASE)
+"""The same as some cameras write it: `/user=me_password=secret_channel=1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +117,45 @@ class Copy:
         return True
 
 
+class Apart:
+    """An open file that is read from a place of its own, while another reader goes on where it is.
+
+    Args:
+        stream: An open binary file that can go back.
+    """
+
+    def __init__(self, stream: BinaryIO | Copy) -> None:
+        self._stream, self._place = stream, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most so many."""
+        with self._here():
+            return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, as a file does."""
+        with self._here():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def seekable(self) -> bool:
+        """Return that it can go back."""
+        return True
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        others = self._stream.tell()
+        self._stream.seek(self._place)
+        try:
+            yield
+        finally:
+            self._place = self._stream.tell()
+            self._stream.seek(others)
+
+
 def scheme_of(name: str) -> str | None:
     """Return the scheme of an address, in lower case; None of a path.
 
@@ -114,12 +167,30 @@ def scheme_of(name: str) -> str | None:
 
 
 def without_password(address: str) -> str:
-    """Return an address as it may be shown: its password, if it has one, as stars.
+    """Return an address as it may be shown: its password, if it has one, as stars; and what its query names as secret.
 
     >>> without_password("rtsp://me:secret@door:554/1"), without_password("http://door:8/a")
     ('rtsp://me:***@door:554/1', 'http://door:8/a')
+    >>> without_password("http://door/v.cgi?user=me&pwd=secret&camera=2")
+    'http://door/v.cgi?user=me&pwd=***&camera=2'
     """
-    return re.sub(r"(?<=://)([^/:@]*):[^/]*@", r"\1:***@", address)
+    shown = _PASSWORD.sub(r"\1:***@", address)
+    return _SECRET_PART.sub(r"\1***", _SECRET.sub(r"\1***", shown))
+
+
+def piece(address: Address, start: int, size: int) -> bytes:
+    """Return at most so many bytes of a file, from a place on, one below 0 from its end; none of what is sent."""
+    with suppress(OSError, ValueError), ExitStack() as files:
+        if hasattr(address.file, "seek"):
+            stream = Apart(address.file)
+        elif address.timeout is None:
+            stream = Apart(files.enter_context(Path(address.file.removeprefix("file:")).open("rb")))
+        else:
+            return b""
+        length = stream.seek(0, os.SEEK_END)
+        stream.seek(start if start >= 0 else max(0, length + start))
+        return stream.read(size)
+    return b""
 
 
 def locate(source: VideoSource) -> Address:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from mien.errors import InputError
+from mien.runtime.media.container import Apart, VideoSource, locate
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -33,25 +34,36 @@ SEEK_FROM = 2.0
 """Seconds into a video from which on its sound is sought, not read from the start."""
 
 
-def find_sound(source: str | os.PathLike[str], out: OutputContainer, start: float) -> Sound | None:
-    """Add the sound of a video to a file that is about to be written; return None if it has none that can be read.
+def find_sound(source: VideoSource, out: OutputContainer, start: float) -> Sound | None:
+    """Add the sound of a video to a file that is about to be written; return None if it has none.
 
     Args:
-        source: The video's path.
+        source: The video, which another reader may be reading: its path, its address, its bytes, or the open file.
         out: The file, before its first packet.
         start: What part of the video is the file's beginning, in seconds from its first frame.
+
+    Raises:
+        InputError: It cannot be opened a second time, is sent live, or its sound is of a kind ffmpeg does not know.
     """
     import av
 
+    address = locate(cast(BinaryIO, Apart(cast(BinaryIO, source))) if hasattr(source, "read") else source)
     try:
-        container = av.open(str(Path(source).resolve()))
-    except (av.FFmpegError, OSError, ValueError):
-        return None
+        container = av.open(
+            address.file, "r", address.format, address.options, timeout=address.timeout, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{address.name}: cannot be opened a second time, for its sound ({error})") from None
     try:
+        if not container.streams.audio:
+            container.close()
+            return None
+        if address.timeout is not None and container.duration is None:
+            raise ValueError("it is read as it is sent")
         return Sound(container, out, start)
-    except (av.FFmpegError, LookupError, ValueError, TypeError, NotImplementedError):  # no sound, or none that ffmpeg knows
+    except (av.FFmpegError, LookupError, ValueError, TypeError, NotImplementedError) as error:
         container.close()
-        return None
+        raise InputError(f"{address.name}: its sound cannot be passed on ({error})") from None
 
 
 class Sound:

@@ -140,12 +140,3 @@ def duration_of(container: InputContainer, stream: VideoStream) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     whole = container.duration
     return whole / 1e6 if whole and whole > 0 else None
-
-
-def promised(container: InputContainer, stream: VideoStream, duration: float | None) -> float | None:
-    """Return how long a video must be if it is whole; None where the header only guesses."""
-    kind = container.format.name
-    if kind == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)
-    alone = len(container.streams) == 1 or "DURATION" in stream.metadata
-    return duration if kind.startswith("mov") or (kind.startswith(("matroska", "flv")) and alone) else None

@@ -8,6 +8,7 @@ before it without decoding them: tables made of parts of a video join on either.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from mien.errors import InputError
 from mien.runtime.media.container import MAX_PIXELS, VideoSource, check_size, locate, open_container
-from mien.runtime.media.timestamps import Clock, Numbers, duration_of, promised, trusted
+from mien.runtime.media.timestamps import Clock, Numbers, duration_of, trusted
+from mien.runtime.media.whole import breaks_off, promised
 from mien.structures import Frame
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ RETRIES = 100
 
 MAX_ASPECT = 4
 """Widest pixel, as a multiple of its height, and the other way round; more is taken for damage."""
+
+LAST = 8
+"""Frames at the end of which one that is damaged says that the end is missing, where no header says how long a video is."""
 
 ROUNDING = 0.0005
 """Seconds by which a time stamp may be rounded."""
@@ -81,8 +86,8 @@ class VideoReader:
     Frames are upright: turned and mirrored as the file says. Pixels that are not square are stretched, to the wider or the
     higher side, until they are. A frame of another size than the first is scaled to it.
 
-    Iterating raises an `InputError` after the last frame that can be read if the video ends before its header says, or if a
-    live stream stops. Damaged packets are skipped and counted.
+    Iterating raises an `InputError` after the last frame that can be read if the video ends before its header says, within a
+    frame or a packet, or if a live stream stops. Damaged packets are skipped and counted.
 
     Attributes:
         name: What errors call it.
@@ -91,6 +96,7 @@ class VideoReader:
         duration: In seconds, as its header says; None if unknown.
         frames: About how many frames it has, before sampling and cutting; None if unknown.
         live: It is read as it is sent: a camera or a network stream.
+        sound: It has sound.
         damaged: Packets that could not be decoded, so far.
     """
 
@@ -134,6 +140,8 @@ class VideoReader:
         self._container, self._stream = open_container(self._address)
         self._numbers = Numbers(trusted(self._container, self._stream))
         self._failure: str | None = None
+        self._reached: int | None = None  # where the last packet ends, in bytes
+        self._damage: deque[bool] = deque(maxlen=LAST)  # whether each of the last frames was
 
     def _first_frame(self) -> VideoFrame:
         self._rest = self._decoded()
@@ -150,6 +158,7 @@ class VideoReader:
         stream = self._stream
         self.duration = duration_of(self._container, stream)
         self.live = self._address.live or (self._address.timeout is not None and self.duration is None)
+        self.sound = len(self._container.streams.audio) > 0
         self.frames = stream.frames or (round(self.duration * self.fps) if self.duration and self.fps else None)
         self._turn = _turn(first)
         self._stored = _square(first.width, first.height, stream.sample_aspect_ratio)
@@ -225,6 +234,8 @@ class VideoReader:
             if packet.size:
                 self._failure = None
                 self._clock.packet(packet)
+                self._reached = None if packet.pos is None else packet.pos + packet.size
+            self._damage.extend(frame.is_corrupt for frame in frames)
             yield from frames
 
     def _packets(self) -> Iterator[Packet]:
@@ -261,17 +272,23 @@ class VideoReader:
 
     def _check_end(self) -> None:
         """Raise if the video should have gone on."""
-        ended, whole = self._clock.end, promised(self._container, self._stream, self.duration)
+        ended, whole = self._clock.end, promised(self._container, self._stream, self.duration, self._address)
         if self.live:
             raise InputError(
                 f"{self.name}: the stream stopped at {ended:.2f} s ({self._failure or 'no more data'}); start again"
             )
-        if self._failure or (whole is not None and self._clock.falls_short(whole)):
+        if self._failure or (self._clock.falls_short(whole) if whole is not None else self._breaks_off()):
             of = "" if whole is None else f" of {whole:.2f} s"
             raise InputError(
                 f"{self.name}: ends at {ended:.2f} s{of}, cut short or damaged; its frames until there were read; "
                 "copy or download it again"
             )
+
+    def _breaks_off(self) -> bool:
+        """Return whether a video whose header says nothing of its end lacks it."""
+        if self._container.format.name != "mpegts" and any(self._damage):  # recordings of broadcasts end within a frame
+            return True
+        return breaks_off(self._container, self._address, self._reached)
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:

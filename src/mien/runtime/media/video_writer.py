@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path, output_error, uninterrupted
-from mien.errors import OutputError
+from mien.errors import InputError, OutputError
+from mien.runtime.media.container import LIVE_SCHEMES, SCHEMES, VideoSource, scheme_of
 from mien.runtime.media.sound import Sound, find_sound
 
 if TYPE_CHECKING:
@@ -59,28 +60,28 @@ class VideoWriter:
 
     Args:
         path: The file; its ending names the container: .mp4, .m4v, .mov, .mkv or .webm.
-        like: The video the frames come from, whose sound is kept; None, and a camera or an address, have none.
+        like: The video the frames come from, whose sound is kept: a path, an `http` address of a file, which is then fetched
+            twice, bytes, or an open file that can go back, also while it is read. None, a camera and a live stream have none.
         fps: How many frames a second there are: of frames without a time, and for how long the last one is shown; None takes
             the time between the last two.
 
     Attributes:
         frames: How many were written.
-        sound: "none", "copied", "encoded", or "cut short" where the sound of `like` is damaged.
+        sound: "none", "copied", "encoded", "cut short" where the sound of `like` is damaged, or "left out" where it cannot be
+            had.
 
     Raises:
         OutputError: The ending names no container, `like` is the file itself, or, from `write` and `close`, the file cannot
             be written.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, like: str | os.PathLike[str] | None = None, fps: float | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, like: VideoSource | None = None, fps: float | None = None) -> None:
         self._path = path
         self._kind = CONTAINERS.get(Path(path).suffix.lower())
         if self._kind is None:
             raise OutputError(f"{path}: its ending names no video format; end it with one of {', '.join(CONTAINERS)}")
-        self._like = Path(like) if isinstance(like, (str, os.PathLike)) and Path(like).is_file() else None
-        if self._like and Path(path).exists() and self._like.samefile(path):
+        self._like = like if like is not None and _can_be_read_twice(like) else None
+        if isinstance(like, (str, os.PathLike)) and Path(path).exists() and Path(like).exists() and Path(like).samefile(path):
             raise OutputError(f"{path}: is the video that is read; write to another name")
         self._fps = fps
         self.frames = 0
@@ -186,8 +187,11 @@ class VideoWriter:
         context.color_range = 1  # 16 to 235, as players expect
         context.thread_type, context.thread_count = "FRAME", min(THREADS, os.cpu_count() or 1)
         self._start = first.time or 0.0
-        if self._like:
-            self._sound = find_sound(self._like, self._out, self._start)
+        if self._like is not None:
+            try:
+                self._sound = find_sound(self._like, self._out, self._start)
+            except InputError:
+                self.sound = "left out"
         if self._sound:
             self.sound = "copied" if self._sound.copied else "encoded"
 
@@ -218,6 +222,13 @@ class VideoWriter:
             end = self._times[0] if self._times else self._last + self._gap
             packet.duration = max(1, round((end - start) * TICK / packet.time_base))
             self._out.mux(packet)
+
+
+def _can_be_read_twice(video: VideoSource) -> bool:
+    if not isinstance(video, (str, os.PathLike)):
+        return not hasattr(video, "seekable") or video.seekable()
+    scheme = scheme_of(os.fspath(video))
+    return scheme not in LIVE_SCHEMES if scheme in SCHEMES else Path(video).is_file()
 
 
 class _Discarded(Exception):
