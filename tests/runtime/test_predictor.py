@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError, UnknownNameError
-from mien.faces.align import FRAME
+from mien.faces.align import FRAME, FRAME_MARGIN
 from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
 from mien.preprocess import preprocess
@@ -61,7 +61,7 @@ def test_a_face_is_cropped_and_preprocessed_as_the_model_says(recognizer: Recogn
 def test_an_upright_face_is_aligned_to_what_its_crop_shows(recognizer: Recognizer, tiny_onnx: Path) -> None:
     spec = recognizer.backend.info.preprocess
     smooth = np.asarray(Image.fromarray(PICTURE).resize((40, 30)).resize((160, 120), Image.Resampling.BICUBIC))
-    face = Face([50, 30, 110, 90], 0.9, [80, 60] + FRAME_SCALE * 60 * (FRAME - 0.5))
+    face = Face([50, 30, 110, 90], 0.9, [80, 60] + FRAME_SCALE * 60 / (1 + 2 * FRAME_MARGIN) * (FRAME - 0.5))
     shown = [Recognizer(tiny_onnx, detector=Fixed(face), align=align).crops(smooth, [face]) for align in (False, True)]
     expected, aligned = (preprocess(crops, spec) * np.reshape(spec.std, (1, -1, 1, 1)) for crops in shown)
     assert np.abs(expected - aligned).mean() < 0.2 * np.abs(expected - aligned[..., ::-1]).mean()
@@ -75,6 +75,16 @@ def test_alignment_reads_a_tilted_face_as_the_upright_one(degrees: int) -> None:
     away = [np.abs(Recognizer(align=align).predict(tilted)[0].probs - upright.probs).max() for align in (True, False)]
     assert away[0] < 0.2
     assert away[0] < away[1]
+
+
+def test_faces_are_aligned_where_they_have_landmarks(tiny_onnx: Path) -> None:
+    marked = Face(LARGE.box_xyxy, 0.9, [80, 65] + 40 * (FRAME - 0.5))
+    plain, aligned, left = (
+        Recognizer(tiny_onnx, detector=Fixed(face), align=align).crops(PICTURE, [face])[0]
+        for face, align in ((LARGE, None), (marked, None), (marked, False))
+    )
+    np.testing.assert_array_equal(plain, left)
+    assert aligned.shape != plain.shape
 
 
 def test_alignment_needs_landmarks(tiny_onnx: Path) -> None:

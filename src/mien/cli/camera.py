@@ -35,7 +35,14 @@ def camera(
     detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
     min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
-    align: Annotated[bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.")] = False,
+    align: Annotated[
+        bool | None,
+        typer.Option(
+            "--align/--no-align",
+            help="Turn faces upright by landmarks; default if there are any.",
+            show_default=False,
+        ),
+    ] = None,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
     detect_every: Annotated[
         int, typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.")

@@ -82,8 +82,14 @@ def predict(
         typer.Option(metavar="N", help="Keep the largest N faces of a picture; 1 keeps the largest.", rich_help_panel=FACES),
     ] = None,
     align: Annotated[
-        bool, typer.Option("--align", help="Turn tilted faces upright by their landmarks.", rich_help_panel=FACES)
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--align/--no-align",
+            help="Turn faces upright by landmarks; default if there are any.",
+            show_default=False,
+            rich_help_panel=FACES,
+        ),
+    ] = None,
     unsure_below: Annotated[
         float, typer.Option(metavar="P", help="Confidence below which a row is marked unsure.", rich_help_panel=FACES)
     ] = 0.5,

@@ -30,6 +30,10 @@ FRAME: NDArray[np.float64] = np.array([[0.3115, 0.3863], [0.6885, 0.3863], [0.5,
 """Where the five points lie in FER2013's frames, as fractions of the side: the median of those found in Training, the halves
 averaged (`mean_points` of `benchmarks/crop.py`)."""
 
+FRAME_MARGIN = -0.05
+"""What an aligned face is best shown with beyond those frames on every side, as a fraction of their side: a little less than
+they show (`benchmarks/crop.py`)."""
+
 BORDER = 3
 """Px read around the square, for the interpolation at its edges."""
 

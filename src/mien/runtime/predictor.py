@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.errors import InputError
 from mien.faces import create_detector
-from mien.faces.align import FRAME, align_face
+from mien.faces.align import FRAME, FRAME_MARGIN, align_face
 from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.preprocess import check_crops, preprocess
 from mien.runtime.backend import Backend
@@ -48,8 +48,8 @@ class Recognizer:
         detector: A detector's name or a loaded one; None takes every picture for one ready face crop.
         min_face: Shorter side of the smallest face looked for, px; None leaves it to the detector. Only with a name.
         max_faces: Keep at most this many faces of a picture, the largest; None keeps all.
-        align: Turn every face upright by its five landmarks before it is cut out, which helps with tilted heads; the detector
-            must give landmarks.
+        align: Turn every face upright by its five landmarks before it is cut out; None where it has them. True needs a detector
+            that gives them.
         unsure_below: Confidence below which a prediction is marked `unsure`.
         threads: Threads of one network's run, and of the detector's; None takes every core this process may use, and the
             detector's own number.
@@ -71,7 +71,7 @@ class Recognizer:
         detector: str | Detector | None = "mtcnn",
         min_face: float | None = None,
         max_faces: int | None = None,
-        align: bool = False,
+        align: bool | None = None,
         unsure_below: float = 0.5,
         threads: int | None = None,
         batch_size: int = 64,
@@ -196,10 +196,11 @@ class Recognizer:
 
     def _crop(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
         spec = self.backend.info.preprocess
-        if not self.align:
+        if not (face.landmarks is not None if self.align is None else self.align):
             return crop_face(image, face, spec.crop_scale, spec.crop_shift)
         template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
-        return align_face(image, face, max(spec.size), template, margin=(spec.crop_scale / FRAME_SCALE - 1) / 2)
+        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
+        return align_face(image, face, max(spec.size), template, margin)
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, float32 (N, K)."""
