@@ -90,6 +90,8 @@ def test_faces_are_aligned_where_they_have_landmarks(tiny_onnx: Path) -> None:
 def test_alignment_needs_landmarks(tiny_onnx: Path) -> None:
     with pytest.raises(InputError, match="choose a detector, or leave align out"):
         Recognizer(tiny_onnx, detector=None, align=True)
+    with pytest.raises(InputError, match="haar gives no landmarks"):
+        Recognizer(tiny_onnx, detector="haar", align=True)
     (reading,) = Recognizer(tiny_onnx, detector=Fixed(SMALL), align=True).stream([PICTURE])
     assert "choose a detector that gives them" in str(reading.error)
 

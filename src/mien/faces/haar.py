@@ -51,6 +51,9 @@ class Haar:
         CheckpointError: OpenCV has no cascade: it is version 5 or damaged.
     """
 
+    landmarks = False
+    """It gives none."""
+
     def __init__(self, min_face: float = 40, threshold: float = 0.5, max_size: int = 1280, threads: int = 2) -> None:
         check_arguments(min_face, threshold, max_size, threads, SMALLEST)
         self.min_face = min_face

@@ -85,6 +85,8 @@ class Recognizer:
         self.detector = _load_detector(detector, min_face=min_face, threads=threads) if isinstance(detector, str) else detector
         if align and self.detector is None:
             raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
+        if align and not getattr(self.detector, "landmarks", True):
+            raise InputError(f"the detector {detector} gives no landmarks to align by; choose mtcnn, or leave align out")
         self.min_face = min_face
         self.max_faces = max_faces
         self.align = align
@@ -114,8 +116,8 @@ class Recognizer:
 
         Args:
             source: A picture (path, the bytes of a file, PIL image or array, RGB uint8 (H, W, 3)), a video's path or URL, an
-                open file, a folder or glob; or a list or an iterator of them, read as the results are asked for, which gives a
-                list for each picture and video.
+                open file, a folder or glob; or a list or an iterator of them, read as the results are asked for (pictures up
+                to a batch ahead), which gives a list for each picture and video.
             video: How videos are read; None takes `VideoOptions()`.
             bgr: Arrays are BGR, as OpenCV gives them.
 
