@@ -19,8 +19,8 @@ class Detector(Protocol):
     """Anything that finds faces in a picture.
 
     Those of the registry share the arguments `min_face`, `threshold`, `max_size` and `threads`, score from 0 to 1, and frame a
-    face as MTCNN does, in whose boxes a model's `crop_scale` is counted (see `mien.faces.framing`). One that gives no landmarks says
-    so by `landmarks = False`.
+    face as MTCNN does, in whose boxes a model's `crop_scale` is counted (see `mien.faces.framing`). One without
+    landmarks says so by `landmarks = False`.
     """
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
