@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mien.atomic import STOPS
 from mien.errors import OutputError
 from mien.runtime.media.container import Copy
 from mien.runtime.media.video import open_video
-from mien.runtime.media.video_writer import STOPS, VideoWriter
+from mien.runtime.media.video_writer import VideoWriter
 from mien.structures import Frame
 
 ASTRONAUT = Path(__file__).parents[3] / "docs/assets/astronaut.jpg"
@@ -324,8 +325,9 @@ def test_names_that_cannot_be_written(tmp_path: Path, talkie: Path) -> None:
 FILL = """
 import resource, sys
 import numpy as np
+from mien.atomic import STOPS
 from mien.errors import OutputError
-from mien.runtime.media.video_writer import STOPS, VideoWriter
+from mien.runtime.media.video_writer import VideoWriter
 from mien.structures import Frame
 
 path, limit = sys.argv[1], int(sys.argv[2])
