@@ -1,12 +1,13 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, uninterrupted
 from mien.errors import OutputError
 
 
@@ -90,3 +91,13 @@ def test_a_link_keeps_pointing_at_its_file(tmp_path: Path) -> None:
         beside.write_text("newer")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "newer"
+
+
+def test_a_stop_during_a_block_that_fails_is_not_forgotten() -> None:
+    def fail() -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise OutputError("the disk is full")
+
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        fail()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

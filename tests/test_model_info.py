@@ -57,3 +57,9 @@ def test_preprocessing_that_makes_no_sense_names_the_file(tiny_info: ModelInfo, 
     text = changed(tiny_info, preprocess=tiny_info.preprocess.to_dict() | change)
     with pytest.raises(CheckpointError, match=r"^m\.onnx: "):
         ModelInfo.from_json(text, "m.onnx")
+
+
+@pytest.mark.parametrize("classes", ["angry", [1, 2]])
+def test_classes_that_are_no_names(tiny_info: ModelInfo, classes: object) -> None:
+    with pytest.raises(CheckpointError, match="classes are no list of names"):
+        ModelInfo.from_json(changed(tiny_info, classes=classes), "m.onnx")

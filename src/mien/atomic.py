@@ -120,12 +120,12 @@ def uninterrupted() -> Iterator[None]:
     came: list[Any] = []
     handlers = {number: signal.getsignal(number) for number in STOPS}
     ours = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in ours:
-        signal.signal(number, lambda *arguments: came.append(arguments))
     try:
+        for number in ours:
+            signal.signal(number, lambda *arguments: came.append(arguments))
         yield
-    finally:
+    finally:  # also where the block failed: who asked to stop still wants it
         for number, handler in ours.items():
             signal.signal(number, handler)
-    if came:
-        ours[came[0][0]](*came[0])
+        if came:
+            ours[came[0][0]](*came[0])

@@ -83,7 +83,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     info = ModelInfo.from_json(metadata, str(file))
     try:
         model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
-    except MienError as error:
+    except (MienError, TypeError) as error:  # TypeError: an argument that is given already
         raise CheckpointError(f"{file}: {error}") from None
     try:
         model.load_state_dict(weights)

@@ -83,7 +83,10 @@ class ModelInfo:
                 + ("upgrade with pip install -U mien" if isinstance(version, int) and version > FORMAT else "export it again")
             )
         try:
-            values["classes"] = tuple(values["classes"])
+            classes = values["classes"]
+            if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+                raise CheckpointError("its classes are no list of names; train or export it again")
+            values["classes"] = tuple(classes)
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
             info = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:

@@ -79,7 +79,7 @@ def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
     Raises:
         InputError: A crop is not uint8, is empty or has another shape; names its place. Or there is one crop and no list.
     """
-    if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (crops.ndim == 3 and crops.shape[2] == 3)):
+    if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (crops.ndim == 3 and crops.shape[2] in (1, 3, 4))):
         raise InputError(f"crops must be a list, got one array of shape {crops.shape}; for one crop give [crop]")
     for i, crop in enumerate(crops):
         if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):

@@ -117,8 +117,11 @@ def test_ctrl_c_ends_it_well_and_the_video_holds_what_was_done(headless, film: P
     child = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     until(lambda: list(tmp_path.glob(".a-*.mkv")) or child.poll() is not None, "writing")
     child.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    child.send_signal(signal.SIGINT)  # by an impatient hand, while the file is being finished
     _, err = child.communicate(timeout=WAIT)
-    assert child.returncode == 0, err
+    assert child.returncode in (0, 130), err  # 130 if all was done by then
+    assert "Traceback" not in err
     assert f"wrote {path}" in err
     assert list(tmp_path.glob("*.mkv")) == [path]
     found = times(path)

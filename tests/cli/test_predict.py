@@ -144,7 +144,7 @@ def test_several_pictures_are_drawn_into_a_folder(mien, photo: Path, tmp_path: P
     shutil.copy(photo, tmp_path / "other")
     status, _, _ = mien(photo, tmp_path / "other" / "photo.png", "--annotate", tmp_path / "drawn")
     assert status == 0
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["photo-2.jpg", "photo.jpg"]
+    assert sorted(path.name for path in (tmp_path / "drawn").glob("[!.]*")) == ["photo-2.jpg", "photo.jpg"]
 
 
 def test_no_face_is_an_empty_result(mien, blank: Path, tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_a_folder_of_videos_becomes_every_output(tiny_onnx: Path, folder: Path) 
     assert [float(row["time"]) for row in table] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5] * 2)
     assert {row["track"] for row in table} == {"1"}
     assert [video["frames"] for video in json.loads((folder / "s.json").read_text())["videos"]] == [6, 6]
-    assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["a.mp4", "b.mp4"]
-    assert sorted(path.name for path in (folder / "lines").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (folder / "drawn").glob("[!.]*")) == ["a.mp4", "b.mp4"]
+    assert sorted(path.name for path in (folder / "lines").glob("[!.]*")) == ["a.png", "b.png"]
     with open_video(folder / "drawn/a.mp4") as video:
         assert len(list(video)) == 6
     assert "Person" in done.stdout
@@ -144,7 +144,17 @@ def test_drawings_within_the_folder_that_is_read_are_no_sources(tiny_onnx: Path,
         done = run(tiny_onnx, *arguments, "--quiet")
         assert (done.returncode, done.stderr) == (0, "")
         assert {row["source"] for row in rows(folder / "t.csv")} == {str(folder / "in/a.mp4")}
-        assert sorted(path.name for path in (folder / "in").rglob("*.*")) == ["a.mp4", "a.mp4", "a.png"]
+        assert sorted(path.name for path in (folder / "in").rglob("a.*")) == ["a.mp4", "a.mp4", "a.png"]
+
+
+def test_a_folder_of_originals_is_drawn_over_never(tiny_onnx: Path, folder: Path) -> None:
+    (folder / "in/b.mkv").rename(folder / "in/more.mkv")
+    (folder / "in/more").mkdir()
+    original = write_video(folder / "in/more/a.mp4", 3).read_bytes()
+    done = run(tiny_onnx, folder / "in", "--annotate", folder / "in/more")
+    assert done.returncode == 2
+    assert "is read by this run" in done.stderr
+    assert (folder / "in/more/a.mp4").read_bytes() == original
 
 
 def test_a_closed_pipe_ends_the_run_like_ctrl_c(tiny_onnx: Path, folder: Path) -> None:
@@ -187,7 +197,7 @@ def test_a_truncated_video_gives_what_can_be_read(tiny_onnx: Path, folder: Path)
     assert "b.mkv" in done.stderr
     assert "1 of 2 could not be read whole" in done.stderr
     assert 12 < len(rows(folder / "t.csv")) < 412
-    assert sorted(path.name for path in (folder / "drawn").iterdir()) == ["a.mp4", "b.mp4"]
+    assert sorted(path.name for path in (folder / "drawn").glob("[!.]*")) == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import InputError
-from mien.faces.align import ARCFACE, align_face, placed, similarity
+from mien.faces.align import ARCFACE, FRAME, align_face, is_plausible, placed, similarity
 from mien.faces.mtcnn import MTCNN
 from mien.structures import Face
 
@@ -140,3 +141,19 @@ def test_no_landmarks_is_a_clear_error() -> None:
 def test_wrong_numbers_are_refused(size: int, margin: float) -> None:
     with pytest.raises(InputError, match="alignment needs"):
         align_face(np.asarray(PHOTO), face(POINTS), size, margin=margin)
+
+
+@pytest.mark.parametrize("points", [[[50, 50]] * 5, 50 + 1e-6 * FRAME, 50 + 500 * (FRAME - 0.5)])
+def test_landmarks_that_are_no_faces_are_told(points: Any) -> None:
+    assert not is_plausible(Face([20, 20, 80, 80], 0.9, points))
+    assert not is_plausible(Face([20, 20, 80, 80], 0.9))
+    assert is_plausible(Face([20, 20, 80, 80], 0.9, 50 + 57 * (FRAME - 0.5)))
+
+
+def test_a_square_without_end_is_refused() -> None:
+    """Points that no turn and no scale bring near a face's: the least squares shrink them to one."""
+    x, y = (FRAME - FRAME.mean(axis=0)).T
+    odd = Face([20, 20, 60, 60], 0.9, 40 + 20 * np.column_stack([-x * (y @ y) / (x @ x), y]))
+    assert not is_plausible(odd)
+    with pytest.raises(InputError, match="landmarks are no face's"):
+        align_face(np.zeros((60, 80, 3), np.uint8), odd, 48, FRAME)

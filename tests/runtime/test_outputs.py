@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mien.errors import InputError, OutputError
+from mien.runtime.drawing.drawings import MARK, drawn
 from mien.runtime.media.sound import Sound
 from mien.runtime.media.sources import Source, expand
 from mien.runtime.media.video import open_video
@@ -61,7 +62,7 @@ def rows(path: Path) -> list[str]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MARK)
 
 
 @pytest.fixture
@@ -106,6 +107,7 @@ def test_a_resumed_run_draws_over_nothing(tmp_path: Path) -> None:
     assert rows(tmp_path / "t.csv") == ["one/x.jpg", "two/x.jpg", "three/X.png"]
 
 
+@pytest.mark.usefixtures("real")
 def test_a_resumed_runs_summary_counts_each_face_once(tmp_path: Path) -> None:
     targets, named = Targets(tmp_path / "t.csv", tmp_path / "s.json"), sources("a.mp4", "b.mp4")
     a, b = film("a.mp4", 0), film("b.mp4", 1)
@@ -123,6 +125,7 @@ def test_nothing_of_the_only_bad_source_is_left(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.usefixtures("real")
 def test_a_bad_source_loses_nothing_of_the_run_it_goes_on_with(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv")
     write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1), KeyboardInterrupt()])
@@ -367,3 +370,29 @@ def test_one_plot_of_the_only_video_may_be_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["plot.png"]
     with pytest.raises(OutputError, match="several are to be drawn"):
         Outputs(targets, CLASSES, {}, sources("a.jpg", "a.mp4", "b.mp4"))
+
+
+def test_only_a_folder_that_was_made_for_drawings_is_one(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for folder in (tmp_path / "photos", tmp_path / "new"):
+        write(Targets(annotate=folder), sources("a.jpg"), [picture("a.jpg", 0)])
+        assert names(folder) == ["a.jpg"]
+    assert [drawn(tmp_path / name) for name in ("photos", "new", "none")] == [False, True, False]
+
+
+@pytest.mark.usefixtures("real")
+def test_what_cannot_be_opened_again_keeps_the_rows_there_are(tmp_path: Path) -> None:
+    targets, named = Targets(tmp_path / "t.csv"), sources("http://door/1", "a.mp4")
+    write(targets, named, [*film("http://door/1", 0), *film("a.mp4", 1), KeyboardInterrupt()])
+    outputs = write(targets, named, [bad("http://door/1", 0), *film("a.mp4", 1)], resume=True)
+    assert rows(tmp_path / "t.csv") == ["http://door/1"] * 4 + ["a.mp4"] * 4
+    assert [name for name, _ in outputs.failures] == ["http://door/1"]
+
+
+@pytest.mark.usefixtures("real")
+def test_an_address_without_a_face_is_in_a_resumed_runs_summary(tmp_path: Path) -> None:
+    targets, named = Targets(tmp_path / "t.csv", tmp_path / "s.json"), sources("a.mp4", "http://door/1")
+    write(targets, named, [*film("a.mp4", 0), *film("http://door/1", 1)[:1], KeyboardInterrupt()])
+    write(targets, named, film("http://door/1", 0, faces=0), resume=True)
+    videos = json.loads((tmp_path / "s.json").read_text())["videos"]
+    assert {video["source"]: video["faces"] for video in videos} == {"a.mp4": 4, "http://door/1": 0}

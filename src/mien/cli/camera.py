@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.atomic import uninterrupted
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
@@ -160,10 +162,9 @@ def _run(readings: Iterator[Reading], window: Window | None) -> None:
     from mien.runtime.window import wait_for
 
     feed = Newest(readings)
-    try:
-        with stopping():
+    with stopping(), suppress(KeyboardInterrupt):  # the way to end it
+        try:
             wait_for(feed) if window is None else window.show(feed)
-    except KeyboardInterrupt:  # the way to end it
-        pass
-    finally:
-        feed.close()
+        finally:
+            with uninterrupted():  # the files are being finished, in another thread
+                feed.close()

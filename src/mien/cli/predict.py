@@ -112,6 +112,7 @@ def predict(
 ) -> None:
     """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
     from mien.cli.show import Printer
+    from mien.runtime.drawing.drawings import drawn
     from mien.runtime.media.sources import expand
     from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
@@ -125,7 +126,7 @@ def predict(
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     about = {**settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
-    sources = list(expand(paths, without=[folder for folder in (annotate, timeline) if folder is not None]))
+    sources = list(expand(paths, without=[folder for folder in (annotate, timeline) if folder is not None and drawn(folder)]))
     targets = Targets(out, summary, annotate, timeline)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
     outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)

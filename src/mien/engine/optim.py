@@ -29,7 +29,7 @@ def check_optimizer(part: OptimPart) -> None:
         RecipeError: There is none; names the nearest.
     """
     known = [str(name) for name in list_optimizers()]
-    if part.name not in known:
+    if part.name.lower() not in known:
         raise RecipeError(f"optim.name: unknown optimizer {part.name!r}{nearest(part.name, known)}")
 
 

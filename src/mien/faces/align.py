@@ -34,6 +34,9 @@ FRAME_MARGIN = -0.05
 """What an aligned face is best shown with beyond those frames on every side, as a fraction of their side: a little less than
 they show (`benchmarks/crop.py`)."""
 
+FARTHEST = 8
+"""Side of the largest square that is cut out, in longer sides of the picture."""
+
 BORDER = 3
 """Px read around the square, for the interpolation at its edges."""
 
@@ -76,6 +79,16 @@ def placed(size: int, template: ArrayLike = ARCFACE, margin: float = 0.0) -> NDA
     return size * (np.asarray(template, np.float64) + margin) / (1 + 2 * margin)
 
 
+def is_plausible(face: Face) -> bool:
+    """Return whether a face has landmarks, and they ask for a square of half to twice its box's longer side."""
+    if face.landmarks is None or not np.ptp(face.landmarks, axis=0).any():
+        return False
+    matrix = similarity(face.landmarks, FRAME)
+    side = 1 / max(math.hypot(matrix[0, 0], matrix[1, 0]), 1e-9)
+    longer = float((face.box_xyxy[2:] - face.box_xyxy[:2]).max())
+    return 0.5 * longer <= side <= 2 * longer
+
+
 def align_face(
     image: NDArray[np.uint8], face: Face, size: int, template: ArrayLike = ARCFACE, margin: float = 0.0
 ) -> NDArray[np.uint8]:
@@ -91,7 +104,7 @@ def align_face(
         margin: What is shown beyond the template's square on every side, as a fraction of its side; above -0.5.
 
     Raises:
-        InputError: The face has no landmarks, or a number is out of range.
+        InputError: The face has no landmarks or impossible ones, or a number is out of range.
     """
     if face.landmarks is None:
         raise InputError("this face has no landmarks to align by; choose a detector that gives them, such as mtcnn, or crop it")
@@ -100,6 +113,8 @@ def align_face(
             f"alignment needs a picture, a size of 1 px and a margin above -0.5, got {image.shape}, {size}, {margin}"
         )
     matrix = similarity(face.landmarks, placed(size, template, margin))
+    if size > math.hypot(matrix[0, 0], matrix[1, 0]) * FARTHEST * max(image.shape[:2]):
+        raise InputError("this face's landmarks are no face's; leave align out, or choose another detector")
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))  # from px of the square to px of the picture
     part, start = _around(image, back, size)
     shrink = min(1.0, math.hypot(matrix[0, 0], matrix[1, 0]))

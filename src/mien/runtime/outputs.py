@@ -115,6 +115,7 @@ class Outputs:
         self.resumable = self._leave = resumable and self._journal is not None
         self._only = len(sources) == 1
         self._number, self._key = -1, ""
+        self._resume = resume
         self._failure: MienError | None = None
         self._drawn, self._empty = True, False
 
@@ -169,7 +170,7 @@ class Outputs:
     def _begin(self, reading: Reading) -> None:
         self._number, self._key, self._failure = reading.number, reading.source, None
         self._drawn, self._empty = True, is_video(reading)
-        if self._journal is not None:
+        if self._journal is not None and reading.error is None:  # of what cannot be opened, earlier rows stay
             self._journal.begin(self._key)
         if is_video(reading):
             self.summary.see(self._key)
@@ -209,6 +210,7 @@ class Outputs:
 
     def _plot(self, timeline: Timeline) -> None:
         assert self._plots is not None
+        self._plots.begin()
         path = self._plots.of(self._key, TIMELINES[0])
         timeline.draw(path)
         self.written.append(path)
@@ -230,10 +232,10 @@ class Outputs:
         """Write what belongs to all sources together."""
         if self._drawings is not None:
             self.written = self._drawings.written + self.written
-        if self._journal is not None and self.resumed:
+        if self._journal is not None and self._resume:
             self.summary = Summary(self.classes, self._max_gap)
             for video in self._videos:
-                if self._journal.done(video):
+                if self._journal.complete(video):
                     self.summary.see(video)
             self.summary.extend(self._journal.rows())
         try:

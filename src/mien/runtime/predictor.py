@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.errors import InputError
 from mien.faces import create_detector
-from mien.faces.align import FRAME, FRAME_MARGIN, align_face
+from mien.faces.align import FRAME, FRAME_MARGIN, align_face, is_plausible
 from mien.faces.crop import FRAME_SCALE, crop_face
 from mien.preprocess import check_crops, preprocess
 from mien.runtime.backend import Backend
@@ -198,7 +198,7 @@ class Recognizer:
 
     def _crop(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
         spec = self.backend.info.preprocess
-        if not (face.landmarks is not None if self.align is None else self.align):
+        if not (is_plausible(face) if self.align is None else self.align):
             return crop_face(image, face, spec.crop_scale, spec.crop_shift)
         template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
         margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2

@@ -268,10 +268,7 @@ class _Shelf:
             while pixels:
                 pixels = pixels[self._file.write(pixels) :]
         except OSError as error:
-            raise OutputError(
-                f"{tempfile.gettempdir()}: cannot hold the frames that wait for the filter 'centred' "
-                f"({error.strerror or error}); free some space there, name another folder in TMPDIR, or take fewer seconds"
-            ) from None
+            raise _unkept(error) from None
         self.stored, self.length = self.stored + 1, max(self.length, start + image.nbytes)
         return start
 
@@ -279,15 +276,28 @@ class _Shelf:
         """Read a picture back and give up its place; the file goes with the last one."""
         image = np.empty(shape, np.uint8)
         rest = image.data.cast("B")
-        self._file.seek(start)
-        while rest:
-            rest = rest[self._file.readinto(rest) :]
+        try:
+            self._file.seek(start)
+            while rest:
+                if not (read := self._file.readinto(rest)):
+                    raise OSError("the file has become shorter")
+                rest = rest[read:]
+        except OSError as error:
+            raise _unkept(error) from None
         self.stored -= 1
         self._free.setdefault(image.nbytes, []).append(start)
         if not self.stored:
             self._file.close()
             self._file, self.length, self._free = None, 0, {}
         return image
+
+
+def _unkept(error: OSError) -> OutputError:
+    where = tempfile.tempdir or "the temporary folder"
+    return OutputError(
+        f"{where}: cannot hold the frames that wait for the filter 'centred' ({error.strerror or error}); "
+        "free some space there, name another folder in TMPDIR, or take fewer seconds"
+    )
 
 
 class _Place:

@@ -292,3 +292,10 @@ def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("-", "@-"):
         [source] = expand(name)
         assert "is closed" in str(source.error)
+
+
+def test_addresses_that_are_shown_alike_are_told_apart() -> None:
+    one, two = "http://h/get?key=a.mp4", "http://h/get?key=b.mp4"
+    named = [source.name for source in expand([one, two, one])]
+    assert named == ["http://h/get?key=***", "http://h/get?key=*** (2)"]
+    assert [source.name for source in expand([one, two, one], repeats=True)] == [*named, named[0]]

@@ -81,7 +81,7 @@ def test_what_goes_in_comes_out(target: Path) -> None:
         assert list(journal.rows()) == faces("caf\udce9.mp4")
         assert not journal.done("caf\udce9.mp4")
         journal.end("caf\udce9.mp4")
-        assert journal.done("caf\udce9.mp4")
+        assert journal.complete("caf\udce9.mp4")
 
 
 def test_ctrl_c_gives_a_table_of_what_was_done_and_resume_the_rest(target: Path, videos: list[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.atomic import atomic_path
 from mien.errors import OutputError
 from mien.runtime.drawing.annotate import FORMATS, Annotator, annotate, write_picture
 from mien.runtime.media.sources import Source
@@ -26,6 +27,9 @@ LOST = {
     "live": "is sent live, so its sound cannot be read beside the pictures; it is drawn without",
 }
 """What is said of a sound that is not kept whole."""
+
+MARK = ".drawn-by-mien"
+"""A hidden file in the folders of drawings that mien has made: what lies there is no source."""
 
 LONGEST = 200
 """Bytes of a drawing's name, at most, before its number and its ending."""
@@ -73,6 +77,16 @@ class Paths:
         """Return the path for a source."""
         return self.target if self.is_file else self.target / self._numbered.get(source, f"{_stem(source)}{ending}")
 
+    def begin(self) -> None:
+        """Make and mark the folder, if there is none; call it before the first drawing.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        if not (self.is_file or self.target.exists()):
+            with atomic_path(self.target / MARK) as beside:
+                beside.touch()
+
     def _number(self, sources: Sequence[Source], by_kind: Mapping[str, str]) -> None:
         """Number the names that are taken already; some systems take large and small letters for the same."""
         taken: set[str] = set()
@@ -111,6 +125,11 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def drawn(folder: Path) -> bool:
+    """Return whether a folder is one that mien has made for drawings."""
+    return (folder / MARK).is_file()
+
+
 class Drawings:
     """Draws the readings of a run, one source after the other.
 
@@ -129,9 +148,10 @@ class Drawings:
     def __init__(self, target: Path, sources: Sequence[Source]) -> None:
         self.paths = Paths(target, sources, (*FORMATS, *CONTAINERS))
         if self.paths.is_file and sources:
-            endings = FORMATS if sources[0].kind == "picture" else CONTAINERS
-            if sources[0].kind != "error" and target.suffix.lower() not in endings:
-                raise OutputError(f"{target}: {sources[0].name} is drawn as one of {', '.join(endings)}; choose such an ending")
+            for source in sources:
+                endings = FORMATS if source.kind == "picture" else CONTAINERS
+                if source.kind != "error" and target.suffix.lower() not in endings:
+                    raise OutputError(f"{target}: {source.name} is drawn as one of {', '.join(endings)}; choose such an ending")
         self.written: list[Path] = []
         self.notes: list[str] = []
         self._videos: dict[str, Any] = {}  # by name; None where one name is of two
@@ -158,6 +178,7 @@ class Drawings:
         if reading.frame is None:
             return
         if reading.frame.index is None:
+            self.paths.begin()
             path = self.paths.of(reading.source, ENDINGS["picture"])
             write_picture(path, annotate(reading.frame.image, reading.predictions))
             self.written.append(path)
@@ -174,9 +195,11 @@ class Drawings:
 
     def _write(self, source: str, frame: Frame, predictions: Sequence[Prediction]) -> None:
         if self._video is None:
+            self.paths.begin()
             self._path, self._source = self.paths.of(source, ENDINGS["video"]), source
             self._video = VideoWriter(self._path, like=None if source in self._mute else self._videos.get(source))
-            self._say_lost(self._mute.get(source, ""))
+            two = source in self._videos and self._videos[source] is None  # of one name: which of them, nobody knows
+            self._say_lost(self._mute.get(source, "left out" if two else ""))
         try:
             self._video.write(replace(frame, image=self._annotator.draw(frame.image, predictions)))
         except Exception:

@@ -53,7 +53,7 @@ def find_sound(source: VideoSource, out: OutputContainer, start: float) -> Sound
             address.file, "r", address.format, address.options, timeout=address.timeout, metadata_errors="replace"
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{address.name}: cannot be opened a second time, for its sound ({error})") from None
+        raise InputError(f"{address.name}: cannot be opened a second time, for its sound ({_why(error)})") from None
     try:
         if not container.streams.audio:
             container.close()
@@ -63,7 +63,7 @@ def find_sound(source: VideoSource, out: OutputContainer, start: float) -> Sound
         return Sound(container, out, start)
     except (av.FFmpegError, LookupError, ValueError, TypeError, NotImplementedError) as error:
         container.close()
-        raise InputError(f"{address.name}: its sound cannot be passed on ({error})") from None
+        raise InputError(f"{address.name}: its sound cannot be passed on ({_why(error)})") from None
 
 
 class Sound:
@@ -160,3 +160,8 @@ def _encoder(out: OutputContainer, source: AudioStream, name: str) -> Any:
     stream: Any = out.add_stream(name, rate=rate, layout="stereo" if source.channels > 1 else "mono")
     stream.bit_rate = BIT_RATE
     return stream
+
+
+def _why(error: Exception) -> str:
+    """Return what an error says, without the address, which may hold a password."""
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -77,6 +77,7 @@ class _Expansion:
         self.recursive, self.repeats, self.without = recursive, repeats, without
         self.count = 0
         self.seen: set[str] = set()
+        self.addresses: dict[str, list[str]] = {}  # by what is shown of them
 
     def each(self, item: Any) -> Iterator[Source]:
         """Yield what one input stands for."""
@@ -107,9 +108,17 @@ class _Expansion:
 
     def _address_or_path(self, name: str) -> Iterator[Source]:
         if name.startswith("camera:") or scheme_of(name):
-            yield from self._once(name, _address(name))
+            yield from self._once(name, self._distinct(_address(name), name))
         else:
             yield from self._path(name)
+
+    def _distinct(self, source: Source, address: str) -> Source:
+        """Return the source of an address, numbered if another one, of other secrets, is shown alike."""
+        same = self.addresses.setdefault(source.name, [])
+        if address not in same:
+            same.append(address)
+        number = same.index(address) + 1
+        return source if number == 1 else replace(source, name=f"{source.name} ({number})")
 
     def _path(self, name: str) -> Iterator[Source]:
         try:

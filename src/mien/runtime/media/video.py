@@ -212,6 +212,7 @@ class VideoReader:
     def _sought(self, stamp: int) -> Iterator[VideoFrame]:
         import av
 
+        self._damage.clear()
         with suppress(av.FFmpegError):
             self._container.seek(stamp, stream=self._stream)
             yield from self._decoded()

@@ -81,7 +81,7 @@ class VideoWriter:
         if self._kind is None:
             raise OutputError(f"{path}: its ending names no video format; end it with one of {', '.join(CONTAINERS)}")
         self._like = like if like is not None and _can_be_read_twice(like) else None
-        if isinstance(like, (str, os.PathLike)) and Path(path).exists() and Path(like).exists() and Path(like).samefile(path):
+        if isinstance(like, (str, os.PathLike)) and _same_file(path, like):
             raise OutputError(f"{path}: is the video that is read; write to another name")
         self._fps = fps
         self.frames = 0
@@ -241,3 +241,11 @@ def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(image)
+
+
+def _same_file(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> bool:
+    """Return whether two names are one file's; an address is no file, whatever its length."""
+    try:
+        return scheme_of(os.fspath(like)) is None and Path(like).samefile(path)
+    except (OSError, ValueError):
+        return False

@@ -74,7 +74,7 @@ class Journal:
 
     Attributes:
         path: The journal's file.
-        resumed: Number of sources that an earlier run had done and this one keeps.
+        resumed: Number of files that an earlier run had done and this one keeps.
         dropped: Number of sources that an earlier run had done and this one starts over.
 
     Raises:
@@ -118,6 +118,12 @@ class Journal:
         with self._speaking():
             found = self._db.execute("SELECT state, size, mtime FROM sources WHERE name = ?", (_key(source),)).fetchone()
         return stamp[0] is not None and found == ("done", *stamp)
+
+    def complete(self, source: str) -> bool:
+        """Return whether a source was read to its end, whatever has become of it since."""
+        with self._speaking():
+            found = self._db.execute("SELECT state FROM sources WHERE name = ?", (_key(source),)).fetchone()
+        return found == ("done",)
 
     def begin(self, source: str) -> None:
         """Note that a source is being read; rows of an earlier attempt are dropped."""
@@ -270,7 +276,7 @@ class Journal:
         if resume and version:
             self._check(database, version)
             database.execute("DELETE FROM faces WHERE source IN (SELECT id FROM sources WHERE state = 'open')")
-            self.resumed = _done(database)
+            self.resumed = _done(database, "AND size IS NOT NULL")
             return
         if version == FORMAT:
             self.dropped = _done(database)
@@ -314,8 +320,8 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _done(database: sqlite3.Connection) -> int:
-    (number,) = database.execute("SELECT count(*) FROM sources WHERE state = 'done'").fetchone()
+def _done(database: sqlite3.Connection, which: str = "") -> int:
+    (number,) = database.execute(f"SELECT count(*) FROM sources WHERE state = 'done' {which}").fetchone()
     return int(number)
 
 
