@@ -14,7 +14,7 @@ from mien.registry import nearest
 FOLDER = Path(__file__).parent
 """Where the bundled models lie."""
 
-DEFAULT = "sa_csp_ca-fer2013"
+DEFAULT = "dlib_resnet-fer2013-small"
 """The model that recognition uses unless told otherwise."""
 
 
