@@ -91,7 +91,9 @@ def summary(batch: dict[str, Any], one: dict[str, Any], arguments: argparse.Name
         rows.append((f"{engine} / eager torch, {where}", f"{faster[f'{engine} predict_faces']:.2f}x", aim))
     for engine in ENGINES:
         times, aim = ms[f"{engine} predict_faces"], aims.get(engine, ("", ""))[1]
-        rows.append((f"{engine} latency of a face, 1 thread, median / p95", f"{times['median']:.3f} / {times['p95']:.3f} ms", aim))
+        rows.append(
+            (f"{engine} latency of a face, 1 thread, median / p95", f"{times['median']:.3f} / {times['p95']:.3f} ms", aim)
+        )
     return rows
 
 
