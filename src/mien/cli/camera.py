@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.atomic import uninterrupted
+from mien.cli.predict import ALIGN, settings
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
@@ -37,14 +38,7 @@ def camera(
     detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
     min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
-    align: Annotated[
-        bool | None,
-        typer.Option(
-            "--align/--no-align",
-            help="Turn faces upright by landmarks; default if there are any.",
-            show_default=False,
-        ),
-    ] = None,
+    align: Annotated[bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False)] = None,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
     detect_every: Annotated[
         int, typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.")
@@ -55,7 +49,6 @@ def camera(
     smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
-    from mien.cli.predict import settings
     from mien.runtime.live import paced
     from mien.runtime.media.sources import expand
     from mien.runtime.predictor import Recognizer
@@ -67,8 +60,7 @@ def camera(
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    about = settings(recognizer, options) | {key: str(value) for key, value in faces.items()}
-    recording = None if targets is None else _Recording(targets, recognizer, found, about)
+    recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, options, faces))
     readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.opened)
     if window is not None and found.kind != "live":
         readings = paced(readings)

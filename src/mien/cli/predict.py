@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OUT, DRAWN, LOOK, FACES, VIDEO = "Results", "Drawings", "Terminal", "Faces", "Videos"
 """Panels of the help."""
+
+ALIGN = "Turn faces upright by landmarks; default if there are any."
 
 
 def predict(
@@ -85,7 +87,7 @@ def predict(
         bool | None,
         typer.Option(
             "--align/--no-align",
-            help="Turn faces upright by landmarks; default if there are any.",
+            help=ALIGN,
             show_default=False,
             rich_help_panel=FACES,
         ),
@@ -125,7 +127,7 @@ def predict(
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
-    about = {**settings(recognizer, video), **{key: str(value) for key, value in faces.items()}}
+    about = settings(recognizer, video, faces)
     sources = list(expand(paths, without=[folder for folder in (annotate, timeline) if folder is not None and drawn(folder)]))
     targets = Targets(out, summary, annotate, timeline)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
@@ -135,13 +137,13 @@ def predict(
     _run(recognizer, video, sources, outputs, printer)
 
 
-def settings(recognizer: Recognizer, video: VideoOptions) -> dict[str, str]:
-    """Return what a table's rows hang on, beside the sources."""
+def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any]) -> dict[str, str]:
+    """Return what a table's rows hang on, beside the sources; `faces` is how they are found and cut."""
     import mien
 
     info = recognizer.backend.info
     model = {"mien": mien.__version__, "model": info.arch, "model_commit": info.commit, "model_data": info.data_fingerprint}
-    options = {key: str(value) for key, value in asdict(video).items()}
+    options = {key: str(value) for key, value in (asdict(video) | faces).items()}
     return {key: str(value) for key, value in model.items()} | options | {"unsure_below": str(recognizer.unsure_below)}
 
 

@@ -125,18 +125,22 @@ def export(
     """Write a trained model as ONNX, prove that it says the same, and on request round it to float16 or int8."""
     require("torch", "train")
     require("onnxscript", "train")
-    from mien.runtime.export import export_onnx, write_card
+    from mien.runtime.export import calibration_crops, export_onnx, write_card
 
     if out.suffix != ".onnx":
         raise InputError(f"{out}: name the exported file with the suffix .onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; say where they are with --data")
-    corpus = None if data is None else _corpus_of(_open_model(str(run))[0], data)
-    done = export_onnx(run, out, None if corpus is None else _training_crops(run, corpus), half_size=half_size)
+    crops, corpus = None, None
+    if data is not None:
+        backend, _ = _open_model(str(run))
+        corpus = _corpus_of(backend, data)
+        crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
+    done = export_onnx(run, out, crops, half_size=half_size)
     write_card(done)
     typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch's")
-    if int8 and corpus is not None:
-        _export_int8(run, out, corpus)
+    if int8 and corpus is not None and crops is not None:
+        _export_int8(run, out, corpus, crops)
 
 
 def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's YAML.")] = None) -> None:
@@ -172,14 +176,7 @@ def _open_model(model: str) -> tuple[Backend, Path]:
     return OnnxBackend(file), file
 
 
-def _training_crops(run: Path, corpus: Corpus) -> list[NDArray[np.uint8]]:
-    from mien.runtime.export import calibration_crops
-
-    part = _open_model(str(run))[0].info.recipe.get("data") or {"train": "train"}
-    return calibration_crops(corpus, part["train"])
-
-
-def _export_int8(run: Path, fp32: Path, corpus: Corpus) -> None:
+def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:
     from mien.evaluate import predict_split
     from mien.runtime.export import export_int8, write_card
     from mien.runtime.onnx_backend import OnnxBackend
@@ -187,7 +184,7 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus) -> None:
     path = fp32.with_name(f"{fp32.stem}-int8.onnx")
     full = OnnxBackend(fp32)
     data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
-    done = export_int8(run, fp32, path, _training_crops(run, corpus))
+    done = export_int8(run, fp32, path, crops)
     split = data_part["select"] or data_part["train"]
     target = corpus.target[corpus.where(split)]
     before, after = (
