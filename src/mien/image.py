@@ -38,7 +38,7 @@ _FILTERS = threading.Lock()
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 
 
-def read_image(source: ImageSource) -> NDArray[np.uint8]:
+def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8]:
     """Return a picture as RGB, uint8 (H, W, 3), range 0-255.
 
     >>> read_image(np.zeros((2, 4), np.uint8)).shape
@@ -47,6 +47,7 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
     Args:
         source: A file's path, a file's bytes, a Pillow image, or an array, uint8, RGB (H, W, 3) or grey (H, W).
             An RGB array comes back as it is, not copied.
+        name: What errors call a picture in memory.
 
     Raises:
         InputError: It is missing, no picture, damaged, too large or of the wrong type; one line says which and what to do.
@@ -55,9 +56,9 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _decode(source, "this picture")
+        return _decode(source, name or "this picture")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_stream(io.BytesIO(source), "this picture (bytes)")
+        return _from_stream(io.BytesIO(source), name or "this picture (bytes)")
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source)
     raise InputError(f"cannot read a picture from {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array")

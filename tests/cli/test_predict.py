@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -186,6 +187,18 @@ def test_some_of_several_unreadable(mien, blank: Path, photo: Path, tmp_path: Pa
     assert err.splitlines()[0].startswith("error: ")
     assert err.splitlines()[1].startswith("1 of 3 could not be read whole; go on with")
     assert (tmp_path / "t.csv").exists()
+
+
+def test_a_run_is_not_resumed_with_another_model_file(mien, photo: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    out = tmp_path / "t.csv"
+    assert mien(photo, tmp_path / "empty.jpg", "--out", out)[0] == 3
+    before = out.read_bytes()
+    other = onnx.load(tiny_onnx)
+    other.doc_string = "another"  # of the same network, commit and data
+    onnx.save(other, tiny_onnx)
+    one_line_error(mien(photo, tmp_path / "empty.jpg", "--out", out, "--resume"), "model_file", "start over without --resume")
+    assert out.read_bytes() == before
 
 
 def test_a_resumed_run_reads_what_is_missing(mien, photo: Path, blank: Path, tmp_path: Path) -> None:

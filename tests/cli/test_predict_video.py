@@ -14,6 +14,7 @@ import pytest
 from mien.runtime.media.video import open_video
 
 FPS = 20
+ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -217,3 +218,10 @@ def test_standard_input(tiny_onnx: Path, folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 12
+
+
+def test_what_is_wrong_on_standard_input_is_said_of_it(tiny_onnx: Path, folder: Path) -> None:
+    for content in ((folder / "in/a.mp4").read_bytes()[:400], ASTRONAUT.read_bytes()[:3000]):
+        done = subprocess.run(command(tiny_onnx, "-"), input=content, capture_output=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.decode().startswith("error: standard input: ")

@@ -113,7 +113,7 @@ def test_a_held_feed_asks_for_nothing() -> None:
 
 
 def test_the_rate() -> None:
-    feed = Newest(paced(readings([i / 50 for i in range(10)])))
+    feed = Newest(paced(readings([i / 50 for i in range(10)]), threading.Event()))
     feed._thread.join(10)
     assert 5 < feed.rate < 60
     assert Newest([]).rate == 0
@@ -154,17 +154,34 @@ def test_leaving_early_stops_the_camera() -> None:
 
 def test_a_film_is_played_in_its_own_time() -> None:
     began = time.monotonic()
-    came = [(reading.frame.time, time.monotonic() - began) for reading in paced(readings([5.0, 5.1, 5.25]))]
+    came = [(reading.frame.time, time.monotonic() - began) for reading in paced(readings([5.0, 5.1, 5.25]), threading.Event())]
     assert [at for at, _ in came] == [5.0, 5.1, 5.25]
     assert came[1][1] >= 0.1
     assert came[2][1] >= 0.25
 
 
 def test_a_film_that_was_held_goes_on_from_where_it_was() -> None:
-    film = paced(readings([0.0, 0.1, 0.2, 0.3]))
+    film = paced(readings([0.0, 0.1, 0.2, 0.3]), threading.Event())
     next(film)
     time.sleep(0.8)
     next(film)
     resumed = time.monotonic()
     next(film)
     assert time.monotonic() - resumed >= 0.09
+
+
+def test_a_film_that_is_closed_waits_for_no_frame() -> None:
+    closing, closed = threading.Event(), threading.Event()
+
+    def film() -> Iterator[Reading]:
+        try:
+            yield from paced(readings([0.0, 3600.0]), closing)
+        finally:
+            closed.set()
+
+    feed = Newest(film())
+    assert feed.take(10) is not None
+    closing.set()
+    feed.close()
+    assert closed.wait(10)
+    assert feed.ended

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from mien.errors import InputError, OutputError
-from mien.runtime.drawing.drawings import MARK, drawn
 from mien.runtime.media.sound import Sound
-from mien.runtime.media.sources import Source, expand
+from mien.runtime.media.sources import MARK, Source, drawn, expand
 from mien.runtime.media.video import open_video
 from mien.runtime.outputs import Outputs, Targets
 from mien.structures import Frame, Prediction, Reading
@@ -373,11 +372,42 @@ def test_one_plot_of_the_only_video_may_be_a_file(tmp_path: Path) -> None:
 
 
 def test_only_a_folder_that_was_made_for_drawings_is_one(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for folder in (tmp_path / "photos", tmp_path / "new"):
-        write(Targets(annotate=folder), sources("a.jpg"), [picture("a.jpg", 0)])
-        assert names(folder) == ["a.jpg"]
-    assert [drawn(tmp_path / name) for name in ("photos", "new", "none")] == [False, True, False]
+    for name in ("photos", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos/mine.txt").touch()
+    for name in ("photos", "empty", "new"):
+        write(Targets(annotate=tmp_path / name), sources("a.jpg"), [picture("a.jpg", 0)])
+        assert "a.jpg" in names(tmp_path / name)
+    assert [drawn(tmp_path / name) for name in ("photos", "empty", "new", "none")] == [False, True, True, False]
+
+
+def test_a_file_is_no_folder_for_drawings(tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    for targets in (Targets(annotate=tmp_path / "note"), Targets(timeline=tmp_path / "note")):
+        with pytest.raises(OutputError, match="note: is a file, and the drawings need a folder"):
+            Outputs(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
+    assert (tmp_path / "note").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("real")
+def test_drawings_keep_their_names_when_a_source_of_the_same_name_comes_along(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
+    missing = Source("1/x.jpg", "error", error=InputError("1/x.jpg: no such file"))
+    write(targets, [missing, *sources("2/x.jpg", "a.mp4")], [bad("1/x.jpg", 0), picture("2/x.jpg", 1), KeyboardInterrupt()])
+    assert names(tmp_path / "drawn") == ["x-2.jpg"]
+    before = (tmp_path / "drawn/x-2.jpg").stat().st_mtime_ns
+    now = sources("0/x.jpg", "1/x.jpg", "2/x.jpg", "a.mp4")
+    write(targets, now, [picture("0/x.jpg", 0), picture("1/x.jpg", 1), *film("a.mp4", 2)], resume=True)
+    assert names(tmp_path / "drawn") == ["a.mp4", "x-2.jpg", "x-3.jpg", "x.jpg"]
+    assert (tmp_path / "drawn/x-2.jpg").stat().st_mtime_ns == before
+
+
+def test_a_stream_that_was_stopped_is_done_and_its_rows_stay(tmp_path: Path) -> None:
+    targets, named = Targets(tmp_path / "t.csv"), [Source("camera:0", "live", "camera:0")]
+    outputs = write(targets, named, [*film("camera:0", 0), KeyboardInterrupt()])
+    assert not outputs.resumable
+    assert names(tmp_path) == ["t.csv"]
+    assert rows(tmp_path / "t.csv") == ["camera:0"] * 4
 
 
 @pytest.mark.usefixtures("real")

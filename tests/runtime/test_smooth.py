@@ -119,6 +119,11 @@ def test_centred_answers_as_late_as_its_half_window_and_not_later() -> None:
     assert list(smoother.flush()) == []
 
 
+def test_answers_of_one_time_count_alike() -> None:
+    results = run(create_smoother("centred", 0.5), [reading(0.0, {1: HAPPY}), reading(0.0, {1: SAD}), reading(3.0, {2: SAD})])
+    np.testing.assert_allclose(first(results), [0.45, 0.45, 0.1], atol=1e-6)
+
+
 def test_exponential_answers_at_once() -> None:
     smoother = create_smoother("exponential", 5)
     assert [len(list(smoother.push(r))) for r in step(grid(False))] == [1] * len(grid(False))

@@ -58,6 +58,17 @@ def test_a_video_is_read_frame_by_frame(recognizer: Recognizer, clip: Path) -> N
     assert centres[-1] - centres[0] == pytest.approx(11, abs=2)
 
 
+def test_what_is_sent_live_waits_for_no_batch(recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    probabilities = recognizer.probabilities
+    monkeypatch.setattr(recognizer, "probabilities", lambda crops: asked.append(len(crops)) or probabilities(crops))
+    list(recognizer.stream([clip]))
+    assert asked == [5, 5, 2]
+    asked.clear()
+    list(recognizer.stream([clip], on_video=lambda video: setattr(video, "live", True)))
+    assert asked == [1] * 12 + [0]  # at last the error: it stopped
+
+
 def test_live_and_batched_agree(recognizer: Recognizer, clip: Path) -> None:
     batched, live = list(recognizer.stream([clip])), list(recognizer.stream([clip], live=True))
     np.testing.assert_allclose(probs(batched), probs(live), atol=1e-5)

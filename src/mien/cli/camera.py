@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,13 +63,14 @@ def camera(
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
     recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, options, faces))
     readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.opened)
+    closing = Event()
     if window is not None and found.kind != "live":
-        readings = paced(readings)
+        readings = paced(readings, closing)
     if recording is None:
-        _run(readings, window)
+        _run(readings, window, closing)
     else:
         try:
-            _run(recording.passing(readings), window)
+            _run(recording.passing(readings), window, closing)
         finally:
             recording.say_written()
         recording.check()
@@ -147,8 +149,8 @@ class _Recording:
                 raise error
 
 
-def _run(readings: Iterator[Reading], window: Window | None) -> None:
-    """Show the readings, or wait for them, until they end or the user has enough."""
+def _run(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
+    """Show the readings, or wait for them, until they end or the user has enough; then set `closing`."""
     from mien.cli.stopping import stopping
     from mien.runtime.live import Newest
     from mien.runtime.window import wait_for
@@ -158,5 +160,6 @@ def _run(readings: Iterator[Reading], window: Window | None) -> None:
         try:
             wait_for(feed) if window is None else window.show(feed)
         finally:
+            closing.set()
             with uninterrupted():  # the files are being finished, in another thread
                 feed.close()

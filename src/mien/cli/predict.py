@@ -114,7 +114,6 @@ def predict(
 ) -> None:
     """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
     from mien.cli.show import Printer
-    from mien.runtime.drawing.drawings import drawn
     from mien.runtime.media.sources import expand
     from mien.runtime.outputs import Outputs, Targets
     from mien.runtime.predictor import Recognizer
@@ -128,7 +127,7 @@ def predict(
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     about = settings(recognizer, video, faces)
-    sources = list(expand(paths, without=[folder for folder in (annotate, timeline) if folder is not None and drawn(folder)]))
+    sources = list(expand(paths))
     targets = Targets(out, summary, annotate, timeline)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
     outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
@@ -140,9 +139,11 @@ def predict(
 def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any]) -> dict[str, str]:
     """Return what a table's rows hang on, beside the sources; `faces` is how they are found and cut."""
     import mien
+    from mien.runtime.onnx_backend import OnnxBackend
 
-    info = recognizer.backend.info
-    model = {"mien": mien.__version__, "model": info.arch, "model_commit": info.commit, "model_data": info.data_fingerprint}
+    backend, info = recognizer.backend, recognizer.backend.info
+    file = backend.sha256 if isinstance(backend, OnnxBackend) else ""
+    model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
     options = {key: str(value) for key, value in (asdict(video) | faces).items()}
     return {key: str(value) for key, value in model.items()} | options | {"unsure_below": str(recognizer.unsure_below)}
 

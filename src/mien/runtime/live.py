@@ -119,8 +119,13 @@ def newest(frames: Iterable[Frame]) -> Iterator[Frame]:
         feed.close()
 
 
-def paced(readings: Iterable[Reading]) -> Iterator[Reading]:
-    """Yield the readings of a film not before their time; all of them, also if that takes longer than the film lasts."""
+def paced(readings: Iterable[Reading], closing: threading.Event) -> Iterator[Reading]:
+    """Yield the readings of a film not before their time; all of them, also if that takes longer than the film lasts.
+
+    Args:
+        readings: The film.
+        closing: Set by whoever wants no more of them: none is waited for any longer.
+    """
     began: float | None = None
     for reading in readings:
         if reading.frame is not None and reading.frame.time is not None:
@@ -128,6 +133,6 @@ def paced(readings: Iterable[Reading]) -> Iterator[Reading]:
             due = reading.frame.time + (now - reading.frame.time if began is None else began)
             if began is None or now - due > CATCH_UP:
                 began = now - reading.frame.time
-            elif due > now:
-                time.sleep(due - now)
+            elif due > now and closing.wait(due - now):
+                return
         yield reading

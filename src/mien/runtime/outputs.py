@@ -16,7 +16,7 @@ from mien.runtime.drawing.drawings import Drawings, Paths
 from mien.runtime.drawing.timeline import FORMATS as TIMELINES
 from mien.runtime.drawing.timeline import Timeline
 from mien.runtime.media.sources import Source
-from mien.runtime.tables.journal import Journal
+from mien.runtime.tables.journal import Journal, names_of
 from mien.runtime.tables.summary import FORMATS as SUMMARIES
 from mien.runtime.tables.summary import MAX_GAP, Summary, write_summary
 from mien.runtime.tables.table import rows
@@ -95,14 +95,17 @@ class Outputs:
             if target is not None:
                 check_place(target)
         self.targets, self.classes = targets, tuple(classes)
-        self._drawings = Drawings(targets.annotate, sources) if targets.annotate is not None else None
+        earlier = names_of(targets.table) if targets.table is not None and resume else []
+        self._drawings = Drawings(targets.annotate, sources, earlier) if targets.annotate is not None else None
         if targets.timeline is not None:
             require("matplotlib", "tables")
-        self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS) if targets.timeline is not None else None
+        self._plots = Paths(targets.timeline, sources, TIMELINES, PLOTS, earlier) if targets.timeline is not None else None
         self._timeline: Timeline | None = None
         about = {**about, "drawn": ", ".join(name for name in ("annotate", "timeline") if getattr(targets, name) is not None)}
         self._journal = Journal(targets.table, classes, about, resume=resume) if targets.table is not None else None
         self._videos = [source.name for source in sources if source.kind in PLOTS]
+        self._names = [source.name for source in sources]
+        self._live = {source.name for source in sources if source.kind == "live"}
         if self._journal is not None and resume:
             self._journal.forget_missing({source.name for source in sources})
         self.resumed = 0 if self._journal is None else self._journal.resumed
@@ -133,6 +136,8 @@ class Outputs:
 
     def opened(self, video: VideoReader) -> None:
         """Take note of a video that was opened; hand it to `Recognizer.stream` as `on_video`."""
+        if video.live:
+            self._live.add(video.name)
         if self._drawings is not None:
             self._drawings.opened(video)
 
@@ -204,7 +209,7 @@ class Outputs:
             self.faceless.append(self._key)
         if self._journal is not None and self._failure is not None:
             self._journal.fail(self._key, self._failure)
-        elif self._journal is not None and complete:
+        elif self._journal is not None and (complete or self._key in self._live):  # what was sent live does not come again
             self._journal.end(self._key)
         self._timeline, self._number = None, -1
 
@@ -240,6 +245,7 @@ class Outputs:
             self.summary.extend(self._journal.rows())
         try:
             if self._journal is not None and self.targets.table is not None:
+                complete = complete or all(map(self._journal.complete, self._names))
                 self.resumable = self._journal.finish(complete, leave=self._leave)
                 self.written.insert(0, self.targets.table)
         finally:

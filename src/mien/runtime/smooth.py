@@ -333,7 +333,8 @@ def _weights(times: Array, time: float, seconds: float) -> Array:
     edges = np.concatenate([[2 * times[0] - middles[0]], middles, [2 * times[-1] - middles[-1]]])
     x = np.clip((edges - time) / seconds, -1, 1)
     weights = np.diff(x - np.sign(x) * x**2 / 2)  # the triangle's integral
-    return weights / weights.sum()
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(times), 1 / len(times))  # 0 where all are of one time
 
 
 def _checked(seconds: float, unsure_below: float, max_gap: float) -> tuple[float, float, float]:

@@ -74,6 +74,7 @@ class Located:
     tracks: Sequence[int | None] = ()
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
     error: MienError | None = None
+    live: bool = False  # it is sent as it happens: nothing waits for more of it
 
 
 def read(
@@ -85,7 +86,8 @@ def read(
         recognizer: What finds, crops and recognises faces.
         sources: What `mien.runtime.media.sources.expand` returned.
         options: How videos are read.
-        live: Recognise every frame at once instead of waiting for a batch; of a camera or stream, only the newest.
+        live: Recognise every frame at once instead of waiting for a batch; of a camera or stream, which is never waited for,
+            only the newest.
         on_video: Called with each video when it was opened.
     """
     smoother = create_smoother(options.smooth, options.smooth_seconds, recognizer.unsure_below)
@@ -111,7 +113,7 @@ def _located(
 
 
 def _in_picture(recognizer: Recognizer, source: Source, number: int) -> Located:
-    frame = Frame(read_image(source.value))
+    frame = Frame(read_image(source.value, source.name))
     faces = recognizer.find_faces(frame.image) if recognizer.detector is not None else [None]
     return Located(source, number, frame, faces, [None] * len(faces), recognizer.crops(frame.image, faces))
 
@@ -120,7 +122,7 @@ def _in_video(
     recognizer: Recognizer, source: Source, number: int, options: VideoOptions, live: bool, on_video: OnVideo | None
 ) -> Iterator[Located]:
     step = _crop_of_each_frame if recognizer.detector is None else _follower(recognizer.detector, options)
-    with open_video(source.value, fps=options.fps, start=options.start, end=options.end) as video:
+    with open_video(source.value, fps=options.fps, start=options.start, end=options.end, name=source.name) as video:
         if on_video is not None:
             on_video(video)
         for frame in newest(video) if live and video.live else video:
@@ -128,7 +130,7 @@ def _in_video(
             found = _largest(large, recognizer.max_faces)
             faces = [face for _, face in found]
             crops = recognizer.crops(frame.image, faces)
-            yield Located(source, number, frame, faces, [track for track, _ in found], crops)
+            yield Located(source, number, frame, faces, [track for track, _ in found], crops, live=video.live)
 
 
 def _follower(detector: Detector, options: VideoOptions) -> Callable[[Frame], list[tuple[int, Face]]]:
@@ -146,14 +148,14 @@ def _largest(found: Sequence[tuple[int, Face | None]], count: int | None) -> lis
 
 
 def _batches(located: Iterator[Located], size: int) -> Iterator[list[Located]]:
-    """Yield runs of located frames with about `size` faces, or fewer where their pictures are large."""
+    """Yield runs of located frames with about `size` faces, or fewer where their pictures are large or come live."""
     batch: list[Located] = []
     faces, held = 0, 0
     for each in located:
         batch.append(each)
         faces += max(1, len(each.faces))  # pictures without a face wait too
         held += each.frame.image.nbytes if each.frame is not None else 0
-        if faces >= size or held >= HELD:
+        if faces >= size or held >= HELD or each.live:
             yield batch
             batch, faces, held = [], 0, 0
     if batch:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mien.errors import InputError
 from mien.image import read_image
-from mien.runtime.media.sources import Source, expand
+from mien.runtime.media.sources import MARK, Source, expand
 from mien.runtime.media.video import open_video
 
 PICTURE = io.BytesIO()
@@ -100,12 +100,22 @@ def test_a_folder_in_natural_order_without_what_is_hidden(folder: Path) -> None:
     assert listed(".", recursive=False) == expected[:4]
 
 
-def test_a_folder_of_results_is_left_out_where_it_lies_within(folder: Path) -> None:
+@pytest.mark.parametrize("name", [".", "**/*.*", "*", "*/*.*"])
+def test_a_folder_of_drawings_is_left_out_where_it_lies_within(folder: Path, name: str) -> None:
+    (folder / "nothing").rmdir()
+    before = listed(name)
     (folder / "drawn").mkdir()
     (folder / "drawn/a.jpg").write_bytes(b"")
-    before = listed(".")
-    assert listed(".", without=["drawn"]) == [name for name in before if "drawn" not in name] != before
-    assert listed("drawn", without=["drawn"]) == ["p drawn/a.jpg"]  # it was asked for
+    assert listed(name) != before
+    (folder / "drawn" / MARK).touch()
+    assert listed(name) == before
+    assert listed("drawn") == listed("drawn/*.jpg") == listed("drawn/*") == ["p drawn/a.jpg"]  # it was asked for
+
+
+def test_a_folder_named_twice_is_read_again_where_that_is_asked(folder: Path) -> None:
+    once = listed(".")
+    assert listed([".", folder]) == once
+    assert len(listed([".", folder], repeats=True)) == 2 * len(once)
 
 
 def test_no_name_is_none() -> None:

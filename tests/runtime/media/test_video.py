@@ -263,12 +263,13 @@ def test_a_damaged_frame_leaves_a_gap_and_moves_no_other(tmp_path: Path, start: 
         place, length = packets(path)[number]
         data[place : place + length] = b"\xff" * length
     path.write_bytes(data)
-    with open_video(path, start=start) as video:
-        frames = list(video)
+    frames, text = cut_short(path, start=start)
     expected = [i for i in range(30 if start else 0, COUNT) if i not in (20, 21, 40)]
     assert [frame.index for frame in frames] == expected
     assert [number_in(frame.image) for frame in frames] == expected
-    assert video.damaged == (1 if start else 3)
+    assert f"{path}: is damaged in {1 if start else 3} places, whose frames are missing" in text
+    assert len(read(path, start=0.8, end=1.2)) == 12  # between them all is whole
+    assert "is damaged in 2 places" in cut_short(path, end=1.0)[1]
 
 
 @pytest.mark.parametrize("share", [0.65, 0.8])
@@ -342,6 +343,12 @@ def test_a_long_last_frame_is_not_cut_short(tmp_path: Path) -> None:
     for name in ("slides.mkv", "slides.mp4"):
         write(tmp_path / name, [numbered(i) for i in range(3)], times=[0, 4000, 9000])
         assert len(read(tmp_path / name)) == 3
+
+
+def test_a_part_between_two_frames(clips: Path) -> None:
+    frames, text = cut_short(clips / "b_frames.mkv", start=0.105, end=0.11)
+    assert not frames
+    assert "has no frame from 0.105 s to 0.11 s" in text
 
 
 def test_a_start_after_the_end(clips: Path) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mien.atomic import atomic_path
 from mien.errors import OutputError
 from mien.runtime.drawing.annotate import FORMATS, Annotator, annotate, write_picture
-from mien.runtime.media.sources import Source
+from mien.runtime.media.kinds import by_ending
+from mien.runtime.media.sources import MARK, Source
 from mien.runtime.media.video_writer import CONTAINERS, VideoWriter
 from mien.structures import Frame, Prediction, Reading
 
@@ -28,9 +29,6 @@ LOST = {
 }
 """What is said of a sound that is not kept whole."""
 
-MARK = ".drawn-by-mien"
-"""A hidden file in the folders of drawings that mien has made: what lies there is no source."""
-
 LONGEST = 200
 """Bytes of a drawing's name, at most, before its number and its ending."""
 
@@ -39,21 +37,27 @@ class Paths:
     """Where each source's drawing goes.
 
     In a folder each has its source's name, with a number where two have the same: two folders may hold files of one name. The
-    number hangs on the sources alone, so that a resumed run, which reads only some of them, overwrites nothing.
+    number hangs on the sources alone, those that cannot be read included, so that a resumed run overwrites nothing.
 
     Args:
         target: A file, for one source that is drawn; or a folder, made where needed.
         sources: What the run reads.
         endings: What a file may end with.
         by_kind: The ending of a drawing in a folder, by its source's kind; other kinds are not drawn.
+        earlier: Names of the sources of the run that is gone on with, in its order: their drawings keep their numbers.
 
     Raises:
-        OutputError: The target is one file and there are several sources, its ending is unknown, a drawing would take the place
-            of a source, or nothing can be drawn.
+        OutputError: The target is one file and there are several sources, its ending is unknown, it is a file where a folder is
+            needed, a drawing would take the place of a source, or nothing can be drawn.
     """
 
     def __init__(
-        self, target: Path, sources: Sequence[Source], endings: tuple[str, ...], by_kind: Mapping[str, str] = ENDINGS
+        self,
+        target: Path,
+        sources: Sequence[Source],
+        endings: tuple[str, ...],
+        by_kind: Mapping[str, str] = ENDINGS,
+        earlier: Sequence[str] = (),
     ) -> None:
         drawn = [source for source in sources if source.kind in by_kind]
         several = len(drawn) > 1
@@ -66,11 +70,14 @@ class Paths:
             raise OutputError(
                 f"{target}: its ending names no format; end it with one of {', '.join(endings)}, or give a folder"
             )
+        if not is_file and target.exists() and not target.is_dir():
+            raise OutputError(f"{target}: is a file, and the drawings need a folder; name another, or move the file away")
         if sources and all(source.kind != "error" and source.kind not in by_kind for source in sources):
             raise OutputError(f"{target}: is drawn of videos, and there are only pictures; leave it out")
         self.target, self.is_file = target, is_file
+        self._begun = False
         self._numbered: dict[str, str] = {}
-        self._number(drawn, by_kind)
+        self._number(sources, by_kind, earlier)
         self._check(sources, [self.of(source.name, by_kind[source.kind]) for source in drawn])
 
     def of(self, source: str, ending: str) -> Path:
@@ -78,27 +85,35 @@ class Paths:
         return self.target if self.is_file else self.target / self._numbered.get(source, f"{_stem(source)}{ending}")
 
     def begin(self) -> None:
-        """Make and mark the folder, if there is none; call it before the first drawing.
+        """Make and mark the folder, if there is none or nothing in it; call it before the first drawing.
 
         Raises:
             OutputError: It cannot be made.
         """
-        if not (self.is_file or self.target.exists()):
+        if self._begun:
+            return
+        if not self.is_file and (not self.target.exists() or _is_empty(self.target)):
             with atomic_path(self.target / MARK) as beside:
                 beside.touch()
+        self._begun = True
 
-    def _number(self, sources: Sequence[Source], by_kind: Mapping[str, str]) -> None:
+    def _number(self, sources: Sequence[Source], by_kind: Mapping[str, str], earlier: Sequence[str]) -> None:
         """Number the names that are taken already; some systems take large and small letters for the same."""
-        taken: set[str] = set()
-        for source in sources:
-            stem, ending = _stem(source.name), by_kind[source.kind]
-            name, number = f"{stem}{ending}", 1
-            while name.casefold() in taken:
+        kinds = {source.name: by_ending(source.name) if source.kind == "error" else source.kind for source in sources}
+        first = {name: kinds.get(name, by_ending(name)) for name in earlier}
+        taken: dict[str, int] = {}  # with the highest number, from where the next is looked for
+        for source, kind in (first | kinds).items():
+            if kind is None or kind not in by_kind:
+                continue
+            stem, ending = _stem(source), by_kind[kind]
+            plain = f"{stem}{ending}"
+            name, number = plain, taken.get(plain.casefold(), 0) + 1
+            while number > 1 and (name := f"{stem}-{number}{ending}").casefold() in taken:
                 number += 1
-                name = f"{stem}-{number}{ending}"
-            taken.add(name.casefold())
+            taken[plain.casefold()] = number
             if number > 1:
-                self._numbered[source.name] = name
+                taken.setdefault(name.casefold(), 1)
+                self._numbered[source] = name
 
     def _check(self, sources: Sequence[Source], paths: Sequence[Path]) -> None:
         there = {_identity(path): path for path in paths} if self.target.exists() else {}
@@ -106,6 +121,14 @@ class Paths:
         for source in sources if there else ():
             if path := there.get(_identity(source.name)):
                 raise OutputError(f"{path}: is read by this run; name another {'file' if self.is_file else 'folder'}")
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether nothing lies in a folder; one that cannot be looked into is none."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
 
 
 def _stem(source: str) -> str:
@@ -125,17 +148,13 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def drawn(folder: Path) -> bool:
-    """Return whether a folder is one that mien has made for drawings."""
-    return (folder / MARK).is_file()
-
-
 class Drawings:
     """Draws the readings of a run, one source after the other.
 
     Args:
         target: See `Paths`.
         sources: What the run reads.
+        earlier: See `Paths`.
 
     Attributes:
         written: The files that are whole.
@@ -145,8 +164,8 @@ class Drawings:
         OutputError: As of `Paths`, or the target's ending is a picture's and its source a video, or the other way round.
     """
 
-    def __init__(self, target: Path, sources: Sequence[Source]) -> None:
-        self.paths = Paths(target, sources, (*FORMATS, *CONTAINERS))
+    def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str] = ()) -> None:
+        self.paths = Paths(target, sources, (*FORMATS, *CONTAINERS), earlier=earlier)
         if self.paths.is_file and sources:
             for source in sources:
                 endings = FORMATS if source.kind == "picture" else CONTAINERS

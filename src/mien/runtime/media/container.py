@@ -193,24 +193,24 @@ def piece(address: Address, start: int, size: int) -> bytes:
     return b""
 
 
-def locate(source: VideoSource) -> Address:
-    """Return what to open for a source.
+def locate(source: VideoSource, name: str | None = None) -> Address:
+    """Return what to open for a source; `name` is what errors call one in memory.
 
     Raises:
         InputError: It is of the wrong type, of an unknown scheme, or no file that can be read.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _opened(io.BytesIO(source), "this video (bytes)", len(source))
+        return _opened(io.BytesIO(source), name or "this video (bytes)", len(source))
     if hasattr(source, "read"):
-        return _from_stream(cast(BinaryIO, source))
+        return _from_stream(cast(BinaryIO, source), name or str(getattr(source, "name", "this video (a stream)")))
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"cannot read a video from {type(source).__name__}; give a path, an address, bytes or an open file")
-    name = os.fspath(source)
-    if name.startswith("camera:"):
-        return _camera(name, sys.platform)
-    if scheme_of(name):
-        return _network(name)
-    return _path(name)
+    path = os.fspath(source)
+    if path.startswith("camera:"):
+        return _camera(path, sys.platform)
+    if scheme_of(path):
+        return _network(path)
+    return _path(path)
 
 
 def _opened(stream: BinaryIO, name: str, length: int) -> Address:
@@ -219,9 +219,8 @@ def _opened(stream: BinaryIO, name: str, length: int) -> Address:
     return Address(stream, name, options={"protocol_whitelist": "none"})  # a playlist in it reaches no other file
 
 
-def _from_stream(stream: BinaryIO) -> Address:
+def _from_stream(stream: BinaryIO, name: str) -> Address:
     """Return an open file as it is if it can go back, else a copy of it on the disk."""
-    name = str(getattr(stream, "name", "this video (a stream)"))
     try:
         if not stream.seekable():
             stream = cast(BinaryIO, Copy(stream))

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -43,17 +45,20 @@ class Source:
     error: InputError | None = None
 
 
-def expand(
-    inputs: Any, *, recursive: bool = True, repeats: bool = False, without: Iterable[str | os.PathLike[str]] = ()
-) -> Iterator[Source]:
+MARK = ".drawn-by-mien"
+"""A hidden file in the folders of drawings that mien has made: what lies there is no source unless it is named itself."""
+
+
+def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Iterator[Source]:
     """Yield every picture and video that is named, in order, the same file once.
 
     Args:
         inputs: One of the following, or a list or iterator of them, nested or not:
             a file; its ending says whether it is a picture or a video, and its content if the ending is unknown;
-            a folder: its files of known endings in natural order (`a2` before `a10`), then its folders; hidden ones left out;
+            a folder: its files of known endings in natural order (`a2` before `a10`), then its folders; left out are hidden
+            ones and those that mien made for its drawings;
             a pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name; files of unknown endings are left
-            out unless the pattern gives the ending;
+            out unless the pattern gives the ending, and so are those in folders of drawings that it does not name;
             `"@names.txt"`: a text file of names, one a line, blank lines and those that begin with `#` left out; `"@-"` reads
             the names from standard input;
             `"-"`: a picture or video on standard input;
@@ -61,22 +66,27 @@ def expand(
             bytes or an open binary file of a picture or video; a Pillow image; an array, uint8, RGB or grey.
         recursive: Go into the folders of folders.
         repeats: Yield a file again each time it is named.
-        without: Folders to leave out where they lie in a folder that is read, such as the one of the results.
 
     Yields:
         A source each; one of kind "error", with its `error`, for a name that cannot be read, an empty folder, or a pattern
         that nothing matches.
     """
-    return _Expansion(recursive, repeats, {os.path.realpath(folder) for folder in without}).each(inputs)
+    return _Expansion(recursive, repeats).each(inputs)
+
+
+def drawn(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is one that mien has made for drawings."""
+    return Path(folder, MARK).is_file()
 
 
 class _Expansion:
     """The things named so far."""
 
-    def __init__(self, recursive: bool, repeats: bool, without: set[str]) -> None:
-        self.recursive, self.repeats, self.without = recursive, repeats, without
+    def __init__(self, recursive: bool, repeats: bool) -> None:
+        self.recursive, self.repeats = recursive, repeats
         self.count = 0
         self.seen: set[str] = set()
+        self.folders: set[str] = set()
         self.addresses: dict[str, list[str]] = {}  # by what is shown of them
 
     def each(self, item: Any) -> Iterator[Source]:
@@ -143,8 +153,12 @@ class _Expansion:
     def _pattern(self, name: str) -> Iterator[Source]:
         """Yield the sources of the files that match, of the folders too unless the pattern goes into them itself."""
         ending = Path(name).suffix.lower()
-        found = False
+        named = sum(1 for _ in takewhile(lambda part: not glob.has_magic(part), Path(name).parts))
+        found, of_results = False, cache(drawn)
         for match in sorted(glob.iglob(name, recursive=True), key=_natural):  # noqa: PTH207 -- keeps a path as it is written
+            parts = Path(match).parts
+            if any(of_results(os.path.join(*parts[: i + 1])) for i in range(named, len(parts))):  # noqa: PTH118
+                continue
             if Path(match).is_dir():
                 wanted = "**" not in name and self.recursive
             else:
@@ -169,15 +183,17 @@ class _Expansion:
 
     def _folder(self, name: str) -> Iterator[Source]:
         """Yield the files of a folder, those of its folders after them; say so if there are none."""
+        if self.repeats:
+            self.folders = set()
         found = yield from self._inside(name, os.path.realpath(name))
         if not found:
             yield _bad(name, "holds no picture or video of a known ending; name another folder, or the files themselves")
 
     def _inside(self, folder: str, real: str) -> Generator[Source, None, bool]:
         """Yield a folder's sources; return whether there was any, an error or a file named before included."""
-        if real in self.seen:  # also what ends a circle of links
+        if real in self.folders:  # also what ends a circle of links
             return True
-        self.seen.add(real)
+        self.folders.add(real)
         try:
             files, folders = _sorted(folder)
         except OSError as error:
@@ -190,9 +206,8 @@ class _Expansion:
         found = bool(files)
         for name in folders if self.recursive else ():
             path = os.path.join(folder, name)  # noqa: PTH118
-            within = os.path.realpath(path)
-            if within not in self.without:
-                found = (yield from self._inside(path, within)) or found
+            if not drawn(path):
+                found = (yield from self._inside(path, os.path.realpath(path))) or found
         return found
 
 

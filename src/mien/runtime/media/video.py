@@ -48,7 +48,12 @@ LOOK_BACK = (0.0, 10.0, 60.0)
 
 
 def open_video(
-    source: VideoSource, *, fps: float | None = None, start: float | None = None, end: float | None = None
+    source: VideoSource,
+    *,
+    fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    name: str | None = None,
 ) -> VideoReader:
     """Return a reader of a video's frames; its first frame is decoded at once.
 
@@ -58,12 +63,13 @@ def open_video(
         fps: Frames a second to sample: the first one at or after each multiple of 1/fps; None takes every frame.
         start: Take frames from this second on; None from the first.
         end: Take frames before this second; None to the last.
+        name: What errors call a video in memory.
 
     Raises:
         InputError: It cannot be opened, has no video or none that can be decoded, or a number is out of range.
     """
     first, last = check_part(fps, start, end)
-    return VideoReader(source, fps, first, last)
+    return VideoReader(source, fps, first, last, name)
 
 
 def check_part(fps: float | None, start: float | None, end: float | None) -> tuple[float, float]:
@@ -87,7 +93,7 @@ class VideoReader:
     higher side, until they are. A frame of another size than the first is scaled to it.
 
     Iterating raises an `InputError` after the last frame that can be read if the video ends before its header says, within a
-    frame or a packet, or if a live stream stops. Damaged packets are skipped and counted.
+    frame or a packet, if frames before the end are missing because they are damaged, or if a live stream stops.
 
     Attributes:
         name: What errors call it.
@@ -100,8 +106,8 @@ class VideoReader:
         damaged: Packets that could not be decoded, so far.
     """
 
-    def __init__(self, source: VideoSource, sample: float | None, start: float, end: float) -> None:
-        self._address = locate(source)
+    def __init__(self, source: VideoSource, sample: float | None, start: float, end: float, name: str | None = None) -> None:
+        self._address = locate(source, name)
         self.name = self._address.name
         self._sample, self._start, self._end = sample, start, end
         self.damaged = 0
@@ -169,24 +175,36 @@ class VideoReader:
     def _read(self, first: VideoFrame) -> Generator[Frame, None, None]:
         """Yield the frames that were asked for."""
         within = min(float(self._tick) / 2, ROUNDING) + 1e-9
-        due, found = self._start - within, False
+        due, found, spared = self._start - within, False, 0
         rest = self._rest if self.live or self._start <= within else self._from_start()
         for frame in chain([first], rest):
             pts = self._numbers.stamp(frame)
             number, time = self._numbers.frame(pts), self._clock.time(pts)
             if time >= self._end - within:
-                return
+                break
             if time < due:
                 continue
             image = self._image(frame)
             if image is not None:
+                if not found and (self._start > within or self._container.format.name == "mpegts"):
+                    spared = self.damaged  # before the part, or before the first key frame of a broadcast
                 found = True
                 yield Frame(image, number, time)
             if self._sample:
                 due = (math.floor((time + within) * self._sample) + 1) / self._sample - within
-        self._check_end()
+        else:
+            self._check_end()
         if not found:
-            raise InputError(f"{self.name}: has no frame from {self._start:g} s on; it ends at {self._clock.end:.2f} s")
+            until = "on" if math.isinf(self._end) else f"to {self._end:g} s"
+            raise InputError(
+                f"{self.name}: has no frame from {self._start:g} s {until}; it was read to {self._clock.end:.2f} s; "
+                "choose another part"
+            )
+        if self.damaged > spared and not self.live:
+            raise InputError(
+                f"{self.name}: is damaged in {self.damaged - spared:,} places, whose frames are missing; the others were read; "
+                "copy or download it again"
+            )
 
     def _from_start(self) -> Iterator[VideoFrame]:
         """Yield the frames from the key frame before the start on, having counted those before."""

@@ -28,12 +28,12 @@ def _bytes(text: str) -> bytes:
 def csv_text(text: str) -> str:
     """Return a source as it stands in CSV: one that a spreadsheet would take for a formula gets `./` before it.
 
-    A path names the same file with it. `-`, which stands for standard input, stays.
+    A path names the same file with it.
 
     >>> csv_text("=1+1.jpg")
     './=1+1.jpg'
     """
-    guarded = f"./{text}" if text.startswith(FORMULA) and text != "-" else text
+    guarded = f"./{text}" if text.startswith(FORMULA) else text
     return _bytes(guarded).decode("utf-8", "surrogateescape")
 
 

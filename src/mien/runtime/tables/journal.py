@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -50,6 +50,16 @@ def journal_path(table: str | os.PathLike[str]) -> Path:
     'out/.faces.csv.journal'
     """
     return Path(table).with_name(f".{Path(table).name}.journal")
+
+
+def names_of(table: str | os.PathLike[str]) -> list[str]:
+    """Return the sources in the journal beside a table, in the order they were begun; none without a journal."""
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{journal_path(table).absolute().as_uri()}?mode=rw", uri=True)) as old,
+    ):
+        return [json.loads(name) for (name,) in old.execute("SELECT name FROM sources ORDER BY id")]
+    return []
 
 
 class Journal:
