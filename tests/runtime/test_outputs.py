@@ -322,8 +322,8 @@ def test_a_picture_is_done_once_it_was_read(tmp_path: Path) -> None:
     photo, clip = str(tmp_path / "a.jpg"), str(tmp_path / "b.mp4")
     targets, named = Targets(tmp_path / "t.csv"), sources(photo, clip)
     write(targets, named, [picture(photo, 0), KeyboardInterrupt()])
-    resumed = Outputs(targets, CLASSES, {}, named, resume=True)
-    assert (resumed.resumed, resumed.done(photo), resumed.done(clip)) == (1, True, False)
+    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+        assert (resumed.resumed, resumed.done(photo), resumed.done(clip)) == (1, True, False)
 
 
 def test_what_is_no_file_is_read_again(tmp_path: Path) -> None:
@@ -342,7 +342,8 @@ def test_drawings_asked_for_later_are_refused_because_what_is_done_would_have_no
     with pytest.raises(OutputError, match=r"other settings \(drawn: , now annotate\).*start over without --resume"):
         Outputs(Targets(table, annotate=tmp_path / "drawn"), CLASSES, {}, named, resume=True)
     write(Targets(table, annotate=tmp_path / "full"), named, [picture("a.jpg", 0), KeyboardInterrupt()])
-    Outputs(Targets(table, annotate=tmp_path / "another"), CLASSES, {}, named, resume=True)
+    with Outputs(Targets(table, annotate=tmp_path / "another"), CLASSES, {}, named, resume=True):
+        pass
 
 
 def test_a_stop_while_the_files_are_finished_waits_for_them(tmp_path: Path) -> None:
