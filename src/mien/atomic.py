@@ -72,7 +72,7 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
     with atomic_path(path) as beside:
         buffer = io.BytesIO()
         yield buffer
-        beside.write_bytes(buffer.getbuffer())
+        beside.write_bytes(buffer.getvalue())
 
 
 def check_place(target: Path) -> None:
