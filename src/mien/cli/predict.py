@@ -140,9 +140,10 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
     """Return what a table's rows hang on, beside the sources; `faces` is how they are found and cut."""
     import mien
     from mien.runtime.onnx_backend import OnnxBackend
+    from mien.weights import sha256
 
     backend, info = recognizer.backend, recognizer.backend.info
-    file = backend.sha256 if isinstance(backend, OnnxBackend) else ""
+    file = sha256(backend.path) if isinstance(backend, OnnxBackend) else ""
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
     options = {key: str(value) for key, value in (asdict(video) | faces).items()}
     return {key: str(value) for key, value in model.items()} | options | {"unsure_below": str(recognizer.unsure_below)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +53,6 @@ class OnnxBackend:
 
     Attributes:
         path: The file.
-        sha256: The file's digest, in hexadecimal digits.
         info: The network's classes, preprocessing and provenance.
         providers: The execution providers in use.
         threads: Threads in use.
@@ -70,7 +68,6 @@ class OnnxBackend:
         self.path = Path(path)
         self.threads = threads or available_cores()
         self._file = _read(self.path)  # once, so that both sessions run the same network
-        self.sha256 = hashlib.sha256(self._file).hexdigest()
         self._session = _open(self._file, self.path, session_options(self.threads), list(providers or default_providers()))
         self._single: ort.InferenceSession | None = None
         self._lock = Lock()

@@ -188,6 +188,7 @@ def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
 def test_no_source_is_a_formula(tmp_path: Path, sign: str) -> None:
     write_table(tmp_path / "t.csv", [Prediction(CLASSES, [0.5, 0.5], None, f"{sign}cmd|' /C calc'!A0")], CLASSES)
     assert read_csv(tmp_path / "t.csv")[0]["source"] == f"./{sign}cmd|' /C calc'!A0"
+    assert csv_text("-") == "./-"
     assert csv_text("a=b") == "a=b"
 
 
