@@ -51,7 +51,7 @@ DESCRIPTIONS = {
     "src/mien/": None,
     "tests/": "mirrors src/mien",
     "benchmarks/": "speed and detection, measured; each writes benchmarks/runs/",
-    "results/": "what `mien evaluate`, `mien audit` and scripts wrote; never edited by hand",
+    "results/": "what `mien evaluate`, `mien audit` and scripts wrote; figures are never edited by hand",
     "docs/": "guides, API, model card",
     "scripts/": "what maintainers run: generated pages, bundled weights, dlib's start, queues of trainings",
 }

@@ -23,7 +23,10 @@ from typing import IO
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mien.atomic import atomic_path
+
 SMALL = ("recipe.yaml", "history.csv", "curves.png")
+WEIGHTS = "best.safetensors"
 
 
 @dataclass
@@ -96,7 +99,8 @@ def main() -> None:
     finally:
         for job in jobs:
             job.stop()
-            if arguments.keep and (job.folder / "best.safetensors").is_file():
+        for job in jobs:
+            if arguments.keep and all((job.folder / name).is_file() for name in (*SMALL, WEIGHTS)):
                 keep(job, arguments.keep)
         print("\n".join(job.row() for job in jobs))
 
@@ -119,11 +123,12 @@ def keep(job: Job, folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in SMALL:
         shutil.copy(job.folder / name, target / name)
-    with safe_open(job.folder / "best.safetensors", framework="pt") as file:
+    with safe_open(job.folder / WEIGHTS, framework="pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = file.metadata()
     halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    save_file(halved, target / "best.safetensors", metadata=metadata)
+    with atomic_path(target / WEIGHTS) as beside:
+        save_file(halved, beside, metadata=metadata)
 
 
 if __name__ == "__main__":

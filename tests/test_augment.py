@@ -49,6 +49,19 @@ def test_the_seed_decides():
     assert torch.equal(*drawn)
 
 
+def test_brightness_is_added_and_contrast_multiplies():
+    torch.manual_seed(0)
+    black, grey = (torch.full((64, 48, 48), value, dtype=torch.uint8) for value in (0, 102))  # 102 is 0.4
+    added = Augment(AugmentPart(flip=0, brightness=0.2))
+    levels = added(grey).amax((1, 2, 3))
+    assert 0.2 <= levels.min() < 0.24 < 0.56 < levels.max() <= 0.6
+    assert added(black).max() > 0.15
+    multiplied = Augment(AugmentPart(flip=0, contrast=0.2))
+    levels = multiplied(grey).amax((1, 2, 3))
+    assert 0.32 <= levels.min() < 0.34 < 0.46 < levels.max() <= 0.4801
+    assert multiplied(black).max() == 0
+
+
 def test_rotation_stays_within_its_range():
     line = torch.zeros(1, 48, 48, dtype=torch.uint8)
     line[:, 22:26, :] = 255  # a level bar

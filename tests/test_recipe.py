@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.errors import RecipeError
-from mien.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+from mien.recipe import Recipe, load_recipe, parse_recipe, read_yaml, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -60,6 +60,25 @@ def test_a_recipe_is_complete_in_its_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(load_recipe("sa_csp_ca/fer2013", {"seed": 5}).to_yaml())
     assert load_recipe(path).seed == 5
+
+
+def test_a_section_a_recipe_leaves_out_can_be_set(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_recipe("sa_csp_ca/fer2013").to_yaml())
+    assert "distill: null" in path.read_text()
+    for name in (path, "sa_csp_ca/fer2013"):
+        recipe = load_recipe(name, {"distill.teachers": ["runs/a"], "distill.weight": 0.5})
+        assert (recipe.distill.teachers, recipe.distill.weight) == (["runs/a"], 0.5)
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    path = tmp_path / "mine.yaml"
+    text = load_recipe("sa_csp_ca/fer2013", {"loss.arguments": {"label_smoothing": 0.25}}).to_yaml()
+    path.write_text(text.replace("label_smoothing: 0.25", "label_smoothing: 25e-2"))
+    assert load_recipe(path).loss.arguments == {"label_smoothing": 0.25}
+    assert read_yaml("[1e3, -5E-4, 1e+2, 1_0e1, e4, 1e, 0x1e4, v1e3, 1.5e3, 3, .5]") == (
+        [1000.0, -0.0005, 100.0, 100.0, "e4", "1e", 0x1E4, "v1e3", 1500.0, 3, 0.5]
+    )
 
 
 @given(st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text(max_size=5), max_size=4))

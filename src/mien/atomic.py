@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 import signal
 import threading
@@ -17,6 +18,9 @@ from mien.errors import OutputError
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that may end a run."""
+
+UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
+"""What `atomic_path` calls a file while it is written."""
 
 _ADVICE: dict[int | None, str] = {
     errno.ENOSPC: "free some space or write to another disk",
@@ -73,6 +77,20 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
         buffer = io.BytesIO()
         yield buffer
         beside.write_bytes(buffer.getvalue())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote into a folder left half-written there; that folder must be its own.
+
+    Raises:
+        OutputError: One cannot be removed.
+    """
+    for file in list(folder.iterdir()) if folder.is_dir() else []:
+        if UNFINISHED.fullmatch(file.name):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise output_error(file, error) from None
 
 
 def check_place(target: Path) -> None:

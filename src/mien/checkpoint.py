@@ -92,6 +92,22 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     return model.eval(), info
 
 
+def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
+    """Return what a file of weights, or a run's best epoch, says of itself; None of one that mien did not write.
+
+    Raises:
+        CheckpointError: It is of another format version.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "best.safetensors"
+    if file.suffix != ".safetensors":
+        return None
+    with safe_open(file, framework="pt") as tensors:
+        metadata = (tensors.metadata() or {}).get(METADATA_KEY)
+    return None if metadata is None else ModelInfo.from_json(metadata, str(file))
+
+
 def _os_error(error: SafetensorError) -> OSError:
     """Return what the system said, such as that the disk is full, as Python says it."""
     number = re.search(r"os error (\d+)", str(error))

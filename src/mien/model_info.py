@@ -31,7 +31,7 @@ class ModelInfo:
         arch: Registered name of the architecture.
         arguments: Arguments the architecture was built with, beside `num_classes`.
         classes: The classes, by output index.
-        label_set: Name of the label set the classes come from.
+        label_set: Name of the corpus whose labels the classes are.
         preprocess: What a face crop goes through before the network.
         precision: `"fp32"` or `"int8"`.
         recipe: The recipe that trained it, as plain JSON types; empty if unknown.

@@ -7,6 +7,7 @@ ones lie in `mien/recipes/<paper>/*.yaml` and are named `<paper>/<file>`.
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -89,8 +90,8 @@ class AugmentPart(_Strict):
         translate: Shift, uniform in plus or minus this fraction of the side, on each axis.
         scale: Range of the zoom.
         shear: Shear, uniform in plus or minus this many degrees.
-        brightness: Brightness factor, uniform within 1 plus or minus this.
-        contrast: Contrast factor, uniform within 1 plus or minus this.
+        brightness: What is added to every pixel, uniform in plus or minus this, on the scale [0, 1].
+        contrast: What every pixel is multiplied with, uniform within 1 plus or minus this.
         erase: Probability that one rectangle is erased.
         erase_area: Range of the rectangle's area, as a fraction of the image.
         mixup: Alpha of mixup's Beta distribution; 0 is off.
@@ -297,7 +298,7 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     """
     path = _find(name_or_path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
@@ -305,6 +306,27 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return parse_recipe(values, str(name_or_path))
+
+
+def read_yaml(text: str) -> Any:
+    """Return the values of a YAML text; `5e-4` is a number, as in YAML 1.2, not a word, as in 1.1.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+        ValueError: A date that is none.
+
+    >>> read_yaml("[5e-4, 1e3, e4]")
+    [0.0005, 1000.0, 'e4']
+    """
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with numbers whose exponent has no sign, or that have no point."""
+
+
+_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
@@ -338,7 +360,9 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:  # such as `distill: null`
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
             raise RecipeError(f"cannot set {key}: {parent} is not a section of the recipe")
     values[last] = value

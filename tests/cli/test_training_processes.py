@@ -36,6 +36,21 @@ def test_two_processes_train_and_one_speaks(tmp_path: Path, fer2013_csv: Path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU there is one process")
+def test_processes_that_cannot_share_a_batch_are_refused(tmp_path: Path, fer2013_csv: Path):
+    done = train(fer2013_csv, tmp_path / "run", "--devices", "3")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: train.batch_size is 64, which 3 processes cannot share evenly; choose another")
+    assert done.stderr.count("\n") == 1
+
+
+def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RecipeError, match="--devices 2: this machine has 1 of them"):
+        default_fabric(load_recipe("sa_csp_ca/fer2013"), 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU there is one process")
 @pytest.mark.parametrize(("batch", "cores", "processes"), [(128, 2, 2), (128, 16, 4), (32, 8, 1), (16, 8, 1), (128, 1, 1)])
 def test_each_process_has_images_to_average_over(fer2013_csv: Path, batch: int, cores: int, processes: int):
     corpus = load_corpus("fer2013", fer2013_csv)

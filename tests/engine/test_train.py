@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors import safe_open
 
 from mien.checkpoint import load_checkpoint
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
+from mien.engine.checks import check_files, check_names
 from mien.engine.devices import default_fabric
 from mien.engine.history import Epoch
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
-from mien.engine.train import Run, check_files
+from mien.engine.train import Run
 from mien.errors import CheckpointError, OutputError, RecipeError
 from mien.models import create_model
 from mien.recipe import Recipe, load_recipe
@@ -113,7 +114,8 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus):
     for change, message in (
         ({"train.batch_size": 1000}, "has 96 images"),
         ({"model.arguments": {"in_channels": 3}}, "preprocess.channels"),
-        ({"optim.name": "no_such"}, "optim.name"),
+        ({"optim.name": "no_such"}, "optim: no_such"),
+        ({"optim.momentum": 0}, "optim: sgd refuses its values: Nesterov momentum requires a momentum"),
         ({"loss": {"name": "kl_divergence"}}, "takes votes"),
         ({"data.select": "private_test"}, "is a test split"),
         ({"augment.mixup": 0.2, "train.batch_size": 15}, "mixes pairs"),
@@ -276,6 +278,58 @@ def test_channels_last_says_the_same(tmp_path: Path, corpus: Corpus):
         fabric = default_fabric(recipe, precision="32-true")
         losses.append(train(recipe, corpus, tmp_path / str(last), fabric=fabric).epochs[0].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("select", ["public_test", None])
+def test_a_run_that_goes_astray_ends_and_keeps_what_was(tmp_path: Path, corpus: Corpus, select: str | None):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"data.select": select})
+    run = Run(recipe, corpus, tmp_path / "run", default_fabric(recipe))
+    run.save([run.epoch(1, None)])
+    kept = [(tmp_path / "run" / name).read_bytes() for name in ("best.safetensors", "last.ckpt", "history.csv")]
+    with torch.no_grad():
+        run.plain.model.stem[0].weight.fill_(torch.nan)
+    with pytest.raises(RecipeError, match=r"epoch 2 ended in nan or infinity \(loss nan\).* optim.lr \(it is 0.1\)"):
+        run.epoch(2, None)
+    assert [(tmp_path / "run" / name).read_bytes() for name in ("best.safetensors", "last.ckpt", "history.csv")] == kept
+
+
+def test_a_rate_no_network_stands_is_named(tmp_path: Path, corpus: Corpus):
+    recipe = load_recipe("sa_csp_ca/fer2013", TINY | {"optim.lr": 1e30, "optim.clip_norm": 0, "optim.warmup_epochs": 0})
+    with pytest.raises(RecipeError, match="went astray; lower optim"):
+        train(recipe, corpus, tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir() if "tfevents" not in file.name] == ["recipe.yaml"]
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path, corpus: Corpus, recipe: Recipe):
+    (tmp_path / "run").mkdir()
+    for name in (".best-0123abcd.safetensors", ".last-0123abcd.ckpt", "mine.txt"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    Run(recipe, corpus, tmp_path / "run", default_fabric(recipe)).begin()
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["mine.txt", "recipe.yaml"]
+
+
+def test_a_start_that_may_know_the_test_is_refused(tmp_path: Path, corpus: Corpus):
+    random = {"name": "random_split", "test": 0.2, "val": 0.2}
+    changes = TINY | {"data.select": "val", "data.protocol": random, "train.epochs": 1}
+    first = apply_protocol(corpus, random)
+    train(load_recipe("sa_csp_ca/fer2013", changes), first, tmp_path / "first")
+    begun = load_recipe("sa_csp_ca/fer2013", changes | {"model.start": str(tmp_path / "first")})
+    assert train(begun, first, tmp_path / "again").epochs
+    with pytest.raises(RecipeError, match=r"model\.start: .*first.* was trained on other rows of fer2013"):
+        train(begun, apply_protocol(corpus, random | {"seed": 1}), tmp_path / "other")
+
+
+def test_a_step_is_compiled_where_there_is_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RecipeError, match=r"no C\+\+ compiler .*train\.compile=false"):
+        check_names(load_recipe("sa_csp_ca/fer2013"))
+    check_names(load_recipe("sa_csp_ca/fer2013", {"train.compile": False}))
+    compiler = tmp_path / "compiler"
+    compiler.touch(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    check_names(load_recipe("sa_csp_ca/fer2013"))
 
 
 def test_files_that_are_missing_are_found_out_before_the_corpus_is_read(tmp_path: Path):

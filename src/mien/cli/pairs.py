@@ -18,13 +18,15 @@ def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: typ
         error: What to raise of a bad one.
     """
     yaml = require("yaml", "train")
+    from mien.recipe import read_yaml
+
     found: dict[str, Any] = {}
     for text in texts or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise error(f"{flag} {text}: write it as key=value, such as {flag} {example}")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError):  # 2024-13-45 is a date to YAML
             raise error(f"{flag} {text}: the value cannot be read") from None
     return found

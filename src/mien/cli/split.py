@@ -48,8 +48,10 @@ def split(
 def _parse_protocol(text: str) -> list[dict[str, Any]]:
     """Return the steps of `--protocol`, one mapping or a list of them in YAML."""
     yaml = require("yaml", "train")
+    from mien.recipe import read_yaml
+
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
         raise DataError(f"--protocol {text}: cannot be read; write it as {EXAMPLE}") from None
     steps = value if isinstance(value, list) else [value]

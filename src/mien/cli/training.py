@@ -43,8 +43,8 @@ def train(
     """Train a recipe, or go on with a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
+    from mien.engine.checks import check_files, check_names
     from mien.engine.devices import default_devices, default_fabric
-    from mien.engine.train import check_files, check_names
     from mien.provenance import available_cores
     from mien.recipe import load_recipe
 
@@ -271,7 +271,9 @@ class _TrainingProgress:
     def epoch(self, row: Epoch, epochs: int) -> None:
         """Print a finished epoch."""
         left = row.seconds * (epochs - row.epoch) / 60
-        val = "" if math.isnan(row.val_loss) else f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
+        val = f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
+        if math.isnan(row.val_accuracy):  # the recipe selects on no split
+            val = ""
         self.console.print(
             f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}"
             f"{row.images_per_second:.0f} images/s  {left:.0f} min left",

@@ -32,9 +32,11 @@ def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None
         precision: `bf16-mixed` or `32-true`, in place of that choice.
 
     Raises:
-        RecipeError: The precision is another.
+        RecipeError: The precision is another, or there are fewer GPUs.
     """
     gpu = torch.cuda.is_available()
+    if gpu and isinstance(devices, int) and devices > torch.cuda.device_count():
+        raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} of them (GPUs)")
     if precision not in (None, "bf16-mixed", "32-true"):
         raise RecipeError(f"--precision {precision}: is bf16-mixed or 32-true")
     chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and computes_bfloat16()) else "32-true")

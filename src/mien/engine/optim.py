@@ -37,7 +37,7 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     """Return the optimiser of a recipe; biases, norms, what the model names and the loss's own parameters do not decay.
 
     Raises:
-        RecipeError: timm knows no optimiser of this name.
+        RecipeError: The optimiser refuses what the recipe gives it, such as no momentum for Nesterov's.
     """
     part = recipe.optim
     groups = _groups(part, model)
@@ -49,7 +49,7 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
             more["betas"] = (part.momentum, 0.999)
         return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **more)
     except (ValueError, AssertionError) as error:
-        raise RecipeError(f"optim.name: {error}; timm.optim.list_optimizers() gives the names") from None
+        raise RecipeError(f"optim: {part.name} refuses its values: {error}") from None
 
 
 def current_rate(optimizer: Optimizer) -> float:

@@ -20,11 +20,12 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 import mien
-from mien.atomic import atomic_path, check_place
+from mien.atomic import atomic_path, remove_unfinished
 from mien.augment import Augment, Damage, Finish
 from mien.checkpoint import LOSS, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
+from mien.engine.checks import check_start
 from mien.engine.devices import default_fabric
 from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
@@ -32,18 +33,14 @@ from mien.engine.history import Epoch, write_history
 from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.objective import create_objective
-from mien.engine.optim import check_optimizer, create_average, create_optimizer, create_plateau, create_schedule, current_rate
+from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule, current_rate
 from mien.engine.teacher import Teachers, ask_once
-from mien.errors import CheckpointError, MienError, RecipeError, UnknownNameError
-from mien.losses import LOSSES
+from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
-from mien.models import MODELS, create_model
-from mien.models.contract import TIMM
+from mien.models import create_model
 from mien.provenance import current_commit
 from mien.recipe import Recipe, Sampling
-from mien.registry import Registry, check_arguments
 from mien.transfer import Transfer, start_from
-from mien.weights import bundled
 
 TESTS = ("test", "private_test")
 """Splits that no run is fitted on or selected by."""
@@ -86,7 +83,8 @@ def train(
         on_start: Called, by the first process, with what a start from other weights loaded, if the recipe has one.
 
     Raises:
-        RecipeError: The recipe does not fit the corpus.
+        RecipeError: The recipe does not fit the corpus or the number of processes, or the loss became nan or infinite; the
+            folder keeps what the epochs before that left.
         CheckpointError: The folder holds another run.
         OutputError: The folder cannot be written.
     """
@@ -114,6 +112,11 @@ class Run:
     def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, fabric: Fabric) -> None:
         self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
+        if recipe.train.batch_size % fabric.world_size:
+            raise RecipeError(
+                f"train.batch_size is {recipe.train.batch_size}, which {fabric.world_size} processes cannot share evenly; "
+                "choose another --devices or another batch size"
+            )
         torch.manual_seed(recipe.seed)
         self.commit = current_commit()  # of the code that runs, whatever is committed meanwhile
         self.spec = recipe.preprocess.spec()
@@ -125,6 +128,8 @@ class Run:
         self.steps = len(self.feed) // recipe.train.batch_size
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
         self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
+        if self.transfer is not None:
+            check_start(self.transfer.source, corpus)
         if model.in_channels != self.spec.channels:
             raise RecipeError(f"preprocess.channels is {self.spec.channels}, {recipe.model.name} takes {model.in_channels}")
         self.plain = create_objective(recipe, model, self.feed.target.cpu().numpy())
@@ -149,6 +154,7 @@ class Run:
         """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
         start = time.perf_counter()
         loss, accuracy, lr = self.fit(number, on_step)
+        self._check_numbers(number, loss)
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
         val_loss, val_accuracy = self.fabric.broadcast(self._evaluate())  # batch norms differ a little between processes
         if self.plateau is not None:
@@ -175,6 +181,15 @@ class Run:
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
         return loss, accuracy, lr
 
+    def _check_numbers(self, number: int, loss: float) -> None:
+        """End the run, before anything is kept of it, where its numbers are no numbers any more."""
+        weights = torch.stack([weight.detach().isfinite().all() for weight in self.plain.parameters()])
+        if not (math.isfinite(loss) and weights.all()):
+            raise RecipeError(
+                f"epoch {number} ended in nan or infinity (loss {loss:g}): training went astray; lower optim.lr (it is "
+                f"{self.recipe.optim.lr:g}) or set optim.clip_norm, with another --out; this one keeps the epochs before"
+            )
+
     def _parts(self, seed: int) -> Iterator[Tensor]:
         """Yield, for each step, this process's places in the training split."""
         size, rank = self.recipe.train.batch_size, self.fabric.global_rank
@@ -198,7 +213,8 @@ class Run:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.recipe.optim.clip_norm:
-            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.recipe.optim.clip_norm)
+            most = self.recipe.optim.clip_norm
+            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=most, error_if_nonfinite=False)
         self.optimizer.step()
         return torch.stack([loss.detach(), (logits.argmax(1) == target).float().mean()])
 
@@ -219,7 +235,7 @@ class Run:
 
     def begin(self) -> None:
         """Write the recipe, so that a folder that cannot be written is found out first; then ask the teachers, if once."""
-        self._by_the_first(self._write_recipe)
+        self._by_the_first(self._begin_folder)
         if self.teachers is not None and self.recipe.distill is not None and self.recipe.distill.once:
             self.said = ask_once(self.teachers, self.feed, self.fabric)
 
@@ -239,7 +255,8 @@ class Run:
         if failure is not None:
             raise failure
 
-    def _write_recipe(self) -> None:
+    def _begin_folder(self) -> None:
+        remove_unfinished(self.out)
         with atomic_path(self.out / "recipe.yaml") as beside:
             beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
 
@@ -299,43 +316,6 @@ class Run:
             mien_version=mien.__version__,
             results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
-
-
-def check_names(recipe: Recipe) -> None:
-    """Check the names that registries and networks know, before anything is read.
-
-    Raises:
-        RecipeError: The network, the loss, the optimiser or an argument of the first two is unknown; names the nearest.
-    """
-    model, loss = recipe.model, recipe.loss
-    if not model.name.startswith(TIMM):
-        _check_part("model", model.name, model.arguments, MODELS, ("num_classes",))
-    _check_part("loss", loss.name, loss.arguments, LOSSES, ("num_classes", "num_features"))
-    check_optimizer(recipe.optim)
-
-
-def _check_part(key: str, name: str, arguments: dict[str, Any], registry: Registry[Any], given: tuple[str, ...]) -> None:
-    try:
-        check_arguments(registry.get(name), arguments, given)
-    except UnknownNameError as error:
-        raise RecipeError(f"{key}.{'arguments' if name in registry else 'name'}: {error}") from None
-
-
-def check_files(recipe: Recipe, out: Path) -> None:
-    """Check now what would be found out once the corpus was read: files that are not there, a folder that cannot be written.
-
-    Raises:
-        CheckpointError: The start or a teacher is missing.
-        OutputError: The folder cannot be written.
-    """
-    named = [("model.start", recipe.model.start)] if recipe.model.start not in (None, "imagenet") else []
-    named += [
-        ("distill.teachers", path) for path in (recipe.distill.teachers if recipe.distill else []) if path not in bundled()
-    ]
-    for key, path in named:
-        if path and not Path(path).exists():
-            raise CheckpointError(f"{key}: {path}: no such checkpoint; see the recipe's deviations for how to make it")
-    check_place(out)
 
 
 def _feed(recipe: Recipe, corpus: Corpus, device: torch.device) -> Feed:

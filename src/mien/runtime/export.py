@@ -47,7 +47,7 @@ HALF_AGREES = 0.98
 """Share of the compared images of which a file in half the size must give the same label."""
 
 HALF_TOLERANCE = 0.05
-"""Largest difference of a logit between torch and a file in half the size: of a probability, 0.0125."""
+"""Largest difference of a logit between torch and a file in half the size: of a probability, 0.025."""
 
 COMPARED = 64
 """Images of a batch on which torch and an exported file are compared."""

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from mien.atomic import atomic_path, output_error
+from mien.atomic import UNFINISHED, atomic_path, output_error
 from mien.datasets.crops import views
 from mien.errors import OutputError
 
@@ -202,10 +202,6 @@ def _is_done(out: Path, outcome: Outcome, wanted: Outcome | None, suffix: str) -
 def _remove(out: Path, outcome: Outcome, suffix: str) -> None:
     for name in picture_names(outcome, suffix):
         (out / name).unlink(missing_ok=True)
-
-
-UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
-"""What `atomic_path` calls a file while it is written."""
 
 
 def _remove_unfinished(out: Path, targets: Sequence[str], suffix: str) -> None:

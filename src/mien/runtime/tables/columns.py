@@ -35,7 +35,7 @@ SCHEMA = (
         "source",
         "text",
         "",
-        "the file or name as it was given, `picture 2` of the second thing in memory; empty for ready crops",
+        "the file or name as it was given, `picture 2` of what was in memory and the second thing given; empty for ready crops",
     ),
     Column("frame", "integer", "", "number of the video's frame, from 0; empty for a picture"),
     Column("time", "number", "s", "when the frame is shown, from the video's start; empty for a picture"),
