@@ -170,6 +170,49 @@ def test_the_sixteen_bit_tiff_that_pillow_reads_wrongly_is_refused() -> None:
         read_image(sixteen_bit_tiff(DEEP, planes=True))
 
 
+def tagged(data: bytes, tag: int, old: int, new: int) -> bytes:
+    """A TIFF with another value of a tag that holds one short."""
+    entry = struct.pack("<HHIHH", tag, 3, 1, old, 0)
+    assert data.count(entry) == 1
+    return data.replace(entry, struct.pack("<HHIHH", tag, 3, 1, new, 0))
+
+
+def test_other_tiffs_that_pillow_reads_wrongly_are_refused() -> None:
+    deep = encode(Image.fromarray(DEEP[..., 0]), "TIFF")
+    assert read_image(deep).max() > 50
+    with pytest.raises(InputError, match="holds 12-bit grey values, which are not read"):
+        read_image(tagged(deep, 258, 16, 12))
+    with pytest.raises(InputError, match="16-bit grey values with 0 for white"):
+        read_image(tagged(deep, 262, 1, 0))
+    with pytest.raises(InputError, match="begins with a small preview of itself"):
+        read_image(encode(SMALL, "TIFF", tiffinfo={254: 1}))
+
+
+def test_the_depth_of_grey_is_one_for_all_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.full((36, 40), 60_000, np.int32)
+    values[30:] = 200  # nearly black
+    monkeypatch.setattr(mien.image, "STRIP", 40 * 6)
+    image = read_image(encode(Image.fromarray(values), "TIFF"))
+    assert image[:30].min() == image[:30].max() == 233
+    assert image[30:].max() == 1
+
+
+def test_a_transparent_value_of_sixteen_bit_grey_is_laid_on_white() -> None:
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    data = encode(Image.fromarray(values), transparency=257)
+    assert Image.open(io.BytesIO(data)).info["transparency"] == 257
+    assert read_image(data)[0, :, 0].tolist() == [0, 255, 128, 255]
+
+
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*shape: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(mien.image.np, "empty", full)
+    with pytest.raises(InputError, match="has 40x36 pixels, for which there is not enough memory; make it smaller"):
+        read_image(REAL["png"])
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_kinds_of_tiff(mode: str, compression: str | None) -> None:
@@ -279,6 +322,8 @@ def test_first_frame_of_an_animation(kind: str) -> None:
 def test_wrong_arrays_are_refused(array: NDArray[np.uint8]) -> None:
     with pytest.raises(InputError, match=r"uint8 array of shape \(H, W\) or \(H, W, 3\)"):
         read_image(array)
+    with pytest.raises(InputError, match=r"^picture 3 must be a uint8 array"):
+        read_image(array, "picture 3")
 
 
 def test_wrong_types_are_refused() -> None:

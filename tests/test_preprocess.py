@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mien.errors import CheckpointError, InputError
 from mien.preprocess import PreprocessSpec, preprocess
@@ -92,6 +93,12 @@ def test_no_crops_make_an_empty_batch() -> None:
 def test_a_bad_crop_is_named(crop: np.ndarray) -> None:
     with pytest.raises(InputError, match="crop 1 must be uint8"):
         preprocess([noise(40, 40), crop], GREY)
+
+
+@pytest.mark.parametrize("crop", ["face.png", Image.new("L", (40, 40)), None])
+def test_a_crop_that_is_no_array_is_named(crop: object) -> None:
+    with pytest.raises(InputError, match=r"crop 1 must be a uint8 array, got \w+; mien.read_image gives one"):
+        preprocess([noise(40, 40), crop], GREY)  # type: ignore[list-item]
 
 
 def test_a_spec_survives_plain_types() -> None:

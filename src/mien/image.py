@@ -54,7 +54,7 @@ def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8
         MissingExtraError: It is HEIC and pillow-heif is not installed.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, name)
     if isinstance(source, Image.Image):
         return _decode(source, name or "this picture")
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -64,11 +64,12 @@ def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8
     raise InputError(f"cannot read a picture from {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array")
 
 
-def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[np.uint8], name: str | None) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise InputError(
-            f"a picture must be a uint8 array of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}; "
-            "convert floats with (image * 255).astype('uint8') and drop an alpha channel with image[..., :3]"
+            f"{name or 'a picture'} must be a uint8 array of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}; "
+            "convert floats up to 1 with (image * 255).astype('uint8') and 16 bits with (image // 257).astype('uint8'); drop "
+            "an alpha channel with image[..., :3]; take one channel with image[..., 0]"
         )
     return np.ascontiguousarray(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
 
@@ -121,7 +122,7 @@ def _from_stream(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: is larger than {MAX_PIXELS // 10**6} megapixels; make it smaller") from None
     except UnidentifiedImageError:
         raise InputError(
-            f"{name}: is not a picture mien reads ({', '.join(FORMATS)}, HEIC); convert it to JPEG or PNG"
+            f"{name}: is not a picture mien reads ({', '.join(_formats())}, HEIC); convert it to JPEG or PNG"
         ) from None
     except Exception as error:  # Pillow's readers raise anything on damaged files
         raise InputError(f"{name}: is damaged ({_line(error)}); copy or download it again") from None
@@ -174,15 +175,23 @@ def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
         return _pixels(picture, _orientation(picture))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    except MemoryError:
+        raise InputError(f"{name}: has {size} pixels, for which there is not enough memory; make it smaller") from None
     except Exception as error:  # as above
         raise InputError(f"{name}: is damaged or cut short ({_line(error)}); copy or download it again") from None
 
 
 def _check_planes(picture: Image.Image) -> None:
-    """Refuse the one kind of TIFF that Pillow reads wrongly without a word: 16 bits, one plane a colour, not compressed."""
+    """Refuse the kinds of TIFF that Pillow reads wrongly, or in part, without a word."""
     tags = getattr(picture, "tag_v2", {})
-    if tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and tags.get(259, 1) == 1:
+    bits = tags.get(258, (8,))
+    if tags.get(284) == 2 and max(bits) > 8 and tags.get(259, 1) == 1:
         raise InputError("keeps its 16-bit colours in separate planes; save it again with the colours together or compressed")
+    if bits == (12,) or (bits == (16,) and tags.get(262) == 0):
+        kind = "12-bit grey values" if bits == (12,) else "16-bit grey values with 0 for white"
+        raise InputError(f"holds {kind}, which are not read; save it again with 8 bits")
+    if tags.get(254, 0) & 1:  # "a reduced-resolution version of another image in this file"
+        raise InputError("begins with a small preview of itself, as a camera's raw file does; convert it to JPEG or PNG")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -201,9 +210,10 @@ def _pixels(picture: Image.Image, orientation: int) -> NDArray[np.uint8]:
     upright = np.empty((*sides, 3), np.uint8)
     stored = _as_stored(upright, orientation)
     rows = max(1, STRIP // width)
+    deep = picture.mode.startswith("I") and (picture.mode != "I" or picture.getextrema()[1] > 255)  # type: ignore[operator]
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        stored[top:bottom] = np.asarray(_rgb(picture.crop((0, top, width, bottom))))
+        stored[top:bottom] = np.asarray(_rgb(picture.crop((0, top, width, bottom)), deep))
     return upright
 
 
@@ -222,10 +232,10 @@ def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8
     return views.get(orientation, upright)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Return a picture of any mode as RGB, laid on white where it is transparent."""
+def _rgb(picture: Image.Image, deep: bool) -> Image.Image:
+    """Return a picture of any mode as RGB, laid on white where it is transparent; `deep`: its grey values have 16 bits."""
     if picture.mode.startswith("I"):
-        picture = _eight_bits(picture)
+        picture = _eight_bits(picture, deep)
     if picture.mode == "F":
         raise InputError("holds floating-point values; scale it to 8 bits and save it again")
     if picture.has_transparency_data:
@@ -234,13 +244,13 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return a 16-bit grey picture scaled to 8 bits; one of mode I with no value above 255 has 8 bits already."""
+def _eight_bits(picture: Image.Image, deep: bool) -> Image.Image:
+    """Return a grey picture of 16 bits, or of 8 in a mode that has place for more, in 8 bits."""
     values = np.asarray(picture).astype(np.int64)
+    values[values == picture.info.get("transparency", -1)] = 65535 if deep else 255  # laid on white
     if values.min() < 0 or values.max() > 65535:
         raise InputError("holds values outside 16 bits; scale it to 8 bits and save it again")
-    small = picture.mode == "I" and values.max() <= 255
-    return Image.fromarray((values if small else (values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values + 128) // 257 if deep else values).astype(np.uint8))
 
 
 def _line(error: BaseException) -> str:

@@ -41,6 +41,17 @@ def test_a_missing_extra_names_the_command(bundle: Path, monkeypatch: pytest.Mon
     assert train.text == "lacks no-such-thing; run: pip install 'mien[train]'"
 
 
+def test_onnxruntime_for_a_gpu_is_onnxruntime(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("importlib.metadata.version", installed)
+    (found,) = [finding for finding in report() if finding.subject.startswith("onnxruntime")]
+    assert found == ("onnxruntime-gpu", True, "1.0")
+
+
 def test_sources_without_an_install_have_no_extras(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)

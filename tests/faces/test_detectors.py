@@ -179,6 +179,8 @@ def test_views_and_read_only_arrays_are_welcome(detector: Detector) -> None:
 def test_wrong_arrays_are_refused(detector: Detector, image: NDArray[np.uint8]) -> None:
     with pytest.raises(InputError, match=r"RGB uint8 of shape \(H, W, 3\)"):
         detector.detect(image)
+    with pytest.raises(InputError, match=r"needs an array, got Image; mien\.read_image gives one"):
+        detector.detect(Image.fromarray(ASTRONAUT))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -100,6 +101,23 @@ def test_pictures_and_videos_keep_their_order_and_numbers(recognizer: Recognizer
 def test_without_a_detector_a_frame_is_one_crop_of_one_person(tiny_onnx: Path, clip: Path) -> None:
     found = Recognizer(tiny_onnx, detector=None).predict(clip)
     assert [(p.face, p.track) for p in found] == [(None, 1)] * 12
+
+
+def test_an_array_that_is_filled_again_is_not_seen_again(tiny_onnx: Path) -> None:
+    values = (0, 120, 250)
+    buffer = np.empty((48, 48, 3), np.uint8)
+
+    def filled() -> Iterator[np.ndarray]:
+        for value in values:
+            buffer[:] = value
+            yield buffer
+
+    recognizer = Recognizer(tiny_onnx, detector=None)
+    readings = list(recognizer.stream(filled()))
+    assert [int(reading.frame.image[0, 0, 0]) for reading in readings] == list(values)
+    alone = [recognizer.predict_faces([np.full((48, 48, 3), value, np.uint8)])[0] for value in values]
+    for reading, expected in zip(readings, alone, strict=True):
+        np.testing.assert_allclose(reading.predictions[0].probs, expected.probs, atol=1e-5)
 
 
 def test_a_folder_is_streamed(recognizer: Recognizer, clip: Path) -> None:

@@ -37,7 +37,7 @@ def camera(
     snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key s saves pictures.")] = Path(),
     model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
     detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
-    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.")] = None,
+    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Leave out faces with a side below this.")] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
     align: Annotated[bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False)] = None,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,

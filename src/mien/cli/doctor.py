@@ -11,6 +11,9 @@ import typer
 DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn")
 """The packages a plain install brings; their versions are shown."""
 
+IN_PLACE = {"onnxruntime": ("onnxruntime-gpu",)}
+"""What may be installed in place of one of them."""
+
 
 class Finding(NamedTuple):
     """One line of the report."""
@@ -63,10 +66,12 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return Finding(distribution, True, version(distribution))
-    except PackageNotFoundError:
-        return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")
+    for name in (distribution, *IN_PLACE.get(distribution, ())):
+        try:
+            return Finding(name, True, version(name))
+        except PackageNotFoundError:
+            continue
+    return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")
 
 
 def _providers() -> str:
@@ -95,8 +100,9 @@ def _gpu() -> str:
         names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split("\n")
     except (OSError, subprocess.SubprocessError):
         return "none seen: nvidia-smi is installed but fails"
+    advice = "not used; run: pip uninstall onnxruntime, then: pip install onnxruntime-gpu"
     used = "CUDAExecutionProvider" in _used_providers()
-    return "; ".join(filter(None, names)) + ("" if used else " (not used; run: pip install onnxruntime-gpu)")
+    return "; ".join(filter(None, names)) + ("" if used else f" ({advice})")
 
 
 def _models() -> str:

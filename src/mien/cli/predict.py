@@ -77,7 +77,7 @@ def predict(
     ] = False,
     min_face: Annotated[
         float | None,
-        typer.Option(metavar="PX", help="Shorter side of the smallest face looked for.", rich_help_panel=FACES),
+        typer.Option(metavar="PX", help="Leave out faces whose shorter side is below this.", rich_help_panel=FACES),
     ] = None,
     max_faces: Annotated[
         int | None,

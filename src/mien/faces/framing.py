@@ -68,6 +68,8 @@ def check_picture(image: NDArray[np.uint8]) -> None:
     Raises:
         InputError: The array has another shape or type.
     """
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"the detector needs an array, got {type(image).__name__}; mien.read_image gives one")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"the detector needs RGB uint8 of shape (H, W, 3), got {image.dtype} {image.shape}")
 

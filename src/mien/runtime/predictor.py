@@ -46,7 +46,8 @@ class Recognizer:
     Args:
         model: A bundled model's name, the path of an `.onnx` file, or a loaded backend; None takes the default model.
         detector: A detector's name or a loaded one; None takes every picture for one ready face crop.
-        min_face: Shorter side of the smallest face looked for, px; None leaves it to the detector. Only with a name.
+        min_face: Faces whose shorter side is below this are left out, px; None leaves none out, and the size to look for to the
+            detector. Only with a name.
         max_faces: Keep at most this many faces of a picture, the largest; None keeps all.
         align: Turn every face upright by its five landmarks before it is cut out; None where it has them. True needs a detector
             that gives them.

@@ -113,7 +113,10 @@ def _located(
 
 
 def _in_picture(recognizer: Recognizer, source: Source, number: int) -> Located:
-    frame = Frame(read_image(source.value, source.name))
+    image = read_image(source.value, source.name)
+    if isinstance(source.value, np.ndarray) and np.may_share_memory(image, source.value):
+        image = image.copy()  # it waits for its batch, and its owner may fill it again
+    frame = Frame(image)
     faces = recognizer.find_faces(frame.image) if recognizer.detector is not None else [None]
     return Located(source, number, frame, faces, [None] * len(faces), recognizer.crops(frame.image, faces))
 

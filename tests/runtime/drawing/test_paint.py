@@ -38,6 +38,9 @@ def test_a_half_clear_fill_mixes_the_colours() -> None:
     fill(drawn, Box(10, 10, 20, 20), (255, 255, 255), 128)
     assert (drawn[10:20, 10:20] == 172).all()
     assert (drawn[20:] == 90).all()
+    light = np.full((8, 8, 3), 200, np.uint8)  # 200 * 106 is beyond eight bits
+    fill(light, Box(0, 0, 8, 8), (0, 0, 0), 150)
+    assert (light == 200 * 106 // 256).all()
 
 
 @pytest.mark.parametrize("dash", [0, 6])

@@ -83,7 +83,7 @@ def fill(image: NDArray[np.uint8], box: Box, colour: Colour, opacity: int = 256)
         part[...] = colour
     else:
         ink = (np.array(colour, np.uint16) * opacity).astype(np.uint16)
-        part[...] = (part * np.uint16(256 - opacity) + ink) >> 8
+        part[...] = (part.astype(np.uint16) * np.uint16(256 - opacity) + ink) >> 8
 
 
 def outline(image: NDArray[np.uint8], box: Box, line: int, colour: Colour, opacity: int = 256, dash: float = 0) -> None:
