@@ -223,3 +223,12 @@ def test_layer_decay_slows_the_first_layers_most(name: str):
     assert set(rates) == {id(p) for p in parameters.values()}
     first, *_, last = parameters.values()
     assert rates[id(first)] < rates[id(last)] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", ["stn_resnet50", "vgg16_gcca"])
+def test_layer_decay_needs_layers_one_upon_the_other(name: str):
+    recipe = load_recipe("sa_csp_ca/fer2013", {"optim.layer_decay": 0.5})
+    with torch.device("meta"):
+        objective = create_objective(recipe, create_model(name))
+    with pytest.raises(RecipeError, match=r"optim\.layer_decay: the layers of .* do not stand one upon the other"):
+        create_optimizer(recipe, objective.model, objective.loss)

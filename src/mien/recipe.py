@@ -129,17 +129,18 @@ class OptimPart(_Strict):
     """Optimiser and schedule.
 
     Attributes:
-        name: An optimiser timm knows: sgd (Nesterov momentum), adam, adamw, nadam, rmsprop, radam, ...
+        name: An optimiser timm knows: sgd (Nesterov's momentum), momentum (the classical one), adam, adamw, nadam, rmsprop, ...
         lr: Peak learning rate.
         momentum: Momentum, or beta 1 of the Adam family.
         weight_decay: Decay of weights; biases and norms do not decay.
         schedule: `cosine` to zero, `constant`, or `plateau`: lower when the selection split stops getting better.
         warmup_epochs: Epochs over which the rate rises linearly from a hundredth of the peak.
         plateau_factor: What a plateau multiplies the rate with.
-        plateau_patience: Epochs without a better value before that.
+        plateau_patience: Epochs without a better value that are borne; the next one lowers the rate.
         plateau_metric: What must get better: `accuracy` or `loss` on the selection split.
         clip_norm: Largest norm of the whole gradient; 0 is off.
-        layer_decay: Factor the rate falls by from each layer to the one below it; 1 is off.
+        layer_decay: Factor the rate falls by from each layer to the one below it; 1 is off. Not for networks whose layers do
+            not stand one upon the other: stn_resnet50, vgg16_gcca.
     """
 
     name: str

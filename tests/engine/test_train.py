@@ -23,7 +23,7 @@ from mien.engine.history import Epoch
 from mien.engine.objective import create_objective
 from mien.engine.optim import create_optimizer
 from mien.engine.train import Run
-from mien.errors import CheckpointError, OutputError, RecipeError
+from mien.errors import CheckpointError, MienError, OutputError, RecipeError
 from mien.models import create_model
 from mien.recipe import Recipe, load_recipe
 
@@ -113,6 +113,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path: Path, corp
 def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus):
     for change, message in (
         ({"train.batch_size": 1000}, "has 96 images"),
+        ({"train.batch_size": 1}, "at least 2 images a process"),
         ({"model.arguments": {"in_channels": 3}}, "preprocess.channels"),
         ({"optim.name": "no_such"}, "optim: no_such"),
         ({"optim.momentum": 0}, "optim: sgd refuses its values: Nesterov momentum requires a momentum"),
@@ -368,6 +369,17 @@ def test_networks_of_one_size_and_of_tokens(corpus: Corpus):
         network = create_model(name, in_channels=1)
         create_objective(recipe, network)
     assert network.num_classes == 7
+    swin = "timm/swin_tiny_patch4_window7_224"
+    for other, words in ((name, "tokens instead of a feature map"), (swin, "its channels last")):
+        joint = load_recipe("sa_csp_ca/fer2013", {"model.name": other, "loss": {"name": "joint"}})
+        with torch.device("meta"), pytest.raises(RecipeError, match=words):
+            create_objective(joint, create_model(other, in_channels=1))
+
+
+def test_a_loss_with_centers_refuses_small_images_like_any_other():
+    objective = create_objective(load_recipe("sa_csp_ca/fer2013", {"loss": {"name": "joint"}}), create_model("sa_csp_ca"))
+    with pytest.raises(MienError, match="too small for this network"):
+        objective(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
 
 
 def test_the_commit_is_of_the_code_that_began(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
-from mien.layers.spatial_transformer import DAMPING, SpatialTransformer
+from mien.layers.spatial_transformer import DAMPING, SpatialTransformer, _grid
 
 TILT = [-0.2, 0.1, 0.05, -0.1, -0.3, 0.1]
 """A window turned, shrunk and moved, as theta's difference from the identity."""
@@ -68,6 +69,23 @@ def test_coverage_is_how_much_of_each_position_is_read():
 def test_coverage_of_a_window_outside_is_zero():
     layer = transformer([0, 0, 5, 0, 0, 5])
     assert layer.coverage(torch.randn(1, 2, 6, 6, dtype=torch.float64)).abs().max() == 0
+
+
+def test_the_grid_is_torchs():
+    theta = torch.eye(2, 3).double() + torch.randn(3, 2, 3, dtype=torch.float64) / 3
+    for height, width in ((6, 5), (1, 9)):
+        torch.testing.assert_close(
+            _grid(theta, height, width), F.affine_grid(theta, [3, 1, height, width], align_corners=False)
+        )
+
+
+def test_the_window_keeps_its_precision_in_bfloat16():
+    layer, x = transformer([0.0] * 6).float(), torch.rand(1, 2, 112, 112)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer(x), x, rtol=0, atol=1e-4)
+    moved = transformer([0.002, 0, 0, 0, 0, 0]).float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert (moved(x) - x).abs().max() > 0.02  # a tenth of a pixel, at the left and right
 
 
 def test_theta_keeps_its_precision_in_bfloat16():

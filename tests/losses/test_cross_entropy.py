@@ -85,6 +85,12 @@ def test_shapes_and_types_that_do_not_fit_are_refused(logits: tuple[int, ...], t
         cross_entropy(torch.zeros(logits), target)
 
 
+@pytest.mark.parametrize("target", [torch.zeros(2), torch.zeros(2, 3), torch.zeros(3, 4)])
+def test_probabilities_of_another_shape_are_refused(target: torch.Tensor):
+    with pytest.raises(ValueError, match="expected probabilities of the logits' shape"):
+        cross_entropy(torch.zeros(2, 4), target)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,6 +98,7 @@ def test_shapes_and_types_that_do_not_fit_are_refused(logits: tuple[int, ...], t
         ({"label_smoothing": -0.1}, "label_smoothing must be in"),
         ({"weight": [1.0, -1.0]}, "not negative"),
         ({"weight": [0.0, 0.0]}, "not all zero"),
+        ({"weight": [1.0, 2.0, 3.0]}, "weight holds 3 numbers, one a class makes 7"),
         ({"weight": [1.0, float("nan")]}, "finite"),
     ],
 )

@@ -63,6 +63,7 @@ class Objective(nn.Module):
         if not self.loss.needs_features:
             logits = self.model(inputs)
             return self.loss(logits, target), logits
+        self.model.check_input(inputs)
         features = self.model.forward_features(inputs)  # (N, D, h, w)
         logits = self.model.forward_head(features)
         return self.loss(logits, target, features.mean((2, 3))), logits
@@ -114,9 +115,11 @@ def _freeze(model: Model, prefixes: Sequence[str]) -> list[nn.Module]:
 def _num_features(model: Model) -> int:
     """Return the channels D of a network's last feature map; its mean over positions is the embedding losses see."""
     training = model.training
-    side = model.minimum_size
-    features = model.eval().forward_features(torch.zeros(1, model.in_channels, side, side))
+    height, width = model.input_size if getattr(model, "fixed_size", False) else (model.minimum_size, model.minimum_size)
+    features = model.eval().forward_features(torch.zeros(1, model.in_channels, height, width))
     model.train(training)
-    if features.ndim != 4:
-        raise RecipeError(f"this network has tokens instead of a feature map, {tuple(features.shape)}; use another loss")
+    last = getattr(getattr(model, "backbone", None), "output_fmt", "NCHW") == "NHWC"
+    if features.ndim != 4 or last:
+        kind = "a feature map with its channels last" if features.ndim == 4 else "tokens instead of a feature map"
+        raise RecipeError(f"this network has {kind}, {tuple(features.shape)}; use a loss without class centers")
     return features.shape[1]

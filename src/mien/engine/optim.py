@@ -43,7 +43,7 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     groups = _groups(part, model)
     if own := list(loss.parameters()):
         groups.append({"params": own, "weight_decay": 0.0, "lr": recipe.loss.lr, OF_LOSS: True})
-    more: dict[str, Any] = {"fused": True} if part.name == "sgd" else {}  # one pass over each weight
+    more: dict[str, Any] = {"fused": True} if part.name in ("sgd", "momentum") else {}  # one pass over each weight
     try:
         if (info := get_optimizer_info(part.name)).has_betas and info.num_betas == 2:
             more["betas"] = (part.momentum, 0.999)
@@ -62,6 +62,10 @@ def _groups(part: OptimPart, model: Model) -> list[dict[str, Any]]:
     groups = param_groups_weight_decay(model, part.weight_decay, no_weight_decay_list=model.no_weight_decay())
     if part.layer_decay == 1:
         return groups
+    if not model.layered:
+        raise RecipeError(
+            f"optim.layer_decay: the layers of {type(model).__name__} do not stand one upon the other; set it to 1"
+        )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     layers = list(dict.fromkeys(_layer(model, name) for name in names.values()))  # in the order they are built
     split: dict[tuple[int, int], dict[str, Any]] = {}

@@ -117,6 +117,8 @@ class Run:
                 f"train.batch_size is {recipe.train.batch_size}, which {fabric.world_size} processes cannot share evenly; "
                 "choose another --devices or another batch size"
             )
+        if recipe.train.batch_size < 2 * fabric.world_size:
+            raise RecipeError("train.batch_size: batch norms need at least 2 images a process; make it larger")
         torch.manual_seed(recipe.seed)
         self.commit = current_commit()  # of the code that runs, whatever is committed meanwhile
         self.spec = recipe.preprocess.spec()

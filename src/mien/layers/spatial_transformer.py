@@ -77,5 +77,11 @@ class SpatialTransformer(nn.Module):
 
 
 def _sample(x: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (N, H, W, 2)
-    return F.grid_sample(x, grid.to(x.dtype), align_corners=False)
+    return F.grid_sample(x, _grid(theta, *x.shape[2:]).to(x.dtype), align_corners=False)
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Return where each pixel is read, (N, H, W, 2): torch's `affine_grid`, which autocast would round to bfloat16."""
+    across, down = ((2 * torch.arange(n, device=theta.device, dtype=theta.dtype) + 1) / n - 1 for n in (width, height))
+    by_x, by_y, shift = theta[..., None, None].unbind(2)  # each (N, 2, 1, 1)
+    return (by_x * across + by_y * down[:, None] + shift).movedim(1, 3)

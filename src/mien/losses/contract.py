@@ -19,7 +19,7 @@ class Loss(nn.Module):
     weight decay, to the checkpoint, and under several processes in the loss's own wrapper, as a network's do.
 
     Attributes:
-        needs_features: The loss reads `features`, the embeddings before the classifier.
+        needs_features: The loss reads `features`, embeddings of the images.
         soft_target: The target is votes or probabilities (N, K), not class indices (N,).
     """
 
@@ -32,7 +32,7 @@ class Loss(nn.Module):
         Args:
             logits: (N, K), unbounded.
             target: Class indices, int64 (N,), or a distribution over the classes, float (N, K).
-            features: Embeddings (N, D) the classifier saw; read by losses that need them only.
+            features: Embeddings (N, D), the mean of the last feature map; read by losses that need them only.
         """
         raise NotImplementedError
 
@@ -64,9 +64,13 @@ def create_loss(name: str, num_classes: int = 7, num_features: int | None = None
         arguments = {"num_classes": num_classes, "num_features": num_features} | arguments
     check_arguments(factory, arguments)
     try:
-        return factory(**arguments)
+        loss = factory(**arguments)
     except (TypeError, ValueError) as error:
         raise MienError(f"cannot build loss {name!r}: {error}") from error
+    weight = getattr(loss, "weight", None)
+    if weight is not None and len(weight) != num_classes:
+        raise MienError(f"cannot build loss {name!r}: weight holds {len(weight)} numbers, one a class makes {num_classes}")
+    return loss
 
 
 def full_precision(x: Tensor) -> Tensor:

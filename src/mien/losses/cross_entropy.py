@@ -1,7 +1,8 @@
 """Cross-entropy with class weights and label smoothing: torch's, with its targets checked and its sums in float32.
 
 Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (CVPR 2016), section 7. As torch
-defines it, the mean over a batch divides by the sum of the weights of its targets.
+defines it, the mean over a batch divides by the sum of the weights of its targets where they are classes, and by their number
+where they are probabilities.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, 
     """
     logits = full_precision(logits)
     if target.is_floating_point():
+        if target.shape != logits.shape:
+            raise ValueError(
+                f"expected probabilities of the logits' shape, got {tuple(target.shape)} for {tuple(logits.shape)}"
+            )
         target = target.to(logits.dtype)
     else:
         check_index_target(logits, target, logits.shape[-1])

@@ -25,6 +25,7 @@ class Model(nn.Module):
         input_size: Height and width the network was designed for, px; larger ones and most smaller ones do as well.
         minimum_size: Least height and width, px: below it, a layer of stride 2 would be left with a single position.
         classifier: The layer that gives the logits, linear or convolutional.
+        layered: Its layers are built in the order in which they stand one upon the other.
         imagenet: Name of torchvision's ImageNet weights that fit it, at least in part; None if there are none.
     """
 
@@ -33,6 +34,7 @@ class Model(nn.Module):
     input_size: tuple[int, int]
     minimum_size: int
     classifier: nn.Linear | nn.Conv2d
+    layered: bool = True
     imagenet: str | None = None
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class ResEmoteNet(Model):
         self.classifier = nn.Linear(HEAD[-1], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (N, 2048, H/64, W/64), sizes rounded up, for images (N, C, H, W)."""
+        """Return the feature map (N, 2048, H/64, W/64) of images (N, C, H, W); the pools, to H/8, round down, the rest up."""
         return self.blocks(self.squeeze_excite(self.stages(x)))
 
     def forward_head(self, features: Tensor) -> Tensor:

@@ -77,7 +77,10 @@ class ResNet50CBAMERF(TimmModel):
         return re.sub(r"^(layer\d\.\d+)\.0\.", r"\1.", super().published_name(name))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the 16 spatial maps, `layer1.0` (N, H/2, W/2) to `layer4.2` (N, H/16, W/16); nothing without attention."""
+        """Return the 16 spatial maps, `layer1.0` (N, H/2, W/2) to `layer4.2` (N, H/16, W/16); nothing without attention.
+
+        With the ImageNet stem they are (N, H/4, W/4) to (N, H/32, W/32).
+        """
         self.check_input(x)
         return spatial_maps(self.backbone, lambda: self.forward_features(x))
 

@@ -30,6 +30,7 @@ class STNResNet50(TimmModel):
         ValueError: No such stem.
     """
 
+    layered = False
     imagenet = "ResNet50_Weights.IMAGENET1K_V1"
 
     def __init__(self, num_classes: int = 7, in_channels: int = 3, attention: bool = True, stem: str = "imagenet") -> None:
@@ -41,7 +42,7 @@ class STNResNet50(TimmModel):
         self.transformer = SpatialTransformer(in_channels) if attention else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (N, 2048, H/32, W/32), sizes rounded up, for images (N, C, H, W)."""
+        """Return the feature map of images (N, C, H, W): (N, 2048, H/32, W/32), with the small stem H/16; sizes rounded up."""
         return self.backbone.forward_features(self.transformer(x))
 
     def theta(self, x: Tensor) -> Tensor:

@@ -111,6 +111,7 @@ class VGG16GCCA(Model):
 
     input_size = (224, 224)
     minimum_size = 32
+    layered = False
     imagenet = "VGG16_Weights.IMAGENET1K_V1"
 
     def __init__(
@@ -151,7 +152,10 @@ class VGG16GCCA(Model):
         return [*blocks, self.attention[4](x)]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the fused feature map, (N, D, H/16, W/16), for images (N, C, H, W); D is 800, or 512 without fusion."""
+        """Return the fused feature map, (N, D, H/16, W/16), for images (N, C, H, W).
+
+        D is 800, without the decoder 704, without fusion 512.
+        """
         blocks = self.forward_blocks(x)
         return blocks[4] if self.fusion is None else self.fusion(blocks)
 
