@@ -27,6 +27,12 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF")
 """Formats that are read. Not all that Pillow knows: some of those run other programs or read other files."""
 
+ENDINGS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm",
+     ".pnm", ".avif", ".heic", ".heif", ".hif")
+)  # fmt: skip
+"""What names of pictures end in, lower case; of an animated GIF, WebP or PNG the first frame is read."""
+
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 """Brands in the first box of a HEIC or HEIF file."""
 

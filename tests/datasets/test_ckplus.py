@@ -187,10 +187,17 @@ def test_ckextended_has_its_own_order_of_classes(tmp_path: Path):
     assert load_corpus("ckplus", path).classes == label_set("ckplus")
 
 
+def test_rows_of_ckextended_keep_their_numbers(tmp_path: Path):
+    corpus = load_corpus("ckplus", ckextended(tmp_path / "ckextended.csv"), options={"contempt": False})
+    numbers = [int(corpus.origin(row).removeprefix("row ")) for row in range(len(corpus.target))]
+    assert numbers == [row for row in range(24) if row % 8 < 6]  # written in the table's own order, neutral and contempt last
+
+
 def test_ckextended_may_lie_in_a_folder_or_an_archive(tmp_path: Path):
     path = ckextended(tmp_path / "data" / "ckextended.csv")
     first = load_corpus("ckplus", path)
     assert load_corpus("ckplus", tmp_path / "data").fingerprint == first.fingerprint
+    assert load_corpus("ckplus", tmp_path).fingerprint == first.fingerprint  # one folder further down
     assert load_corpus("ckplus", zipped(tmp_path / "data")).fingerprint == first.fingerprint
 
 

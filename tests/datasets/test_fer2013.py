@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -325,6 +326,27 @@ def test_a_folder_of_classes_that_is_no_split_is_refused(tmp_path: Path):
         DataError, match=r"holds data/extra with folders of classes, and its name is no split's; call it train, val"
     ):
         load_corpus("fer2013", root)
+
+
+def test_a_table_in_a_folder_in_the_folder_is_found(tmp_path: Path, fer2013_csv: Path):
+    """`fer2013.tar.gz` unpacks to `fer2013/fer2013.csv`."""
+    first = load_corpus("fer2013", fer2013_csv).fingerprint
+    inner = tmp_path / "download" / "fer2013"
+    inner.mkdir(parents=True)
+    shutil.copy(fer2013_csv, inner / "fer2013.csv")
+    (tmp_path / "download" / "notes").mkdir()
+    assert load_corpus("fer2013", tmp_path / "download").fingerprint == first
+    shutil.copytree(inner, tmp_path / "download" / "copy")
+    with pytest.raises(DataError, match=r"holds copy/fer2013\.csv, fer2013/fer2013\.csv; pass one of them"):
+        load_corpus("fer2013", tmp_path / "download")
+
+
+def test_public_and_private_test_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ("train/happy/1.png", "test/sad/im2.png", "test/fear/im3.png")
+    assert len(load_corpus("fer2013", put_faces(tmp_path / "faces", *names)).where("private_test")) == 2
+    monkeypatch.setattr("mien.datasets.fer2013.PRIVATE_TEST", 1)
+    with pytest.raises(DataError, match="holds 2 pictures of private_test, FER2013 has 1: those of PublicTest"):
+        load_corpus("fer2013", put_faces(tmp_path / "more", *names, "test/fear/PublicTest_4.png"))
 
 
 def test_pictures_that_lie_elsewhere_are_listed(tmp_path: Path):

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,6 +168,8 @@ def test_the_votes_may_lie_beside_the_table_or_elsewhere_or_in_the_archive(tmp_p
         for name in ("fer2013.csv", "fer2013new.csv"):
             archive.write(folder / name, f"data/{name}")
     assert load_corpus("ferplus", tmp_path / "both.zip").fingerprint == first
+    shutil.copytree(folder, tmp_path / "above" / "data")
+    assert load_corpus("ferplus", tmp_path / "above").fingerprint == first
     (folder / "fer2013new.csv").rename(tmp_path / "votes.csv")
     options = {"votes": str(tmp_path / "votes.csv")}
     assert load_corpus("ferplus", folder, options=options).fingerprint == first

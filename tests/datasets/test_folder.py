@@ -1,8 +1,10 @@
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -94,6 +96,24 @@ def test_pictures_are_stored_large_and_in_colour_unless_told(tmp_path: Path):
     assert corpus.images.shape == (2, 224, 224, 3)
     assert corpus.images[1, 100, 100].tolist() == [200, 10, 10]
     assert load_corpus("folder", root, options={"size": [20, 30], "colour": False}).images.shape == (2, 20, 30)
+
+
+def test_pictures_have_the_endings_that_recognition_knows(tmp_path: Path):
+    pillow_heif.register_heif_opener()
+    root = draw(tmp_path / "faces", "happy/1.jfif", "happy/2.png", "sad/3.JPE")
+    Image.new("L", (30, 30), 40).save(root / "sad" / "4.heic", "HEIF", quality=100)
+    assert load(root).files == ("happy/1.jfif", "happy/2.png", "sad/3.JPE", "sad/4.heic")
+
+
+def test_a_picture_whose_plugin_is_missing_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pillow_heif.register_heif_opener()
+    root = draw(tmp_path / "faces", "happy/1.png", "sad/2.png")
+    Image.new("L", (30, 30), 40).save(root / "sad" / "4.jpg", "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    corpus = load(root)
+    assert corpus.files == ("happy/1.png", "sad/2.png")
+    (line,) = corpus.skipped
+    assert "sad/4.jpg: is HEIC; " in line
 
 
 def test_what_is_left_out_is_listed(tmp_path: Path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.datasets.reading import source
-from mien.datasets.reading.source import Tree, Walk, folders, open_tree, pictures, read_picture, read_small, walk
+from mien.datasets.reading.source import Tree, Walk, folders, open_table, open_tree, pictures, read_picture, read_small, walk
 from mien.errors import DataError, InputError
 
 
@@ -129,6 +129,19 @@ def test_names_made_to_hang_are_refused(tmp_path: Path, name: str):
 def test_an_archive_with_odd_names_is_gone_through(tmp_path: Path):
     archive = pack(tmp_path / "odd.zip", {"/": b"", "/abs/x.png": b"", "../up.png": b"", "a/y.png": b""})
     assert {file.name for file in walk(open_tree(archive), [])} == {"x.png", "y.png"}
+
+
+def test_names_as_windows_writes_them_are_gone_through(tmp_path: Path):
+    """Compress-Archive of Windows PowerShell separates by backslashes; bsdtar may begin names with a dot."""
+    plain = pack(tmp_path / "plain.zip", {"train/happy/x.png": picture(), "train/sad/y.png": picture(9)})
+    odd = pack(tmp_path / "odd.zip", {"train|happy|x.png": picture(), "./train/sad/y.png": picture(9)})
+    odd.write_bytes(odd.read_bytes().replace(b"train|happy|x.png", b"train\\happy\\x.png"))
+    seen = [[(file.at, read_picture(file)[0, 0, 0]) for file in walk(open_tree(path), [])] for path in (plain, odd)]
+    assert seen[0] == seen[1] == [("train/happy/x.png", 7), ("train/sad/y.png", 9)]
+    table = pack(tmp_path / "table.zip", {"a|fer2013.csv": b"the table", "a|other.csv": b""})
+    table.write_bytes(table.read_bytes().replace(b"a|", b"a\\"))
+    with open_table(table, prefer=["fer2013.csv"]) as file:
+        assert file.read() == b"the table"
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"no archive", b"PK\x05\x06" + b"\xff" * 18])

@@ -373,13 +373,22 @@ def test_protocols_are_named():
         ({"name": "balanced", "per_class": 0, "split": "all"}, "per_class is 0"),
         ({"name": "balanced", "per_class": 3}, "has no split 'train'; its splits are all"),
         ({"name": "leave_one_subject_out", "subject": "S999"}, "no subject 'S999'; its 24 go from 'S000' to 'S023'"),
-        ({"name": "leave_one_subject_out", "subject": 7}, "no subject 7"),
+        ({"name": "leave_one_subject_out", "subject": 7}, "subject is 7; give its name as text, subject: '7'"),
         ({"name": "file", "path": "no/such.json"}, "no/such.json: cannot be read"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(part: dict[str, Any], message: str):
     with pytest.raises(DataError, match=message):
         apply_protocol(posed(), part)
+
+
+def test_a_sequence_of_which_some_images_name_nobody_is_refused():
+    corpus = posed()
+    people = ("", *corpus.rows.subjects[1:])
+    with pytest.raises(DataError, match="some images of the sequence .* name a subject and others none"):
+        apply_protocol(
+            replace(corpus, rows=replace(corpus.rows, subjects=people)), {"name": "kfold", "by": "sequence", "folds": 3}
+        )
 
 
 def test_an_unknown_protocol_names_the_nearest():

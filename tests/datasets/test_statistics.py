@@ -33,6 +33,12 @@ def test_counts_and_pixels_of_each_split(channels: int):
     assert (found.mean[2], found.std[2]) == ((), ())
 
 
+def test_large_pictures_are_counted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    whole = statistics(corpus(3))
+    monkeypatch.setattr("mien.datasets.audit.statistics.BLOCK", 100)  # one picture has 72 bytes
+    assert statistics(corpus(3)) == whole
+
+
 def test_the_tables_papers_print():
     found = statistics(corpus())
     assert found.table() == [

@@ -27,7 +27,7 @@ from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows, read_listing
 from mien.datasets.reading.options import check_options
 from mien.datasets.reading.source import Tree, read_picture, reason
 from mien.datasets.source_key import source_key
-from mien.errors import DataError, InputError, OutputError
+from mien.errors import DataError, InputError, MissingExtraError, OutputError
 
 PILE = 256
 """Pictures decoded between two notes of how far a build is, at most."""
@@ -238,7 +238,7 @@ def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
             from mien.datasets.crops import largest_face
 
             pixels = largest_face(pixels)
-    except InputError as error:
+    except (InputError, MissingExtraError) as error:
         message = str(error)
         return message if str(file) in message else f"{file}: {message}"
     picture = Image.fromarray(pixels).convert("RGB" if listing.colour else "L")

@@ -16,9 +16,10 @@ import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.reading.pixels import read_pixel_table
-from mien.datasets.reading.source import PICTURES, Tree, is_archive
-from mien.datasets.reading.tree import file_names, read_text
+from mien.datasets.reading.source import Tree, is_archive
+from mien.datasets.reading.tree import file_names, read_text, table_in
 from mien.errors import DataError
+from mien.image import ENDINGS
 from mien.labels import canonical, label_set
 
 IMAGES = "cohn-kanade-images"
@@ -85,7 +86,7 @@ def read_ckplus(source: Path, frames: int | None = None, contempt: bool = True, 
 def _table(source: Path) -> Path | None:
     """Return the file to read as a table of pixels: the source, or the table in it; None if it holds pictures."""
     if source.is_dir():
-        return source / TABLE if (source / TABLE).is_file() else None
+        return table_in(source, (TABLE,))
     if is_archive(source):
         return source if any(PurePosixPath(name).name == TABLE for name in file_names(source, [])[1]) else None
     return None if source.suffix.lower() == ".zip" else source
@@ -98,7 +99,8 @@ def _read_table(table: Path, classes: tuple[str, ...], frames: int | None) -> Li
     order = np.array([classes.index(name) if name in classes else -1 for name in TABLE_CLASSES], np.int64)
     target = order[read.target]
     rows = Rows(classes, target, read.split, TABLE_SPLITS)
-    return Listing(rows.take(target >= 0), read.images[target >= 0])
+    origins = tuple(f"row {i}" for i in np.flatnonzero(target >= 0))
+    return Listing(rows.take(target >= 0), read.images[target >= 0], origins=origins)
 
 
 def _read_official(
@@ -186,7 +188,7 @@ def _sequences(tree: Tree, names: list[str], skipped: list[str]) -> dict[str, li
     """Return the frames of each sequence in their order, by the names of their files; others are noted in `skipped`."""
     frames: dict[tuple[str, int], Frame] = {}
     for name in names:
-        if PurePosixPath(name).suffix.lower() not in PICTURES:
+        if PurePosixPath(name).suffix.lower() not in ENDINGS:
             continue
         frame = _frame(name, PurePosixPath(name).stem)
         if frame is None:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.expected_labels import soften
 from mien.datasets.reading.pixels import PixelTable, read_pixel_table
-from mien.datasets.reading.source import PICTURES, is_archive
+from mien.datasets.reading.source import is_archive
 from mien.datasets.reading.split_names import SPLIT_NAMES, USAGE, split_name
-from mien.datasets.reading.tree import file_names
+from mien.datasets.reading.tree import file_names, table_in
 from mien.datasets.reading.vote_file import find_votes, read_votes, require_same_rows
 from mien.errors import DataError
+from mien.image import ENDINGS
 from mien.labels import canonical, label_set
 
 SPLITS = ("train", "public_test", "private_test")
@@ -27,6 +28,9 @@ PARTS = {"train": 0, "val": 1, "public_test": 1, "test": 2, "private_test": 2}
 
 TABLES = ("fer2013.csv", "icml_face_data.csv")
 """Names of the table, the best first: Kaggle's zip of the challenge holds the second beside parts of it."""
+
+PRIVATE_TEST = 3589
+"""Images of PrivateTest."""
 
 
 @CORPORA.register("fer2013")
@@ -59,7 +63,7 @@ def read_fer2013(source: Path, votes: str | None = None) -> Listing:
 
 def _soften(source: Path, table: PixelTable, votes: str) -> NDArray[np.float32]:
     """Return a table's labels softened by the votes on its rows, (N, 7)."""
-    found = read_votes(find_votes(source, votes))
+    found = read_votes(find_votes(find_table(source) or source, votes))
     require_same_rows(source, table.split, found)
     train = table.split == USAGE["Training"]
     if len(np.unique(table.target[train])) < 2:
@@ -68,10 +72,13 @@ def _soften(source: Path, table: PixelTable, votes: str) -> NDArray[np.float32]:
 
 
 def find_table(source: Path) -> Path | None:
-    """Return the file that holds FER2013's table: the source or a file directly in it; None if the source holds pictures."""
+    """Return the file that holds FER2013's table: the source, or a file in it; None if the source holds pictures.
+
+    Raises:
+        DataError: The folder holds tables in several folders.
+    """
     if source.is_dir():
-        names = [name + end for end in ("", ".gz", ".zip") for name in TABLES] + ["fer2013.tar.gz"]
-        return next((source / name for name in names if (source / name).is_file()), None)
+        return table_in(source, [name + end for end in ("", ".gz", ".zip") for name in TABLES] + ["fer2013.tar.gz"])
     if not is_archive(source):
         return source
     paths = [PurePosixPath(name) for name in file_names(source, [])[1]]
@@ -86,7 +93,7 @@ def read_fer2013_table(source: Path) -> PixelTable:
 
 def _is_face(path: PurePosixPath) -> bool:
     """Return whether a path ends like `train/happy/x.png`."""
-    return len(path.parts) >= 3 and split_name(path.parts[-3]) is not None and path.suffix.lower() in PICTURES
+    return len(path.parts) >= 3 and split_name(path.parts[-3]) is not None and path.suffix.lower() in ENDINGS
 
 
 def _part(path: PurePosixPath) -> int:
@@ -97,7 +104,7 @@ def _part(path: PurePosixPath) -> int:
 def _read_folders(source: Path) -> Listing:
     skipped: list[str] = []
     tree, names = file_names(source, skipped)
-    pictured = [path for path in map(PurePosixPath, names) if path.suffix.lower() in PICTURES]
+    pictured = [path for path in map(PurePosixPath, names) if path.suffix.lower() in ENDINGS]
     paths = [path for path in pictured if _is_face(path)]
     _require_one_place(source, {str(path.parents[2]) for path in paths})
     others = [path for path in pictured if not _is_face(path)]
@@ -111,6 +118,11 @@ def _read_folders(source: Path) -> Listing:
             raise DataError(f"{source}: {path.parent} is not a class of fer2013 ({', '.join(classes)})")
         target.append(classes[expression])
         split.append(USAGE.get(path.name.split("_")[0], _part(path)))
+    if (count := split.count(USAGE["PrivateTest"])) > PRIVATE_TEST:
+        raise DataError(
+            f"{source}: holds {count:,} pictures of private_test, FER2013 has {PRIVATE_TEST:,}: those of PublicTest, by which "
+            "epochs are selected, seem to lie among them; use a copy that tells them apart, or read it as the corpus folder"
+        )
     rows = Rows(label_set("fer2013"), np.array(target, np.int64), np.array(split, np.int8), SPLITS)
     return Listing(rows, [tree / str(path) for path in paths], skipped=tuple(skipped))
 

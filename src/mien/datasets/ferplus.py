@@ -53,8 +53,9 @@ def read_ferplus(
     """
     _check_options(classes, targets, min_agreement, votes)
     if _holds_table(source):
-        found = read_votes(find_votes(source, votes))
-        table = read_fer2013_table(find_table(source) or source)
+        file = find_table(source) or source
+        found = read_votes(find_votes(file, votes))
+        table = read_fer2013_table(file)
         require_same_rows(source, table.split, found)
         rows, keep = label_rows(found, table.split, classes, targets, min_agreement)
         return Listing(rows, table.images[keep], origins=tuple(f"row {i}" for i in np.flatnonzero(keep)))

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.reading.source import PICTURES, Tree
+from mien.datasets.reading.source import Tree
 from mien.datasets.reading.tree import file_names, read_text
 from mien.errors import DataError
+from mien.image import ENDINGS
 from mien.labels import label_set
 
 SIDE = 100
@@ -95,7 +96,7 @@ def _read_folders(source: Path, tree: Tree, names: list[str], skipped: list[str]
     copies: set[str] = set()
     for name in names:
         path = PurePosixPath(name)
-        if path.suffix.lower() not in PICTURES:
+        if path.suffix.lower() not in ENDINGS:
             continue
         if len(path.parts) < 3 or path.parts[-3] not in SPLITS:
             skipped.append(f"{name}: lies in no folder such as train/1 or test/1")

@@ -15,7 +15,7 @@ from typing import Any
 
 from mien.datasets.reading.source import Walk, scan
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 
 
 def source_key(path: Path, options: dict[str, Any], named: Sequence[Path] = (), apart: Path | None = None) -> str:

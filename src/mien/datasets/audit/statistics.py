@@ -6,6 +6,7 @@ The tables are those papers print of their data (ResEmoteNet, Tables I and II), 
 from __future__ import annotations
 
 import json
+import math
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from PIL import Image
 from mien.datasets.corpus import Corpus
 from mien.datasets.reading.source import is_archive, open_tree
 
-BLOCK = 1024
-"""Images whose pixels are counted at once."""
+BLOCK = 8_000_000
+"""Bytes of the images whose pixels are counted at once; counting takes eight times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,9 @@ def statistics(corpus: Corpus) -> Statistics:
 def _moments(images: NDArray[np.uint8], rows: NDArray[np.int64], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of all pixels of some images, by channel, range 0-1, rounded to six places."""
     seen = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(rows), BLOCK):
-        pixels = images[rows[start : start + BLOCK]].reshape(-1, channels)
+    block = max(1, BLOCK // math.prod(images.shape[1:]))
+    for start in range(0, len(rows), block):
+        pixels = images[rows[start : start + block]].reshape(-1, channels)
         for channel in range(channels):
             seen[channel] += np.bincount(pixels[:, channel], minlength=256)
     if not len(rows):

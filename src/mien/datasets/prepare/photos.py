@@ -63,10 +63,10 @@ def find_photos(source: Path, skipped: list[str], *, training: bool = False) -> 
     paths = _paths(source, skipped)
     split = _has_splits(source, paths)
     placed = [_place(path, split) for path in paths]
-    with_classes = {part for part, label in placed if label}
+    with_classes = any(label for _, label in placed)
     photos = []
     for path, (part, label), name in zip(paths, placed, _names(paths), strict=True):
-        if (split and not part) or (part in with_classes and not label):
+        if (split and not part) or (with_classes and not label):
             skipped.append(f"{path}: lies outside the folders that say {'split' if split and not part else 'class'}")
             continue
         target = f"train/{name}" if training and not split else name

@@ -22,7 +22,7 @@ from mien.datasets.crops import face_views, faces_by_size, views
 from mien.datasets.prepare.journal import Journal, Outcome, owned, picture_names, resume
 from mien.datasets.prepare.photos import ALL, Photo, find_photos
 from mien.datasets.prepare.processes import shared
-from mien.errors import DataError, InputError
+from mien.errors import DataError, InputError, MissingExtraError
 from mien.faces import Detector, create_detector
 from mien.image import read_image
 
@@ -173,7 +173,7 @@ def _work(source: Path, out: Path, settings: Settings, outcome: Outcome) -> Outc
     file = source / outcome.name
     try:
         image = read_image(file)
-    except InputError as error:
+    except (InputError, MissingExtraError) as error:
         return replace(outcome, error=str(error).removeprefix(f"{file}: "), done=True)
     found = faces_by_size(image, _detector(settings.min_face))[: None if settings.all_faces else 1]
     faces = tuple(_rounded(face.box_xyxy.tolist(), face.score) for face in found)

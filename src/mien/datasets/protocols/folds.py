@@ -105,6 +105,13 @@ def units(corpus: Corpus, rows: NDArray[np.int64], by: Unit) -> NDArray[np.int64
             which = corpus.origin(row) if names else "its images"
             raise DataError(f"{corpus.name} does not tell the {by} of {which}, so it cannot be split by {by}; use by: image")
     people = corpus.rows.subjects if by == "sequence" else ()  # two people may each have a sequence 001
+    if people:
+        nobodys = {names[row] for row in rows if not people[row]}
+        if mixed := sorted(nobodys & {names[row] for row in rows if people[row]}):
+            raise DataError(
+                f"{corpus.name}: some images of the sequence {mixed[0]} name a subject and others none, so they cannot be kept "
+                "together; complete the subjects"
+            )
     keys = [(people[row] if people else "", names[row]) for row in rows]
     numbers = {key: i for i, key in enumerate(sorted(set(keys)))}
     return np.array([numbers[key] for key in keys], np.int64)

@@ -154,6 +154,8 @@ def leave_one_subject_out(corpus: Corpus, subject: str, val: float = 0.0, seed: 
     """
     _check(val=val, seed=seed, by=by)
     by = by or "subject"
+    if not isinstance(subject, str):
+        raise DataError(f"leave_one_subject_out's subject is {subject!r}; give its name as text, subject: '{subject}'")
     known = subjects(corpus)
     if subject not in known:
         raise DataError(f"{corpus.name} has no subject {subject!r}; its {len(known)} go from {known[0]!r} to {known[-1]!r}")

@@ -24,13 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, InputError
-from mien.image import read_image
+from mien.image import ENDINGS, read_image
 
 Tree = Path | zipfile.Path
 """A file or folder, on disk or inside a zip archive."""
-
-PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".gif", ".avif"))
-"""Suffixes of pictures, lower case; other files of a folder are not looked at."""
 
 MAX_PICTURE = 200_000_000
 """Bytes of the largest picture file that is read out of an archive."""
@@ -65,7 +62,7 @@ def open_tree(source: Path) -> Tree:
     if source.is_dir():
         return source
     try:
-        archive = zipfile.ZipFile(source)
+        archive = _open_zip(source)
     except Exception as error:  # zipfile raises anything on damaged archives
         raise DataError(f"{source}: is neither a folder nor a zip archive that can be read ({reason(error)})") from None
     for name in archive.namelist():
@@ -73,6 +70,18 @@ def open_tree(source: Path) -> Tree:
             archive.close()
             raise DataError(f"{source}: holds the name {name[:80]!r}, which no corpus has; is the archive damaged?")
     return zipfile.Path(archive)
+
+
+def _open_zip(source: Path) -> zipfile.ZipFile:
+    """Open an archive, its names with forward slashes, as Windows does not always write them, and without `./` before them."""
+    archive = zipfile.ZipFile(source)
+    for info in archive.filelist:
+        name = info.filename.replace("\\", "/")
+        while name.startswith("./"):
+            name = name[2:]
+        info.filename = name
+    archive.NameToInfo = {info.filename: info for info in archive.filelist}
+    return archive
 
 
 def is_archive(source: Path) -> bool:
@@ -101,7 +110,7 @@ def open_table(source: Path, suffix: str = ".csv", prefer: Sequence[str] = ()) -
 
 def _open_table(source: Path, suffix: str, prefer: Sequence[str], stack: ExitStack) -> BinaryIO:
     if zipfile.is_zipfile(source):
-        archive = stack.enter_context(zipfile.ZipFile(source))
+        archive = stack.enter_context(_open_zip(source))
         names = [info.filename for info in archive.infolist() if _is_table(info.filename, suffix)]
         name = _only(names, source, suffix, prefer)
         if archive.getinfo(name).file_size > MAX_TABLE:
@@ -167,7 +176,7 @@ def pictures(tree: Tree) -> list[Tree]:
 
 
 def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122 (a million names: a Path each would take seconds)
+    return os.path.splitext(name)[1].lower() in ENDINGS  # noqa: PTH122 (a million names: a Path each would take seconds)
 
 
 def _name(entry: os.DirEntry[str]) -> str:

@@ -6,9 +6,11 @@ For readers whose corpus lies in hundreds of folders: asking an archive for the 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mien.datasets.reading.source import Tree, Walk, is_folder, open_tree, read_small, scan
+from mien.datasets.reading.source import Tree, Walk, folders, is_folder, open_tree, read_small, scan
+from mien.datasets.reading.split_names import split_name
 from mien.errors import DataError, InputError
 
 MAX_TEXT = 50_000_000
@@ -33,6 +35,32 @@ def file_names(source: Path, skipped: list[str]) -> tuple[Tree, list[str]]:
         found = (entry.path for folder in walk.everywhere(tree) for entry in scan(str(folder)) if not is_folder(entry))
         names = [Path(path).relative_to(tree).as_posix() for path in found]
     return tree, sorted({name for name in names if not _is_litter(name)})  # an archive may hold a name twice
+
+
+def table_in(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return a table that lies in a folder, or in the only folder in it that has one, as where an archive was unpacked.
+
+    Args:
+        folder: The folder. Where a folder in it is called like a split, it holds pictures, and folders are not looked into.
+        names: Names of the table, the best first.
+
+    Raises:
+        DataError: The folder cannot be read, or several folders in it hold such a table.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    inner = [Path(str(place)) for place in folders(folder)]
+    if any(split_name(place.name) is not None for place in inner):
+        return None
+    found = [next(place / name for name in names if (place / name).is_file()) for place in inner if _has(place, names)]
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds {', '.join(str(file.relative_to(folder)) for file in found[:5])}; pass one of them")
+    return found[0] if found else None
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def _is_litter(name: str) -> bool:

@@ -6,16 +6,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from mien.image import is_picture
+from mien.image import ENDINGS, is_picture
 from mien.runtime.media.container import is_video
 
 Kind = Literal["picture", "video", "live", "error"]
-
-PICTURES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm",
-     ".pnm", ".avif", ".heic", ".heif", ".hif")
-)  # fmt: skip
-"""Endings of pictures; of an animated GIF, WebP or PNG the first frame is read."""
 
 VIDEOS = frozenset(
     (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv",
@@ -32,7 +26,7 @@ def by_ending(name: str) -> Kind | None:
     ('picture', 'video', None)
     """
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 -- pathlib is slow where names are many
-    return "picture" if suffix in PICTURES else "video" if suffix in VIDEOS else None
+    return "picture" if suffix in ENDINGS else "video" if suffix in VIDEOS else None
 
 
 def by_content(name: str) -> Kind | None:
