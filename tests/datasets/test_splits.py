@@ -385,10 +385,9 @@ def test_a_protocol_that_cannot_be_is_refused(part: dict[str, Any], message: str
 def test_a_sequence_of_which_some_images_name_nobody_is_refused():
     corpus = posed()
     people = ("", *corpus.rows.subjects[1:])
-    with pytest.raises(DataError, match="some images of the sequence .* name a subject and others none"):
-        apply_protocol(
-            replace(corpus, rows=replace(corpus.rows, subjects=people)), {"name": "kfold", "by": "sequence", "folds": 3}
-        )
+    mixed = replace(corpus, rows=replace(corpus.rows, subjects=people))
+    with pytest.raises(DataError, match=r"some images of the sequence .* name a subject and others none"):
+        apply_protocol(mixed, {"name": "kfold", "by": "sequence", "folds": 3})
 
 
 def test_an_unknown_protocol_names_the_nearest():
