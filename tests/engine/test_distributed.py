@@ -14,10 +14,13 @@ from torch import nn
 from mien.engine.fabric import Fabric
 from mien.engine.objective import Objective
 from mien.losses import create_loss
+from mien.models import Model
 
 
-class Linear(nn.Module):
+class Linear(Model):
     """A network without batch norm, whose statistics differ between processes."""
+
+    in_channels, minimum_size = 1, 3
 
     def __init__(self):
         super().__init__()
