@@ -66,9 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     Raises:
         CheckpointError: Missing, damaged, of another format version, or of another architecture than it says.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "best.safetensors"
+    file = _weights_file(path)
     if not file.is_file():
         raise CheckpointError(
             f"{file}: no such checkpoint; pass a .safetensors file or the folder of a run that has finished an epoch"
@@ -98,14 +96,17 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
     Raises:
         CheckpointError: It is of another format version.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "best.safetensors"
+    file = _weights_file(path)
     if file.suffix != ".safetensors":
         return None
     with safe_open(file, framework="pt") as tensors:
         metadata = (tensors.metadata() or {}).get(METADATA_KEY)
     return None if metadata is None else ModelInfo.from_json(metadata, str(file))
+
+
+def _weights_file(path: str | os.PathLike[str]) -> Path:
+    """Return a file of weights as it is, of a run's folder its best epoch."""
+    return Path(path) / "best.safetensors" if Path(path).is_dir() else Path(path)
 
 
 def _os_error(error: SafetensorError) -> OSError:
