@@ -8,7 +8,8 @@ import pytest
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo
-from mien.runtime.onnx_backend import PART, OnnxBackend, default_providers
+from mien.onnx_session import default_providers
+from mien.runtime.onnx_backend import PART, OnnxBackend
 
 
 def rewritten(path: Path, **metadata: str) -> Path:

@@ -13,13 +13,13 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, MissingExtraError
 from mien.faces.framing import Framing, check_arguments, check_picture, resized
 from mien.faces.mtcnn import suppress
+from mien.onnx_session import open_session
 from mien.structures import Face
 
 Array = NDArray[np.float32]
@@ -61,7 +61,7 @@ class CenterFace:
         self.min_face = min_face
         self.threshold = threshold
         self.max_size = max_size
-        self._network = _session(load_network(), threads)
+        self._network = open_session(load_network(), threads, any_shape=True)
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of an RGB picture, the most certain first, in px of `image`; boxes may reach outside it.
@@ -155,12 +155,3 @@ def _wheel() -> Path:
             "run: pip install 'mien[detectors]'"
         )
     return Path(spec.submodule_search_locations[0])
-
-
-def _session(network: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # every picture may have another shape
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # the file names its weights as inputs, of which ONNX Runtime would warn
-    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])

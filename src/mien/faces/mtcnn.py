@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
 from mien.faces.framing import check_arguments, check_picture, resized
 from mien.faces.mtcnn_weights import load_weights
+from mien.onnx_session import Session, open_session
 from mien.structures import Face
 
 Array = NDArray[np.float32]
@@ -148,16 +148,10 @@ class MTCNN:
         return _square(boxes[suppress(boxes, scores, 0.7)])
 
 
-def _session(network: str, threads: int) -> onnxruntime.InferenceSession:
+def _session(network: str, threads: int) -> Session:
     """Return a network ready to run, its weights supplied from memory."""
-    weights = load_weights(network)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # every scale has another shape
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning makes two threads slower than one
-    options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in weights.values()])
     graph = Path(__file__).with_name(f"mtcnn_{network}.onnx").read_bytes()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return open_session(graph, threads, any_shape=True, weights=load_weights(network))
 
 
 def _around(image: NDArray[np.uint8], square: Array) -> tuple[NDArray[np.uint8], Array, Array]:
@@ -204,7 +198,7 @@ def _windows(box: Array, logits: Array) -> tuple[Array, Array]:
     return windows.astype(np.float32), _score(logits[0, :, rows, columns])
 
 
-def _refine(network: onnxruntime.InferenceSession, pixels: Array, boxes: Array, threshold: float) -> tuple[Array, Array, Array]:
+def _refine(network: Session, pixels: Array, boxes: Array, threshold: float) -> tuple[Array, Array, Array]:
     """Return the boxes that pass R-Net or O-Net, corrected, their scores and their landmarks.
 
     Args:

@@ -22,8 +22,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import mien
 from mien.atomic import atomic_path
@@ -144,6 +142,9 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
         CheckpointError: A file cannot be read.
         OutputError: The file cannot be written.
     """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     backend = TorchBackend(checkpoint, device="cpu")
     info = replace(backend.info, precision="int8", mien_version=mien.__version__, results={})  # those are of float32
     with atomic_path(path) as beside, tempfile.TemporaryDirectory() as folder, _no_remarks():
@@ -204,8 +205,8 @@ def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -
     return list(corpus.read(np.sort(chosen)))
 
 
-class _Calibration(CalibrationDataReader):
-    """Hands preprocessed batches to the quantiser."""
+class _Calibration:
+    """Hands preprocessed batches to the quantizer, as its abstract `CalibrationDataReader` does."""
 
     def __init__(self, crops: list[NDArray[np.uint8]], info: ModelInfo) -> None:
         self.batches: Iterator[dict[str, NDArray[np.float32]]] = (

@@ -8,39 +8,15 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo
+from mien.onnx_session import Session, default_providers, open_session
 from mien.provenance import available_cores
-
-PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Execution providers in the order they are tried; one the installed onnxruntime lacks is passed over."""
 
 PART = 8
 """Images of a part of a large batch: parts on a thread each keep to the cache, which threads that share one run do not."""
-
-
-def default_providers() -> list[str]:
-    """Return the preferred execution providers the installed onnxruntime offers: CUDA before CPU."""
-    offered = ort.get_available_providers()
-    return [name for name in PREFERRED if name in offered]
-
-
-def session_options(threads: int | None = None) -> ort.SessionOptions:
-    """Return session options that are kind to neighbours.
-
-    Waiting threads sleep rather than spin: spinning gains little alone and costs twice the time beside another busy process.
-
-    Args:
-        threads: Threads of one network's run; None takes every core this process may use.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only
-    return options
 
 
 class OnnxBackend:
@@ -68,8 +44,8 @@ class OnnxBackend:
         self.path = Path(path)
         self.threads = threads or available_cores()
         self._file = _read(self.path)  # once, so that both sessions run the same network
-        self._session = _open(self._file, self.path, session_options(self.threads), list(providers or default_providers()))
-        self._single: ort.InferenceSession | None = None
+        self._session = _open(self._file, self.path, self.threads, providers or default_providers())
+        self._single: Session | None = None
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -110,7 +86,7 @@ class OnnxBackend:
         """Return the logits of a large batch, run in small parts on threads of their own."""
         with self._lock:
             if self._single is None:
-                self._single, self._file = _open(self._file, self.path, session_options(1), self.providers), b""
+                self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
         single = self._single
         parts = [batch[i : i + PART] for i in range(0, len(batch), PART)]
         return np.concatenate(list(self._pool.map(lambda part: single.run(["logits"], {"image": part})[0], parts)))
@@ -125,15 +101,15 @@ def _read(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _open(file: bytes, path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:
     try:
-        return ort.InferenceSession(file, options, providers=providers)
+        return open_session(file, threads, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no base class
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path}: is damaged or no ONNX file ({reason}); export or download it again") from None
 
 
-def _check_contract(session: ort.InferenceSession, info: ModelInfo, source: str) -> None:
+def _check_contract(session: Session, info: ModelInfo, source: str) -> None:
     inputs = [(node.name, list(node.shape[1:])) for node in session.get_inputs()]
     outputs = [(node.name, list(node.shape[1:])) for node in session.get_outputs()]
     spec = info.preprocess

@@ -1,0 +1,37 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "mien"
+ASTRONAUT = Path(__file__).parents[1] / "docs" / "assets" / "astronaut.jpg"
+
+
+def run(home: Path, *arguments: str, **environment: str) -> str:
+    inherited = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    own = inherited | {"HOME": str(home)} | environment
+    return subprocess.run([sys.executable, *arguments], env=own, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("detector", ["mtcnn", "centerface"])
+def test_predicting_leaves_an_empty_home_empty(tmp_path: Path, detector: str) -> None:
+    assert "happy" in run(tmp_path, "-m", "mien", "predict", str(ASTRONAUT), "--detector", detector)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_setting_of_the_user_is_kept(tmp_path: Path) -> None:
+    code = "import mien.onnx_session, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run(tmp_path, "-c", code) == "1\n"
+    assert run(tmp_path, "-c", code, ORT_DISABLE_TELEMETRY="0") == "0\n"
+
+
+def test_onnxruntime_is_imported_in_one_place_only() -> None:
+    importing = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if re.search(r"^(import onnxruntime|from onnxruntime)", path.read_text(), re.MULTILINE)
+    }
+    assert importing == {"onnx_session.py"}
