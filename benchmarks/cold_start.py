@@ -35,7 +35,7 @@ def step(name, since=[time.perf_counter()]):
     now = time.perf_counter()
     steps[name] = round((now - since[0]) * 1000, 2)
     since[0] = now
-from mien.runtime.predictor import Recognizer
+from mien.predict.recognizer import Recognizer
 step("import")
 recognizer = Recognizer(sys.argv[2], detector=None)
 step("open the network")

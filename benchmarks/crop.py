@@ -31,8 +31,8 @@ from benchmarks.record import Row, argument_parser, write_run
 from mien.faces import Detector, create_detector
 from mien.faces.align import FRAME_MARGIN, align_face
 from mien.faces.crop import crop_face
+from mien.predict.recognizer import Recognizer
 from mien.preprocess import PreprocessSpec
-from mien.runtime.predictor import Recognizer
 from mien.structures import Face
 
 MARGINS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets import load_corpus
-from mien.runtime.predictor import Recognizer
+from mien.predict.recognizer import Recognizer
 
 SIDE = 48
 """Side of a face, px."""

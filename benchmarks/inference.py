@@ -26,11 +26,11 @@ import torch
 from benchmarks.networks import Pair, checkpoint_for, find_pair, grey_crops
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import Seconds, interleaved, milliseconds, ratio
+from mien.engine.torch_backend import TorchBackend
+from mien.predict.backend import Backend
+from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.recognizer import Recognizer
 from mien.preprocess import preprocess
-from mien.runtime.backend import Backend
-from mien.runtime.onnx_backend import OnnxBackend
-from mien.runtime.predictor import Recognizer
-from mien.runtime.torch_backend import TorchBackend
 from mien.structures import Prediction
 
 ENGINES = ("eager", "fp32", "int8")

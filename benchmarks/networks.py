@@ -17,8 +17,8 @@ from mien.checkpoint import save_checkpoint
 from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.models import create_model
+from mien.predict.onnx_backend import OnnxBackend
 from mien.recipe import load_recipe
-from mien.runtime.onnx_backend import OnnxBackend
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def find_pair(fp32: str | None, int8: str | None, folder: Path) -> Pair:
 
 def random_pair(folder: Path) -> Pair:
     """Write a sa_csp_ca with random weights as a checkpoint and export it in both precisions."""
-    from mien.runtime.export import export_int8, export_onnx
+    from mien.engine.export import export_int8, export_onnx
 
     recipe = load_recipe("sa_csp_ca/fer2013")
     info = ModelInfo(

@@ -26,7 +26,7 @@ from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved
 from mien import weights
 from mien.datasets import load_corpus
-from mien.runtime.predictor import Recognizer
+from mien.predict.recognizer import Recognizer
 
 PEER = """
 import json, logging, os, sys, time

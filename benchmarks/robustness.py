@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from benchmarks.fer2013 import SIDE, Crop, Sample, about_model, add_arguments, load_sample, score
 from benchmarks.record import Row, argument_parser, write_run
-from mien.runtime.predictor import Recognizer
+from mien.predict.recognizer import Recognizer
 
 Rng = np.random.Generator
 Value = float | str

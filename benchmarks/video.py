@@ -17,10 +17,10 @@ import numpy as np
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved, ratio
 from benchmarks.videos import write_video
-from mien.runtime.media.video import open_video
-from mien.runtime.predictor import Recognizer
-from mien.runtime.stream import VideoOptions
-from mien.runtime.tables.table import write_table
+from mien.output.table import write_table
+from mien.predict.recognizer import Recognizer
+from mien.predict.stream import VideoOptions
+from mien.video.reader import open_video
 
 AIMS = {1: 60, 4: 30}
 """Frames a second wanted, by number of faces."""

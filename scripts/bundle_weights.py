@@ -18,10 +18,10 @@ from typing import Any
 from mien import weights
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, load_corpus
+from mien.engine.export import Export, calibration_crops, export_int8, export_onnx, write_card
+from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate, write_evaluation
-from mien.runtime.export import Export, calibration_crops, export_int8, export_onnx, write_card
-from mien.runtime.onnx_backend import OnnxBackend
-from mien.runtime.torch_backend import TorchBackend
+from mien.predict.onnx_backend import OnnxBackend
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -17,10 +17,10 @@ import torch
 from mien.atomic import atomic_path
 from mien.datasets.data import load_data
 from mien.engine import train
+from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate
 from mien.provenance import current_commit, hardware
 from mien.recipe import Recipe, load_recipe
-from mien.runtime.torch_backend import TorchBackend
 from mien.weights import sha256
 
 BUDGET = {

@@ -24,15 +24,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mien import weights
-from mien.datasets.audit.findings import KINDS
-from mien.datasets.audit.statistics import Statistics
+from mien.audit.findings import KINDS
+from mien.audit.statistics import Statistics
 from mien.image import read_image
 from mien.labels import label_set
 from mien.model_info import ModelInfo
+from mien.output.annotate import annotate
+from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.recognizer import Recognizer
 from mien.recipe import load_recipe, recipe_names
-from mien.runtime.drawing.annotate import annotate
-from mien.runtime.onnx_backend import OnnxBackend
-from mien.runtime.predictor import Recognizer
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs/assets/astronaut.jpg"

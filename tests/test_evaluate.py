@@ -12,7 +12,7 @@ from mien.datasets.protocols.splits import random_split
 from mien.errors import CheckpointError, DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo
-from mien.runtime.onnx_backend import OnnxBackend
+from mien.predict.onnx_backend import OnnxBackend
 
 
 class Oracle:

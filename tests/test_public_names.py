@@ -61,7 +61,7 @@ import sys, mien
 recognizer = mien.Recognizer({str(tiny_onnx)!r})
 recognizer.predict({str(tmp_path / "a.png")!r})
 recognizer.predict_faces([__import__("numpy").zeros((48, 48), "uint8")])
-import mien.runtime.drawing.annotate, mien.runtime.tables.table
+import mien.output.annotate, mien.output.table
 print([name for name in ("torch", "tensorflow", "mtcnn", "pandas", "onnx") if name in sys.modules])
 """
     assert run(code) == "[]"

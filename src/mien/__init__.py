@@ -23,16 +23,16 @@ _HOME: dict[str, str] = {
     "Prediction": "mien.structures",
     "PreprocessSpec": "mien.preprocess",
     "Reading": "mien.structures",
-    "Recognizer": "mien.runtime.predictor",
-    "VideoOptions": "mien.runtime.stream",
+    "Recognizer": "mien.predict.recognizer",
+    "VideoOptions": "mien.predict.stream",
     "create_detector": "mien.faces",
     "create_model": "mien.models",
     "label_set": "mien.labels",
     "load_checkpoint": "mien.checkpoint",
     "load_recipe": "mien.recipe",
     "read_image": "mien.image",
-    "to_dataframe": "mien.runtime.tables.table",
-    "write_table": "mien.runtime.tables.table",
+    "to_dataframe": "mien.output.table",
+    "write_table": "mien.output.table",
 }
 """Public names and the module each lives in."""
 
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from mien.image import read_image
     from mien.labels import label_set
     from mien.models import create_model
+    from mien.output.table import to_dataframe, write_table
+    from mien.predict.recognizer import Recognizer
+    from mien.predict.stream import VideoOptions
     from mien.preprocess import PreprocessSpec
     from mien.recipe import load_recipe
-    from mien.runtime.predictor import Recognizer
-    from mien.runtime.stream import VideoOptions
-    from mien.runtime.tables.table import to_dataframe, write_table
     from mien.structures import Face, Frame, Prediction, Reading
 
 

@@ -22,11 +22,11 @@ from mien.atomic import atomic_path
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError
 from mien.model_info import ModelInfo
+from mien.predict.backend import Backend
+from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.recognizer import softmax
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware
-from mien.runtime.backend import Backend
-from mien.runtime.onnx_backend import OnnxBackend
-from mien.runtime.predictor import softmax
 from mien.weights import sha256
 
 BATCH = 64

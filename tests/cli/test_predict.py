@@ -16,7 +16,7 @@ from rich.console import Console
 from mien import cli
 from mien.cli.progress import ReadingBar
 from mien.labels import label_set
-from mien.runtime.tables.table import columns
+from mien.output.table import columns
 from mien.structures import Frame, Reading
 
 
@@ -258,7 +258,7 @@ def test_an_interrupt_ends_with_130(mien, photo: Path, monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mien.runtime.predictor.Recognizer.find_faces", interrupted)
+    monkeypatch.setattr("mien.predict.recognizer.Recognizer.find_faces", interrupted)
     assert mien(photo)[0] == 130
 
 

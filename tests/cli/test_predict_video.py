@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from mien.runtime.media.video import open_video
+from mien.video.reader import open_video
 
 FPS = 20
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"

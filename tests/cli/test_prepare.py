@@ -118,7 +118,7 @@ def test_a_terminal_shows_a_bar(photos: Path, tmp_path: Path) -> None:
 
 def test_it_needs_no_torch(photos: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from mien.datasets.prepare import prepare\n"
+        "import sys; from mien.prepare import prepare\n"
         f"prepare({str(photos)!r}, {str(tmp_path / 'out')!r}); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)

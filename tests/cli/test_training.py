@@ -13,7 +13,7 @@ from mien.cli import app
 from mien.datasets import load_corpus
 from mien.datasets.votes import COLUMNS
 from mien.errors import MienError
-from mien.runtime.predictor import Recognizer
+from mien.predict.recognizer import Recognizer
 
 QUICK = ["--set", "train.batch_size=16", "--set", "train.compile=false", "--epochs", "1"]
 

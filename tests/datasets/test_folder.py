@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
-from mien.datasets.prepare.photos import find_photos
 from mien.datasets.reading.split_names import SPLIT_NAMES
 from mien.errors import DataError, LabelError
 from mien.labels import label_set
+from mien.prepare.photos import find_photos
 
 SMALL = {"size": 6, "colour": False}
 

@@ -9,6 +9,7 @@ from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.engine import train
 from mien.engine.devices import default_fabric
+from mien.engine.export import export_onnx
 from mien.engine.mixing import create_mixup, mix
 from mien.engine.teacher import Teachers, distillation_loss
 from mien.engine.train import Run
@@ -18,7 +19,6 @@ from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import DistillPart, load_recipe
-from mien.runtime.export import export_onnx
 
 TINY = {"train.epochs": 1, "train.batch_size": 16, "train.compile": False, "optim.warmup_epochs": 0}
 

@@ -15,7 +15,7 @@ from mien.errors import DataError, InputError, OutputError, require
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mien.datasets.audit import Audit
+    from mien.audit import Audit
 
 SHOWN = 10
 """Skipped entries named in the terminal; the report names them all."""
@@ -33,10 +33,10 @@ def audit(
     """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
     require("imagehash", "train")
     require("filelock", "train")
+    from mien.audit import audit as look
+    from mien.audit import write_audit
     from mien.datasets import load_corpus
-    from mien.datasets.audit import audit as look
-    from mien.datasets.audit import write_audit
-    from mien.runtime.drawing.annotate import FORMATS
+    from mien.output.annotate import FORMATS
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the report is JSON; name it with --out report.json")
@@ -58,8 +58,8 @@ def audit(
 
 
 def _draw(path: Path, done: Audit) -> None:
-    from mien.datasets.audit.picture import draw_twins
-    from mien.runtime.drawing.annotate import write_picture
+    from mien.audit.picture import draw_twins
+    from mien.output.annotate import write_picture
 
     write_picture(path, draw_twins(done.corpus, done.twins))
     typer.echo(f"wrote {path}")
@@ -69,8 +69,8 @@ def _show(done: Audit) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from mien.datasets.audit.findings import findings
-    from mien.datasets.audit.statistics import Statistics
+    from mien.audit.findings import findings
+    from mien.audit.statistics import Statistics
 
     report, console = done.report, Console(highlight=False)
     numbers = Statistics.from_dict(report["statistics"])

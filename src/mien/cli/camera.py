@@ -16,12 +16,12 @@ from mien.cli.predict import ALIGN, settings
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
-    from mien.runtime.media.sources import Source
-    from mien.runtime.media.video import VideoReader
-    from mien.runtime.outputs import Outputs, Targets
-    from mien.runtime.predictor import Recognizer
-    from mien.runtime.window import Window
+    from mien.cli.window import Window
+    from mien.output.outputs import Outputs, Targets
+    from mien.predict.recognizer import Recognizer
     from mien.structures import Reading
+    from mien.video.reader import VideoReader
+    from mien.video.sources import Source
 
 
 def camera(
@@ -50,10 +50,10 @@ def camera(
     smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
-    from mien.runtime.live import paced
-    from mien.runtime.media.sources import expand
-    from mien.runtime.predictor import Recognizer
-    from mien.runtime.stream import VideoOptions
+    from mien.predict.recognizer import Recognizer
+    from mien.predict.stream import VideoOptions
+    from mien.video.live import paced
+    from mien.video.sources import expand
 
     found = _only(list(islice(expand([source]), 2)), source)
     targets = None if out is None else _targets(out)
@@ -85,9 +85,9 @@ def _only(sources: list[Source], name: str) -> Source:
 
 
 def _targets(out: Path) -> Targets:
-    from mien.runtime.media.video_writer import CONTAINERS
-    from mien.runtime.outputs import Targets
-    from mien.runtime.tables.table import FORMATS
+    from mien.output.outputs import Targets
+    from mien.output.table import FORMATS
+    from mien.video.writer import CONTAINERS
 
     if out.suffix.lower() in FORMATS:
         return Targets(table=out)
@@ -98,7 +98,7 @@ def _targets(out: Path) -> Targets:
 
 def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Window | None:
     """Return the window; None where there can be none but a file to write."""
-    from mien.runtime.window import Window
+    from mien.cli.window import Window
 
     try:
         return Window(f"mien {title}", mirror=mirror, snapshots=snapshots)
@@ -124,7 +124,7 @@ class _Recording:
 
     def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
         """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
-        from mien.runtime.outputs import Outputs
+        from mien.output.outputs import Outputs
 
         with Outputs(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
             try:
@@ -152,8 +152,8 @@ class _Recording:
 def _run(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
     """Show the readings, or wait for them, until they end or the user has enough; then set `closing`."""
     from mien.cli.stopping import stopping
-    from mien.runtime.live import Newest
-    from mien.runtime.window import wait_for
+    from mien.cli.window import wait_for
+    from mien.video.live import Newest
 
     feed = Newest(readings)
     with stopping(), suppress(KeyboardInterrupt):  # the way to end it

@@ -83,7 +83,7 @@ def _providers() -> str:
 def _used_providers() -> list[str]:
     """Return the execution providers a model runs on; one that is installed but cannot start is not among them."""
     from mien import weights
-    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.predict.onnx_backend import OnnxBackend
 
     return OnnxBackend(weights.default_weights(), threads=1).providers
 
@@ -107,7 +107,7 @@ def _gpu() -> str:
 
 def _models() -> str:
     from mien import weights
-    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.predict.onnx_backend import OnnxBackend
 
     weights.default_weights()
     for path in weights.bundled().values():

@@ -158,7 +158,7 @@ def _read_info(path: Path) -> ModelInfo:
     from mien.model_info import METADATA_KEY, ModelInfo
 
     if path.suffix != ".safetensors":
-        from mien.runtime.onnx_backend import OnnxBackend
+        from mien.predict.onnx_backend import OnnxBackend
 
         return OnnxBackend(path, threads=1).info
     return ModelInfo.from_json(_safetensors_metadata(path).get(METADATA_KEY), str(path))

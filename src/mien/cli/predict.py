@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mien.cli.show import Printer
-    from mien.runtime.media.sources import Source
-    from mien.runtime.media.video import VideoReader
-    from mien.runtime.outputs import Outputs
-    from mien.runtime.predictor import Recognizer
-    from mien.runtime.stream import VideoOptions
+    from mien.output.outputs import Outputs
+    from mien.predict.recognizer import Recognizer
+    from mien.predict.stream import VideoOptions
+    from mien.video.reader import VideoReader
+    from mien.video.sources import Source
 
 OUT, DRAWN, LOOK, FACES, VIDEO = "Results", "Drawings", "Terminal", "Faces", "Videos"
 """Panels of the help."""
@@ -114,10 +114,10 @@ def predict(
 ) -> None:
     """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
     from mien.cli.show import Printer
-    from mien.runtime.media.sources import expand
-    from mien.runtime.outputs import Outputs, Targets
-    from mien.runtime.predictor import Recognizer
-    from mien.runtime.stream import VideoOptions
+    from mien.output.outputs import Outputs, Targets
+    from mien.predict.recognizer import Recognizer
+    from mien.predict.stream import VideoOptions
+    from mien.video.sources import expand
 
     if resume and out is None:
         raise InputError("--resume goes on with a table; name it with --out")
@@ -139,7 +139,7 @@ def predict(
 def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any]) -> dict[str, str]:
     """Return what a table's rows hang on, beside the sources; `faces` is how they are found and cut."""
     import mien
-    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.predict.onnx_backend import OnnxBackend
     from mien.weights import sha256
 
     backend, info = recognizer.backend, recognizer.backend.info
@@ -201,8 +201,8 @@ def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], out
 
 
 def _say_written(outputs: Outputs, printer: Printer) -> None:
-    from mien.runtime.tables.cells import readable
-    from mien.runtime.tables.summary import summary_table
+    from mien.output.cells import readable
+    from mien.output.summary import summary_table
 
     if any(video["by_person"] for video in outputs.summary.to_dict()["videos"]):
         printer.line(summary_table(outputs.summary))

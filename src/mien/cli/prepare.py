@@ -12,7 +12,7 @@ from mien.cli.progress import StepBar
 from mien.errors import require
 
 if TYPE_CHECKING:
-    from mien.datasets.prepare import Report
+    from mien.prepare import Report
 
 SHOWN = 10
 """Photos that are named in the terminal; the report names them all."""
@@ -45,8 +45,8 @@ def prepare(
 ) -> None:
     """Cut the faces out of photos and augment them, as vgg16-gcca's paper does: a corpus with a manifest and a report."""
     require("filelock", "train")
-    from mien.datasets.prepare import Settings
-    from mien.datasets.prepare import prepare as run
+    from mien.prepare import Settings
+    from mien.prepare import prepare as run
     from mien.provenance import available_cores
 
     settings = Settings(size, augment, all_faces, grey, jpeg, min_face)

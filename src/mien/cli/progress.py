@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mien.runtime.media.video import VideoReader
-    from mien.runtime.stream import VideoOptions
+    from mien.predict.stream import VideoOptions
     from mien.structures import Reading
+    from mien.video.reader import VideoReader
 
 
 class _Bar:

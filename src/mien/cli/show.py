@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mien.runtime.tables.cells import readable
+from mien.output.cells import readable
 from mien.structures import Prediction, Reading
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Printer:
     def reading(self, reading: Reading) -> None:
         """Print a picture's faces; a frame's only as JSON."""
         if self.jsonl:
-            from mien.runtime.tables.table import json_line, rows
+            from mien.output.table import json_line, rows
 
             for row in rows(reading.predictions):
                 typer.echo(json_line(row))
@@ -130,7 +130,7 @@ def _bars(prediction: Prediction, ascii_only: bool, cells: int) -> Text:
     """Return a line a class, most probable first."""
     from rich.text import Text
 
-    from mien.runtime.drawing.annotate import COLOURS, OTHER
+    from mien.output.annotate import COLOURS, OTHER
 
     full, least = ("#", "") if ascii_only else ("█", "▏")  # a cell, and what stands for less than half of one
     ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
-    from mien.runtime.backend import Backend
+    from mien.predict.backend import Backend
 
 DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file or folder its makers or Kaggle give out.")]
 
@@ -125,7 +125,7 @@ def export(
     """Write a trained model as ONNX, prove that it says the same, and on request round it to float16 or int8."""
     require("torch", "train")
     require("onnxscript", "train")
-    from mien.runtime.export import calibration_crops, export_onnx, write_card
+    from mien.engine.export import calibration_crops, export_onnx, write_card
 
     if out.suffix != ".onnx":
         raise InputError(f"{out}: name the exported file with the suffix .onnx")
@@ -166,10 +166,10 @@ def _open_model(model: str) -> tuple[Backend, Path]:
     path = Path(model)
     if path.is_dir() or path.suffix == ".safetensors":
         require("torch", "train")
-        from mien.runtime.torch_backend import TorchBackend
+        from mien.engine.torch_backend import TorchBackend
 
         return TorchBackend(path), path / "best.safetensors" if path.is_dir() else path
-    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.predict.onnx_backend import OnnxBackend
     from mien.weights import resolve
 
     file = resolve(model)
@@ -177,9 +177,9 @@ def _open_model(model: str) -> tuple[Backend, Path]:
 
 
 def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:
+    from mien.engine.export import export_int8, write_card
     from mien.evaluate import predict_split
-    from mien.runtime.export import export_int8, write_card
-    from mien.runtime.onnx_backend import OnnxBackend
+    from mien.predict.onnx_backend import OnnxBackend
 
     path = fp32.with_name(f"{fp32.stem}-int8.onnx")
     full = OnnxBackend(fp32)

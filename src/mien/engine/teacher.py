@@ -19,9 +19,9 @@ from mien.engine.fabric import Fabric
 from mien.engine.feed import Feed, inputs_of
 from mien.errors import RecipeError
 from mien.model_info import ModelInfo
+from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec
 from mien.recipe import DistillPart
-from mien.runtime.onnx_backend import OnnxBackend
 from mien.weights import bundled, resolve
 
 ASKED = 128

@@ -1,0 +1,246 @@
+"""A window that shows readings as they come: the picture with boxes and bars, frames a second, a line of keys.
+
+What is shown may be mirrored, as people know themselves; what is read and written is not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.errors import MienError, OutputError, require
+from mien.output.annotate import SHADE, WHITE, Annotator, write_picture
+from mien.output.paint import paste, text_size, text_tile
+from mien.structures import Face, Frame, Prediction, Reading
+from mien.video.live import Newest
+
+KEYS = "q quit    m mirror    s snapshot    space pause    h hide"
+
+SHARE = 0.8
+"""The window takes at most this share of the screen's width and height."""
+
+LOWEST = 480
+"""A window lower than this, px, is made larger, where the screen has room."""
+
+TICK = 1 / 60
+"""Seconds between two looks at the keyboard."""
+
+NOTE = 3.0
+"""Seconds a note is shown, such as the name of a snapshot."""
+
+UNSEEN = ("offscreen", "dummy")
+"""Drivers SDL falls back to where it can open no window: they draw for nobody."""
+
+INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
+
+
+class Window:
+    """Shows readings until its user closes it.
+
+    Args:
+        title: What stands above it.
+        mirror: Show the picture mirrored; the key m changes it.
+        snapshots: Folder of the pictures that the key s saves.
+
+    Raises:
+        MissingExtraError: pygame is not installed.
+        OutputError: There is no display.
+    """
+
+    def __init__(self, title: str = "mien", *, mirror: bool = False, snapshots: str | os.PathLike[str] = ".") -> None:
+        self.title, self.mirror, self.snapshots = title, mirror, Path(snapshots)
+        self.keys, self.paused = True, False
+        self._pygame = _open_display()
+        self._annotator = Annotator()
+        self._screen: Any = None
+        self._reading: Reading | None = None
+        self._drawn: NDArray[np.uint8] | None = None
+        self._note, self._note_until = "", 0.0
+        self._rate, self._rate_until = 0.0, 0.0
+
+    def show(self, feed: Newest[Reading]) -> None:
+        """Show the newest reading until the window is closed, q or Esc is pressed, or the readings end; the feed is left open.
+
+        Raises:
+            MienError: The source could not be read, or not to its end.
+        """
+        try:
+            while not feed.ended:
+                reading = feed.take(TICK)
+                if reading is not None and reading.error is not None:
+                    raise reading.error
+                new = reading is not None and not self.paused
+                if new:
+                    self._reading, self._drawn = reading, None
+                if not self._handle_events(feed):
+                    return
+                if self._reading is not None and (new or self._drawn is None or self._noted()):
+                    self._refresh(feed)
+        finally:
+            self._pygame.display.quit()
+
+    def _noted(self) -> bool:
+        """Whether a note or a rate is to be changed."""
+        return time.monotonic() > min(self._note_until if self._note else np.inf, self._rate_until)
+
+    def _handle_events(self, feed: Newest[Reading]) -> bool:
+        """Do what the keys say; return whether to go on."""
+        if self._screen is None:
+            return True
+        pygame = self._pygame
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)):
+                return False
+            if event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED):
+                self._drawn = None
+            if event.type == pygame.KEYDOWN:
+                self._press(pygame.key.name(event.key), feed)
+        return True
+
+    def _press(self, key: str, feed: Newest[Reading]) -> None:
+        if key == "m":
+            self.mirror, self._drawn = not self.mirror, None
+            self._annotator = Annotator()  # left and right have changed
+        elif key == "h":
+            self.keys, self._drawn = not self.keys, None
+        elif key == "space":
+            self.paused, self._drawn = not self.paused, None
+            feed.hold(self.paused)
+        elif key == "s":
+            self._save()
+
+    def _save(self) -> None:
+        """Save what is shown, without the lines of text."""
+        if self._reading is None:
+            return
+        path = self.snapshots / f"mien-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
+        try:
+            write_picture(path, self._picture())
+            self._say(f"saved {path.name}")
+        except MienError as error:  # no reason to end
+            self._say(str(error))
+
+    def _say(self, note: str) -> None:
+        self._note, self._note_until = note, time.monotonic() + NOTE
+        self._drawn = None
+
+    def _picture(self) -> NDArray[np.uint8]:
+        assert self._reading is not None
+        assert self._reading.frame is not None
+        frame, predictions = self._reading.frame, self._reading.predictions
+        if self.mirror:
+            frame, predictions = mirrored(frame, predictions)
+        return self._annotator.draw(frame.image, predictions)
+
+    def _refresh(self, feed: Newest[Reading]) -> None:
+        """Draw the window anew."""
+        pygame, now = self._pygame, time.monotonic()
+        if self._drawn is None:
+            self._drawn = self._picture()
+        height, width = self._drawn.shape[:2]
+        if self._screen is None:
+            self._screen = self._open(width, height)
+        screen = self._screen = pygame.display.get_surface()
+        factor = min(screen.get_width() / width, screen.get_height() / height)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        picture = pygame.image.frombuffer(self._drawn, (width, height), "RGB")
+        picture = picture if size == (width, height) else pygame.transform.smoothscale(picture, size)
+        screen.fill((0, 0, 0))
+        screen.blit(picture, ((screen.get_width() - size[0]) // 2, (screen.get_height() - size[1]) // 2))
+        if now > self._rate_until:
+            self._rate, self._rate_until = feed.rate, now + 0.5
+        self._note = self._note if now < self._note_until else ""
+        pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
+        self._write_lines(pixels)
+        del pixels  # it locks the screen
+        pygame.display.flip()
+
+    def _write_lines(self, pixels: NDArray[np.uint8]) -> None:
+        assert self._reading is not None
+        faces = len(self._reading.predictions)
+        state = "paused" if self.paused else f"{self._rate:.0f} frames/s"
+        below = [self._note] * bool(self._note) + [KEYS] * self.keys
+        gap = 6
+        _line(pixels, f"{state}    {faces or 'no'} face{'' if faces == 1 else 's'}", gap)
+        y = pixels.shape[0]
+        for text in reversed(below):
+            y -= _line_size(pixels, text) * 3 // 2 + gap
+            _line(pixels, text, y)
+
+    def _open(self, width: int, height: int) -> Any:
+        pygame = self._pygame
+        wide, high = pygame.display.get_desktop_sizes()[0]
+        factor = min(max(1.0, LOWEST / height), SHARE * wide / width, SHARE * high / height)
+        try:
+            screen = pygame.display.set_mode((round(width * factor), round(height * factor)), pygame.RESIZABLE)
+        except pygame.error as error:
+            raise _no_display(error) from None
+        pygame.display.set_caption(self.title)
+        return screen
+
+
+def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, tuple[Prediction, ...]]:
+    """Return a frame turned left to right, and its predictions where their faces then are; text drawn on it is not turned."""
+    width = frame.image.shape[1]
+    image = np.ascontiguousarray(frame.image[:, ::-1])
+    return replace(frame, image=image), tuple(
+        p if p.face is None else replace(p, face=_mirrored_face(p.face, width)) for p in predictions
+    )
+
+
+def _mirrored_face(face: Face, width: int) -> Face:
+    left, top, right, bottom = face.box_xyxy.tolist()
+    box = np.array([width - right, top, width - left, bottom], np.float32)
+    return Face(box, face.score)  # its landmarks are not drawn
+
+
+def wait_for(feed: Newest[Reading]) -> None:
+    """Wait until the readings end: what there is to do without a window.
+
+    Raises:
+        MienError: The source could not be read, or not to its end.
+    """
+    while not feed.ended:
+        reading = feed.take(0.2)  # not for ever: on Windows Ctrl-C does not end a wait
+        if reading is not None and reading.error is not None:
+            raise reading.error
+
+
+def _open_display() -> Any:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    pygame = require("pygame", "camera")
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys():
+        raise OutputError(f"there is no display to open a window on; {INSTEAD}")
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        raise _no_display(error) from None
+    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # the display named is not there
+        pygame.display.quit()
+        raise OutputError(f"the display that DISPLAY or WAYLAND_DISPLAY names cannot be reached; {INSTEAD}")
+    return pygame
+
+
+def _no_display(error: Exception) -> OutputError:
+    return OutputError(f"no window can be opened ({error}); {INSTEAD}")
+
+
+def _line_size(pixels: NDArray[np.uint8], text: str) -> int:
+    """Return the size of text that suits a window and lets the line fit into it, px."""
+    height, width = pixels.shape[:2]
+    size = max(13, round(height / 38))
+    while size > 8 and text_size(text, size)[0] > width - 12:
+        size -= 1
+    return size
+
+
+def _line(pixels: NDArray[np.uint8], text: str, top: float) -> None:
+    paste(pixels, text_tile(text, _line_size(pixels, text), WHITE, SHADE), 6, top)

@@ -1,7 +1,0 @@
-"""Photos in, a corpus of faces out; `mien prepare`."""
-
-from __future__ import annotations
-
-from mien.datasets.prepare.run import Report, Settings, prepare
-
-__all__ = ["Report", "Settings", "prepare"]

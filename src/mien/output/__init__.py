@@ -1,0 +1,1 @@
+"""Where readings go: tables, summaries, annotated pictures and videos, timelines."""

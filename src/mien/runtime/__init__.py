@@ -1,1 +1,0 @@
-"""From a picture to expressions without torch: backends, the recognizer, tables and annotated pictures."""

@@ -1,1 +1,0 @@
-"""Predictions drawn: boxes and bars on pictures and videos, timelines."""

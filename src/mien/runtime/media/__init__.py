@@ -1,1 +1,0 @@
-"""Pictures and videos in, videos out: sources, frames with their times, sound."""

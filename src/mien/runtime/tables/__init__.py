@@ -1,1 +1,0 @@
-"""Predictions as tables: columns, files, sums, a journal to go on from."""

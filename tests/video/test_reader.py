@@ -1,0 +1,621 @@
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import mien.video.container
+from mien.errors import InputError
+from mien.structures import Frame
+from mien.video.container import locate
+from mien.video.reader import VideoReader, open_video
+
+WIDTH, HEIGHT, COUNT, RATE = 64, 48, 60, 30
+X264 = {"g": "12", "preset": "ultrafast", "bf": "2", "b_strategy": "0"}
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "b_frames.mp4": {"codec": "libx264", "options": X264},
+    "fragments.mp4": {"codec": "libx264", "options": X264, "muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "b_frames.mkv": {"codec": "libx264", "options": X264},
+    "b_frames.avi": {"codec": "libx264", "options": X264},
+    "b_frames.ts": {"codec": "libx264", "options": X264},
+    "b_frames.flv": {"codec": "libx264", "options": X264},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mpeg4_b.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "mpeg2.mpg": {"codec": "mpeg2video"},
+    "vp8.webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+}
+
+
+def numbered(number: int) -> NDArray[np.uint8]:
+    """A frame that shows its number as eight bars, white for the bits that are set."""
+    bits = [255 * (number >> bit & 1) for bit in range(8)]
+    return np.broadcast_to(np.repeat(bits, WIDTH // 8).astype(np.uint8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+
+
+def number_in(image: NDArray[np.uint8]) -> int:
+    """The number that a frame shows."""
+    bars = image[4:-4].reshape(image.shape[0] - 8, 8, -1, 3).mean(axis=(0, 2, 3)) > 128
+    return int((bars * 2 ** np.arange(8)).sum())
+
+
+def write(
+    path: Path | io.BytesIO,
+    images: Sequence[NDArray[np.uint8]] | None = None,
+    *,
+    codec: str = "mpeg4",
+    options: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
+    kind: str | None = None,
+    times: Sequence[int] | None = None,
+    aspect: str | None = None,
+    turn: tuple[int, bool, bool] | None = None,
+) -> None:
+    """Write a video; `times` are milliseconds."""
+    images = [numbered(i) for i in range(COUNT)] if images is None else images
+    with av.open(path, "w", format=kind, options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = Fraction(aspect)
+        if turn:
+            stream.set_display_rotation(*turn)
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same sixty numbered frames in many formats."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, how in CLIPS.items():
+        write(folder / name, **how)
+    return folder
+
+
+def read(source: Any, **options: Any) -> list[Frame]:
+    with open_video(source, **options) as video:
+        return list(video)
+
+
+def cut_short(source: Any, **options: Any) -> tuple[list[Frame], str]:
+    """The frames that come before the error, and the error."""
+    frames: list[Frame] = []
+    with open_video(source, **options) as video, pytest.raises(InputError) as caught:
+        frames.extend(video)  # keeps what came before the error
+    text = str(caught.value)
+    assert "\n" not in text
+    return frames, text
+
+
+def refused(source: Any, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        open_video(source, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_frame_with_its_number_and_time(clips: Path, name: str) -> None:
+    with open_video(clips / name) as video:
+        frames = list(video)
+    assert video.size == (WIDTH, HEIGHT)
+    assert video.fps == pytest.approx(RATE)
+    assert video.damaged == 0
+    assert not video.live
+    assert [frame.index for frame in frames] == list(range(COUNT))
+    assert [number_in(frame.image) for frame in frames] == list(range(COUNT))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(COUNT) / RATE, atol=0.0011)
+    assert frames[0].time == 0
+    assert all(frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.mkv", "b_frames.avi", "vp9.webm"])
+def test_what_a_reader_says_before_it_reads(clips: Path, name: str) -> None:
+    with open_video(clips / name) as video:
+        assert video.duration == pytest.approx(2, abs=0.01)
+        assert video.frames == COUNT
+        assert video.name == str(clips / name)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(("start", "end"), [(1.0, 1.5), (0.35, 0.7), (1.9, None), (None, 0.1)])
+def test_a_part_keeps_its_numbers(clips: Path, name: str, start: float | None, end: float | None) -> None:
+    expected = [i for i in range(COUNT) if (start or 0) - 0.001 <= i / RATE < (end or 9) - 0.001]
+    frames = read(clips / name, start=start, end=end)
+    assert [number_in(frame.image) for frame in frames] == expected
+    assert [frame.index for frame in frames] == expected
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(expected) / RATE, atol=0.0011)
+
+
+def test_a_part_is_not_decoded_from_the_start(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    original = VideoReader._open
+    monkeypatch.setattr(VideoReader, "_open", lambda self: opened.append(1) or original(self))
+    read(clips / "b_frames.mp4", start=1.5)
+    assert len(opened) == 1  # decoding it all would open it again
+
+
+def test_parts_join_to_the_whole(clips: Path) -> None:
+    edges = [0.0, 0.31, 0.9, 1.0334, 2.0]
+    parts = [frame.index for a, b in itertools.pairwise(edges) for frame in read(clips / "b_frames.mkv", start=a, end=b)]
+    assert parts == list(range(COUNT))
+
+
+@pytest.mark.parametrize("name", ["varying.mkv", "varying.mp4"])
+def test_a_varying_rate_keeps_each_frames_own_time(tmp_path: Path, name: str) -> None:
+    gaps = np.random.default_rng(0).integers(5, 400, COUNT - 1)
+    times = [0, *np.cumsum(gaps).tolist()]
+    write(tmp_path / name, codec="libx264", options=X264, times=times)
+    frames = read(tmp_path / name)
+    assert [number_in(frame.image) for frame in frames] == list(range(COUNT))
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(times) / 1000, atol=0.0006)
+    for start in (0.5, 3.3, 9.0):
+        part = read(tmp_path / name, start=start)
+        assert [frame.index for frame in part] == [i for i in range(COUNT) if times[i] / 1000 >= start]
+        assert [number_in(frame.image) for frame in part] == [frame.index for frame in part]
+
+
+@pytest.mark.parametrize("fps", [1, 7, 10, 29, 30, 100])
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_sampling_takes_the_first_frame_at_or_after_each_step(clips: Path, fps: float, start: float | None) -> None:
+    steps = np.arange(0, 2, 1 / fps)
+    shown = np.ceil(steps[steps >= (start or 0)] * RATE - 1e-6).astype(int)
+    expected = sorted({int(i) for i in shown if i < COUNT})
+    if start and expected[0] > start * RATE:
+        expected = [round(start * RATE), *expected]  # a part begins with its first frame
+    frames = read(clips / "b_frames.mp4", fps=fps, start=start)
+    assert [frame.index for frame in frames] == expected
+    assert [number_in(frame.image) for frame in frames] == expected
+
+
+def test_frames_that_are_not_wanted_are_not_converted(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted = []
+    original = VideoReader._image
+    monkeypatch.setattr(VideoReader, "_image", lambda self, frame: converted.append(1) or original(self, frame))
+    assert len(read(clips / "b_frames.mp4", fps=5, start=1)) == len(converted) == 5
+
+
+@pytest.mark.parametrize("mirrored", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turned_and_mirrored_as_the_file_says(tmp_path: Path, degrees: int, mirrored: tuple[bool, bool]) -> None:
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:24, :32] = (255, 0, 0)
+    stored[:24, 32:] = (0, 255, 0)
+    stored[24:, 32:] = (0, 0, 255)
+    path = tmp_path / "turned.mp4"
+    write(path, [stored] * 3, turn=(degrees, *mirrored))
+    across, down = mirrored
+    turned = np.rot90(stored, degrees // 90)
+    expected = turned[:: -1 if down else 1, :: -1 if across else 1]
+    with open_video(path) as video:
+        frame = next(video)
+        assert video.size == expected.shape[1::-1]
+    assert frame.image.shape == expected.shape
+    for y in (0.25, 0.75):
+        for x in (0.25, 0.75):
+            at = int(y * expected.shape[0]), int(x * expected.shape[1])
+            np.testing.assert_allclose(frame.image[at].astype(int), expected[at], atol=25)
+
+
+@pytest.mark.parametrize(("aspect", "size"), [("2/1", (128, 48)), ("1/2", (64, 96)), ("1/1", (64, 48)), ("9/1", (64, 48))])
+def test_pixels_are_made_square(tmp_path: Path, aspect: str, size: tuple[int, int]) -> None:
+    write(tmp_path / "wide.mp4", [numbered(i) for i in range(3)], codec="libx264", aspect=aspect)
+    with open_video(tmp_path / "wide.mp4") as video:
+        assert video.size == size
+        assert [number_in(frame.image) for frame in video] == [0, 1, 2]
+
+
+def test_frames_of_another_size_are_scaled(tmp_path: Path) -> None:
+    small, large = io.BytesIO(), io.BytesIO()
+    write(small, [numbered(i) for i in range(3)], codec="mpeg2video", kind="mpegts")
+    double = [np.asarray(Image.fromarray(numbered(i)).resize((WIDTH * 2, HEIGHT * 2))) for i in (3, 4, 5)]
+    write(large, double, codec="mpeg2video", kind="mpegts")
+    frames = read(small.getvalue() + large.getvalue())
+    assert {frame.image.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    assert number_in(frames[-1].image) == 5
+
+
+def test_joined_recordings_go_on(clips: Path) -> None:
+    twice = (clips / "b_frames.ts").read_bytes() * 2
+    frames = read(twice)
+    assert [frame.index for frame in frames] == list(range(2 * COUNT))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(2 * COUNT) / RATE, atol=0.001)
+    part = read(twice, start=2.5)
+    assert [frame.index for frame in part] == list(range(75, 2 * COUNT))
+
+
+def packets(path: Path) -> list[tuple[int, int]]:
+    """Place and length of each packet, in bytes."""
+    with av.open(path) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize("start", [None, 1.0])
+def test_a_damaged_frame_leaves_a_gap_and_moves_no_other(tmp_path: Path, start: float | None) -> None:
+    path = tmp_path / "damaged.mp4"
+    write(path, codec="libx264", options={"g": "1", "preset": "ultrafast"})
+    data = bytearray(path.read_bytes())
+    for number in (20, 21, 40):
+        place, length = packets(path)[number]
+        data[place : place + length] = b"\xff" * length
+    path.write_bytes(data)
+    frames, text = cut_short(path, start=start)
+    expected = [i for i in range(30 if start else 0, COUNT) if i not in (20, 21, 40)]
+    assert [frame.index for frame in frames] == expected
+    assert [number_in(frame.image) for frame in frames] == expected
+    assert f"{path}: is damaged in {1 if start else 3} places, whose frames are missing" in text
+    assert len(read(path, start=0.8, end=1.2)) == 12  # between them all is whole
+    assert "is damaged in 2 places" in cut_short(path, end=1.0)[1]
+
+
+@pytest.mark.parametrize("share", [0.65, 0.8])
+@pytest.mark.parametrize("name", ["fast.mp4", "b_frames.mkv", "mpeg4.avi", "b_frames.flv", "vp8.webm"])
+def test_cut_short(clips: Path, tmp_path: Path, name: str, share: float) -> None:
+    if name == "fast.mp4":
+        write(clips / name, codec="libx264", options=X264, muxer={"movflags": "faststart"})
+    data = (clips / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: int(len(data) * share)])
+    frames, text = cut_short(path)
+    numbers = [frame.index for frame in frames]
+    assert 5 < len(frames) < COUNT
+    assert numbers == sorted(set(numbers))
+    shown = [number_in(frame.image) for frame in frames]
+    assert numbers[:-4] == shown[:-4] == list(range(len(frames) - 4))  # the last ones may stand behind one that is lost
+    assert str(path) in text
+    assert f"ends at {frames[-1].time + 1 / RATE:.2f} s" in text
+
+
+TALKLESS: dict[str, dict[str, Any]] = {
+    "x.wmv": {"codec": "wmv2"},
+    "x.ts": {"codec": "libx264", "options": X264},
+    "x.m2ts": {"codec": "libx264", "options": X264, "kind": "mpegts", "muxer": {"mpegts_m2ts_mode": "1"}},
+    "x.mpg": {"codec": "mpeg2video"},
+    "x.h264": {"codec": "libx264", "options": X264},
+    "x.y4m": {"codec": "wrapped_avframe"},
+}
+
+
+@pytest.mark.parametrize("name", TALKLESS)
+def test_cut_short_where_no_header_says_how_long_it_is(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 100, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
+    path = tmp_path / name
+    write(path, list(noise), **TALKLESS[name])
+    assert len(read(path)) == len(read(path.read_bytes())) == COUNT
+    data = path.read_bytes()
+    for share in (0.61, 0.83):
+        cut = data[: int(len(data) * share) // 2 * 2 + 1]
+        path.write_bytes(cut)
+        for source in (path, cut, io.BytesIO(cut)):
+            frames, text = cut_short(source)
+            assert 5 < len(frames) < COUNT
+            assert "cut short or damaged; its frames until there were read" in text
+
+
+def test_a_wmv_without_the_end_of_its_index_is_whole(tmp_path: Path) -> None:
+    """Its frames are; a length that is another stream's says nothing either."""
+    write(tmp_path / "a.wmv", codec="wmv2")
+    data = (tmp_path / "a.wmv").read_bytes()
+    assert len(read(data[:-20])) == COUNT
+    at = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 64
+    assert len(read(data[:at] + (9 * 10**7).to_bytes(8, "little") + data[at + 8 :])) == COUNT
+
+
+def test_a_part_before_the_cut_is_whole(clips: Path, tmp_path: Path) -> None:
+    data = (clips / "b_frames.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    assert [frame.index for frame in read(tmp_path / "cut.mkv", start=0.2, end=0.4)] == list(range(6, 12))
+
+
+def test_the_index_of_an_mp4_is_missing(clips: Path, tmp_path: Path) -> None:
+    data = (clips / "b_frames.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    text = refused(tmp_path / "cut.mp4")
+    assert "cut.mp4" in text
+    assert "its start or end is missing" in text
+
+
+def test_a_long_last_frame_is_not_cut_short(tmp_path: Path) -> None:
+    for name in ("slides.mkv", "slides.mp4"):
+        write(tmp_path / name, [numbered(i) for i in range(3)], times=[0, 4000, 9000])
+        assert len(read(tmp_path / name)) == 3
+
+
+def test_a_part_between_two_frames(clips: Path) -> None:
+    frames, text = cut_short(clips / "b_frames.mkv", start=0.105, end=0.11)
+    assert not frames
+    assert "has no frame from 0.105 s to 0.11 s" in text
+
+
+def test_a_start_after_the_end(clips: Path) -> None:
+    frames, text = cut_short(clips / "b_frames.mp4", start=7)
+    assert frames == []
+    assert "no frame from 7 s on" in text
+    assert "2.00 s" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fps": 0}, {"fps": -1}, {"fps": float("inf")}, {"start": -1}, {"start": 2, "end": 1}, {"end": 0}, {"fps": float("nan")}],
+)
+def test_numbers_out_of_range(clips: Path, options: dict[str, float]) -> None:
+    assert "got" in refused(clips / "b_frames.mp4", **options)
+
+
+def sound(path: Path) -> None:
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_what_is_no_video(tmp_path: Path, clips: Path) -> None:
+    sound(tmp_path / "song.m4a")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "notes.txt").write_text("these are notes\n" * 50)
+    (tmp_path / "notes.mp4").write_text("these are notes\n" * 50)
+    (tmp_path / "codec.mp4").write_bytes((clips / "b_frames.mp4").read_bytes().replace(b"avc1", b"zzzz"))
+    expected = {
+        "song.m4a": "no video",
+        "empty.mp4": "empty (0 bytes)",
+        "notes.txt": "is text",
+        "notes.mp4": "is no video",
+        "codec.mp4": "codec",
+        "missing.mp4": "no such file",
+        ".": "is a folder",
+        "a\0b.mp4": "cannot be read",
+    }
+    for name, words in expected.items():
+        text = refused(f"{tmp_path}/{name}")
+        assert words in text
+        assert name.replace("\0", "\\x00") in text
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
+    cover = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(cover, "JPEG")
+    picture = b"\0image/jpeg\0\3\0" + cover.getvalue()
+    body = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes(len(body) >> shift & 127 for shift in (21, 14, 7, 0))
+    with av.open(tmp_path / "plain.mp3", "w") as container:
+        stream = container.add_stream("mp3", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    path = tmp_path / "song.mp3"
+    path.write_bytes(b"ID3\3\0\0" + size + body + (tmp_path / "plain.mp3").read_bytes())
+    with av.open(path) as container:
+        assert len(container.streams.video) == 1
+    assert "no video" in refused(path)
+
+
+def test_no_permission(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # a mode would not stop root
+    assert "no permission" in refused(clips / "b_frames.mp4")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in the file system")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "not a regular file" in refused(tmp_path / "pipe.mp4")
+
+
+def test_an_index_that_claims_millions_of_frames_takes_no_memory(clips: Path) -> None:
+    data = bytearray((clips / "fragments.mp4").read_bytes())
+    place = data.index(b"trun") + 8
+    data[place : place + 4] = (2**26).to_bytes(4, "big")
+    if not list(Path(av.__file__).parents[1].glob("av.libs/*avutil*")):
+        pytest.skip("ffmpeg is not this wheel's own")
+    assert "Cannot allocate memory" in refused(data)  # ffmpeg alone takes 900 MB
+
+
+@pytest.mark.parametrize("side", [7000, 20_000])  # what mien refuses, and what ffmpeg does itself
+@pytest.mark.parametrize("where", ["header", "frames", "both"])
+def test_huge_frames_are_refused_before_decoding(tmp_path: Path, side: int, where: str) -> None:
+    write(tmp_path / "huge.avi", [numbered(i) for i in range(3)], codec="mjpeg")
+    data = (tmp_path / "huge.avi").read_bytes()
+    assert data.count(struct.pack("<II", WIDTH, HEIGHT)) == 2
+    assert data.count(struct.pack(">BHH", 8, HEIGHT, WIDTH)) == 3
+    if where != "frames":
+        data = data.replace(struct.pack("<II", WIDTH, HEIGHT), struct.pack("<II", side, side))
+    if where != "header":  # the header lies
+        data = data.replace(struct.pack(">BHH", 8, HEIGHT, WIDTH), struct.pack(">BHH", 8, side, side))
+    (tmp_path / "huge.avi").write_bytes(data)
+    if where == "header":
+        assert len(read(tmp_path / "huge.avi")) == 3
+    else:
+        text = refused(tmp_path / "huge.avi")
+        assert "36 megapixels" in text
+        assert "huge.avi" in text
+
+
+def test_the_limit_itself_is_allowed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.video.container, "MAX_PIXELS", WIDTH * HEIGHT)
+    assert len(read(clips / "mpeg4.avi")) == COUNT
+    monkeypatch.setattr(mien.video.container, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    assert "64x48" in refused(clips / "mpeg4.avi")
+
+
+class Pipe(io.RawIOBase):
+    """Bytes that come once, as from a pipe."""
+
+    def __init__(self, data: bytes) -> None:
+        self.stream = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.stream.readinto(buffer)
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.avi"])  # the second is opened again for its part
+def test_data_in_memory_and_open_files(clips: Path, name: str) -> None:
+    data = (clips / name).read_bytes()
+    with (clips / name).open("rb") as file:
+        for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), io.BufferedReader(Pipe(data)), file):
+            assert [number_in(frame.image) for frame in read(source, start=1.0)] == list(range(30, COUNT))
+    assert "empty" in refused(b"")
+    assert "empty" in refused(io.BytesIO())
+    assert "give a path" in refused(3)
+
+
+def test_a_playlist_reaches_no_other_file(clips: Path) -> None:
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile:{clips}/b_frames.ts\n#EXT-X-ENDLIST\n"
+    assert "is no video" in refused(playlist.encode())
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "100%d.mp4", "a b'c.mp4", os.fsdecode(b"caf\xe9.mp4"), "-.mp4"])
+def test_odd_names(clips: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        (tmp_path / name).write_bytes((clips / "b_frames.mp4").read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system does not take the name")
+    monkeypatch.chdir(tmp_path)
+    assert len(read(name)) == COUNT
+
+
+def test_an_animated_gif_is_a_video_to_who_opens_it_as_one(tmp_path: Path) -> None:
+    images = [Image.fromarray(numbered(i)) for i in range(4)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[100, 300, 200, 100])
+    frames = read(tmp_path / "a.gif")
+    assert [number_in(frame.image) for frame in frames] == [0, 1, 2, 3]
+    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.4, 0.6], atol=0.001)
+
+
+def test_nothing_reaches_the_terminal(clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = (clips / "b_frames.mkv").read_bytes()
+    cut_short(data[: len(data) // 2])
+    refused(b"rubbish" * 100)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_memory_does_not_grow(tmp_path: Path) -> None:
+    rate = Path("/proc/self/statm")
+    if not rate.exists():
+        pytest.skip("this system does not say how much memory a process holds")
+
+    def resident() -> int:
+        return int(rate.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    image = np.zeros((120, 160, 3), np.uint8)
+    write(tmp_path / "long.avi", [image] * 1500)
+    with open_video(tmp_path / "long.avi") as video:
+        for frame in video:
+            if frame.index == 200:
+                before = resident()
+    assert frame.index == 1499
+    assert resident() - before < 20 * 2**20  # the frames between would take 75 MB
+
+
+@contextmanager
+def served(data: bytes, *, stay: bool = False) -> Iterator[str]:
+    """Serve bytes without their length, as a live stream comes; `stay` keeps the line open and silent afterwards."""
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "video/x-flv")
+            self.end_headers()
+            self.wfile.write(data)
+            self.wfile.flush()
+            if stay:
+                done.wait(20)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/stream"
+    finally:
+        done.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_a_stream_that_stops(stay: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.video.container, "TIMEOUT", 1.0)
+    stream = io.BytesIO()
+    write(stream, codec="mpeg1video", kind="mpeg1video", options={"bf": "0"})
+    with served(stream.getvalue() * 3, stay=stay) as address:
+        frames, text = cut_short(address)
+    assert address in text
+    assert "the stream stopped at" in text or "ends at" in text
+    assert len(frames) >= COUNT
+    assert [number_in(frame.image) for frame in frames[:COUNT]] == list(range(COUNT))
+
+
+def test_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.video.container, "TIMEOUT", 0.5)
+    for address in ("rtsp://127.0.0.1:9/door", "http://127.0.0.1:9/film.mp4"):
+        text = refused(address)
+        assert address in text
+        assert "check the address" in text
+    with served(b"", stay=True) as address:
+        assert "check the address" in refused(address)
+    assert "no scheme mien reads" in refused("gopher://x/y")
+    assert locate("rtsp://door/1").live
+    assert not locate("http://door/1.mp4").live
+
+
+def test_cameras_of_each_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = mien.video.container._camera
+    assert (camera("camera:2", "linux").file, camera("camera:2", "linux").format) == ("/dev/video2", "v4l2")
+    assert camera("camera:/dev/video4", "linux").file == "/dev/video4"
+    assert (camera("camera:0", "darwin").file, camera("camera:0", "darwin").format) == ("0", "avfoundation")
+    assert (camera("camera:Front", "win32").file, camera("camera:Front", "win32").format) == ("video=Front", "dshow")
+    monkeypatch.setattr(mien.video.container, "_dshow_names", lambda name: ["Front", "Back"])
+    assert camera("camera:1", "win32").file == "video=Back"
+    assert all(camera("camera:1", system).live for system in ("linux", "darwin", "win32"))
+    assert "names no camera" in refused("camera:")
+
+
+def test_a_camera_that_is_not_there() -> None:
+    text = refused("camera:/dev/video9876")
+    assert "camera:/dev/video9876: no such camera" in text
+
+
+def test_a_reader_that_fails_to_open_closes_the_file(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    original = VideoReader.close
+    monkeypatch.setattr(VideoReader, "close", lambda self: closed.append(1) or original(self))
+    monkeypatch.setattr(VideoReader, "_describe", lambda self, first: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_video(clips / "mpeg4.avi")
+    assert closed == [1]
