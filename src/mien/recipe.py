@@ -302,7 +302,7 @@ RENAMED = {
     "dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune",
     "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune",
 }
-"""New names by former ones. The cards of bundled models and committed results carry the former names."""
+"""Current names by former ones, which the cards of bundled models and committed results still carry."""
 
 
 def recipe_names() -> list[str]:
@@ -352,10 +352,10 @@ def read_variants(path: Path) -> dict[str, dict[str, Any]]:
     variants = values.pop("variants")
     if not isinstance(variants, dict) or not variants:
         raise RecipeError(f"{path}: variants is a mapping of names to changes, such as variants: {{small: {{seed: 1}}}}")
-    return {name: _merge(values, name, {} if change is None else change, path) for name, change in variants.items()}
+    return {name: _apply_variant(values, name, {} if change is None else change, path) for name, change in variants.items()}
 
 
-def _merge(values: dict[str, Any], name: Any, change: Any, path: Path) -> dict[str, Any]:
+def _apply_variant(values: dict[str, Any], name: Any, change: Any, path: Path) -> dict[str, Any]:
     """Return the values of a file with the changes of one variant."""
     if not isinstance(name, str) or not name:
         raise RecipeError(f"{path}: variant {name!r}: its name is not text; put it in quotes")

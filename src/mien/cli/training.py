@@ -154,7 +154,7 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, 
     if name is not None:
         typer.echo(load_recipe(name).to_yaml(), nl=False)
         return
-    table = Table("recipe", "what it trains", "stands for")
+    table = Table("recipe", "what it trains", "row of the paper")
     for known in recipe_names():
         recipe = load_recipe(known)
         table.add_row(known, recipe.summary, recipe.paper.table if recipe.paper else "")
