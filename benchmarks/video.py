@@ -18,8 +18,7 @@ from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved, ratio
 from benchmarks.videos import write_video
 from mien.output.table import write_table
-from mien.predict.recognizer import Recognizer
-from mien.predict.stream import VideoOptions
+from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.video.reader import open_video
 
 AIMS = {1: 60, 4: 30}

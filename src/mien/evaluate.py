@@ -22,9 +22,8 @@ from mien.atomic import atomic_path
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError
 from mien.model_info import ModelInfo
-from mien.predict.backend import Backend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import softmax
+from mien.predict.recognizer import Backend, softmax
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware
 from mien.weights import sha256

@@ -50,8 +50,7 @@ def camera(
     smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced
     from mien.video.sources import expand
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from mien.cli.show import Printer
     from mien.output.outputs import Outputs
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.reader import VideoReader
     from mien.video.sources import Source
 
@@ -115,8 +114,7 @@ def predict(
     """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
     from mien.cli.show import Printer
     from mien.output.outputs import Outputs, Targets
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.sources import expand
 
     if resume and out is None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mien.predict.stream import VideoOptions
+    from mien.predict.recognizer import VideoOptions
     from mien.structures import Reading
     from mien.video.reader import VideoReader
 

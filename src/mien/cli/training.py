@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
-    from mien.predict.backend import Backend
+    from mien.predict.recognizer import Backend
 
 DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file or folder its makers or Kaggle give out.")]
 
