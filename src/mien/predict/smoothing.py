@@ -1,8 +1,8 @@
 """Smoothing of each person's probabilities over time, in seconds, whatever the frame rate.
 
 Answers flicker from frame to frame where expressions do not. `exponential` looks back only and answers at once, for live video.
-`centred` looks as far ahead as back, so that an expression begins and ends on time, and answers late. A constant answer does not
-change, and results sum to 1. After a gap of more than `max_gap` seconds smoothing starts again.
+`centred` looks as far ahead as back, so that an expression begins and ends on time, and answers late. A constant answer stays
+the same, and results sum to 1. After a gap of more than `max_gap` seconds smoothing starts again.
 """
 
 from __future__ import annotations
