@@ -25,7 +25,7 @@ class OnnxBackend:
     Args:
         path: An `.onnx` file that `mien export` wrote.
         threads: Threads of one run; None takes every core this process may use.
-        providers: Execution providers of ONNX Runtime in order of preference; None takes CUDA where it is offered, else the CPU.
+        providers: Execution providers of ONNX Runtime in order of preference; None takes CUDA if offered, else the CPU.
 
     Attributes:
         path: The file.

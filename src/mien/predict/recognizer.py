@@ -365,7 +365,7 @@ def _check_waiting(video: VideoReader, options: VideoOptions) -> None:
     if options.smooth == "centred" and needed > WAITING_BYTES:
         raise InputError(
             f"{video.name}: smoothing 'centred' over {options.smooth_seconds:g} s would keep {needed / 2**20:,.0f} MB of "
-            f"frames in memory; use at most {WAITING_BYTES / frame_bytes / rate:.2g} s, fewer frames per second, or 'exponential'"
+            f"frames in memory; use at most {WAITING_BYTES / frame_bytes / rate:.2g} s, fewer frames a second, or 'exponential'"
         )
 
 
