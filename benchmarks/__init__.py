@@ -1,5 +1,7 @@
-"""Speed and size, measured as ratios in one run: `python -m benchmarks.run_all`, or one by one (see README.md)."""
+"""Speed, memory and size, measured as ratios within one run: `python -m benchmarks.run_all`, or one at a time (see README.md)."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or torch's waiting threads spin, and crawl beside a busy neighbour
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # torch's waiting threads spin otherwise, and slow down next to a busy process

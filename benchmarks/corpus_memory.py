@@ -1,13 +1,14 @@
-"""How much memory building a cache takes, for two sizes of a corpus: it must not grow with the number of pictures.
+"""Peak memory of building and reading the cache of a corpus, for two numbers of pictures.
 
     python -m benchmarks.corpus_memory 3000
 
-Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and of N / 4, each in a process of its own that says
-how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
-that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
-is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
-Last, both are trained on for an epoch, as corpora that do not fit in memory are, and so, for some steps, are as many small
-pictures as AffectNet has.
+Memory must not grow with the pixels. The benchmark writes a folder of random 224x224 JPEGs and builds the cache of N of them and
+of N / 4, each in a process of its own. What mien keeps of each picture (file, class, split) does grow, by bytes; that is
+measured apart, on many pictures of one pixel, and both are extrapolated to the size of AffectNet.
+
+The larger cache is then read in random batches in two ways: by reads, as training does, and through the memory map, whose pages
+count as memory of the process. Last, both caches are trained on for an epoch, and as many small pictures as AffectNet has for
+some steps.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How long FER2013's table takes to become arrays, the first time and after, beside pandas; needs `pip install pandas`.
+"""Time to read FER2013's table into arrays, the first time and later, against pandas; needs `pip install pandas`.
 
     python -m benchmarks.read_fer2013 --data fer2013.csv
 
-The first opening reads the table, checks every row and writes the cache; later ones map the cache into memory. Beside it stands
-what research code does: `pandas.read_csv`, then each string of pixels split and converted; the same with `numpy.fromstring`.
-All take turns; the file is in the system's cache, its name is new to mien's every time. Processor seconds, all
-threads together, are kept too: a busy neighbour changes them less.
+The first time, mien reads the table, checks every row and writes the cache; later it maps the cache into memory. The comparison
+is what research code does: `pandas.read_csv`, then each string of pixels split and converted; the same with `numpy.fromstring`.
+All take turns. The file is in the system's cache, under a name that is new to mien each time. Processor seconds of all threads
+are kept too, because a busy neighbour changes them less.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Mien's side of `benchmarks/training_step.py`: trains, and after some steps waits for the other side to have its turn.
+"""mien's side of `benchmarks/training_step.py`: trains, and after some steps waits for the other side's turn.
 
     python -m benchmarks.training_turns recipe.yaml number warmup length
 
-The first process prints the seconds of each turn and goes on when it reads a line; the others wait for it at the next step.
+The first process prints the seconds of each turn and continues when it reads a line; the others wait for it at the next step.
 """
 
 from __future__ import annotations
