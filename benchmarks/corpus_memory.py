@@ -2,8 +2,8 @@
 
     python -m benchmarks.corpus_memory 3000
 
-Memory must not grow with the pixels. The benchmark writes a folder of random 224x224 JPEGs and builds the cache of N of them and
-of N / 4, each in a process of its own. What mien keeps of each picture (file, class, split) does grow, by bytes; that is
+Memory must not grow with the pixels. The benchmark writes a folder of random 224x224 JPEGs and builds the cache of N of them
+and of N / 4, each in a process of its own. What mien keeps of each picture (file, class, split) does grow, by bytes; that is
 measured apart, on many pictures of one pixel, and both are extrapolated to the size of AffectNet.
 
 The larger cache is then read in random batches in two ways: by reads, as training does, and through the memory map, whose pages

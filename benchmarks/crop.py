@@ -4,8 +4,8 @@
 
 The faces are FER2013's PublicTest, in two parts:
 
-- whole frame: the corpus's own crop is zoomed, shifted or rotated. Above a zoom of 1 it is continued at its edges, where a photo
-  would show more of the head.
+- whole frame: the corpus's own crop is zoomed, shifted or rotated. Above a zoom of 1 it is continued at its edges, where a
+  photo would show more of the head.
 - detected: the frame is enlarged four times, continued at its edges and given to MTCNN. Its box is cropped with every
   `crop_scale` and `crop_shift`, or its five landmarks are aligned to their average position in FER2013's frames, which is
   measured on training faces. Faces that MTCNN misses are excluded from this part and from its reference.

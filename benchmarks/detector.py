@@ -2,14 +2,14 @@
 
     python -m benchmarks.detector
 
-All faces are one face, NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain). The counts therefore say how
-the detector copes with size, rotation and image quality, not how it does on people in general. Two sets, seven sizes each:
+All faces are one face, NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain). The counts therefore say
+how the detector copes with size, rotation and image quality, not how it does on people in general. Two sets, seven sizes each:
 
 - one difficulty: rotated by up to 45 degrees; or upright and dark, blurred, JPEG quality 5 or grey; each also mirrored (154)
 - several: every rotation with every image quality (245), hard on purpose so that changes show
 
-The detector was chosen on 481 faces of group photos, of which it found 475. That set is not available, so these counts cannot be
-compared with it. Times can, as ratios, on one machine.
+The detector was chosen on 481 faces of group photos, of which it found 475. That set is not available, so these counts cannot
+be compared with it. Times can, as ratios, on one machine.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ The pictures are those of `benchmarks.detector` and montages of twelve faces of 
 
 With FER2013's file it also measures the framing on training faces, enlarged three times: MTCNN's width and height over the
 detector's own, and how far below MTCNN's centre is, in heights of the detector's box. These are medians over the faces whose
-MTCNN box takes at most 0.9 of the frame, because detectors differ more where the corpus cuts a head off. They are the numbers of
-`FRAMING` in the detector's file. Without them a model's `crop_scale` would mean another crop.
+MTCNN box takes at most 0.9 of the frame, because detectors differ more where the corpus cuts a head off. They are the numbers
+of `FRAMING` in the detector's file. Without them a model's `crop_scale` would mean another crop.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.robustness fer2013.csv
 
-The faces are FER2013's PublicTest, 48 x 48, as the corpus crops them. No detector is used, because it would drop some of the worst
-faces before the network sees them. Each face is degraded in one way at a time, by increasing strength. Randomness (noise, the
-position of a square) depends on the seed and the face's number only, and is the same at every strength. The mean confidence next
-to the accuracy tells whether the network knows. `-robustness.png` next to the JSON shows all of it; the table is printed.
+The faces are FER2013's PublicTest, 48 x 48, as the corpus crops them. No detector is used, because it would drop some of the
+worst faces before the network sees them. Each face is degraded in one way at a time, by increasing strength. Randomness (noise,
+the position of a square) depends on the seed and the face's number only, and is the same at every strength. The mean confidence
+next to the accuracy tells whether the network knows. `-robustness.png` next to the JSON shows all of it; the table is printed.
 """
 
 from __future__ import annotations

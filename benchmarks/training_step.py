@@ -8,9 +8,9 @@
 - research script: a Dataset of PIL images, torchvision transforms, a DataLoader with two workers, eager float32, the recipe's
   optimizer; no averaging, no clipping
 
-They take turns: mien's run (`benchmarks/training_turns.py`) waits after some steps, and the other loop gets its turn. That loop's
-workers start and stop within its turn and are timed only between their first and last batches, so neither loop works in the
-other's time.
+They take turns: mien's run (`benchmarks/training_turns.py`) waits after some steps, and the other loop gets its turn. That
+loop's workers start and stop within its turn and are timed only between their first and last batches, so neither loop works in
+the other's time.
 """
 
 from __future__ import annotations
