@@ -1,6 +1,6 @@
-"""The command line: one function a command, heavy imports inside the functions.
+"""The command line: one function per command, with its heavy imports inside.
 
-Exit status: 0 done, 2 an error the user can mend (one line on stderr), 3 some of several inputs could not be read,
+Exit status: 0 done, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
 130 interrupted.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Run the command line: the entry point of the `mien` script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name or a bar the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # for file names and bars that the terminal cannot show
     try:
         app()
     except MienError as error:
@@ -87,9 +87,9 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2 if is_first_process() else 0)  # a helper that failed would make Fabric kill the first, before it has spoken
+    sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports
 
 
 def _discard_output() -> None:
-    """Let what is still buffered go nowhere, or Python would complain again when it ends."""
+    """Send buffered output nowhere; otherwise Python would report the error again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
