@@ -12,8 +12,7 @@ from mien.atomic import atomic_path
 from mien.errors import OutputError
 from mien.output.annotate import FORMATS, Annotator, annotate, write_picture
 from mien.structures import Frame, Prediction, Reading
-from mien.video.kinds import by_ending
-from mien.video.sources import MARK, Source
+from mien.video.sources import MARK, Source, by_ending
 from mien.video.writer import CONTAINERS, VideoWriter
 
 if TYPE_CHECKING:

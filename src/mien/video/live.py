@@ -1,4 +1,4 @@
-"""Things that come by themselves: only the newest counts, and a film is played in its own time."""
+"""Live sources. Old frames are dropped so that the newest is always processed; recorded videos play at their own speed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mien.structures import Frame, Reading
 T = TypeVar("T")
 
 PATIENCE = 12.0
-"""Seconds that the end of the thread is waited for; a camera that says nothing gives up before."""
+"""Seconds to wait for the thread to end. A silent camera gives up before."""
 
 CATCH_UP = 0.5
-"""Seconds a film that is played may be late and still catch up; beyond that it goes on from where it is."""
+"""Seconds that playing may be late and still catch up. If it is later, playing continues from there."""
 
 
 class Newest(Generic[T]):
-    """Runs an iterator in a thread and holds its newest item; those nobody took in time are dropped.
+    """Runs an iterator in a thread and keeps its newest item. Items that nobody took in time are dropped.
 
     Args:
-        items: What is run; a generator is also closed in the thread.
+        items: The iterator. A generator is also closed in the thread.
     """
 
     def __init__(self, items: Iterable[T]) -> None:
@@ -37,7 +37,7 @@ class Newest(Generic[T]):
         self._thread.start()
 
     def take(self, timeout: float | None = None) -> T | None:
-        """Return the newest item nobody took yet; wait for one up to `timeout` seconds, and return None if none came.
+        """Return the newest item that nobody took yet; wait up to `timeout` seconds for it, and return None if none came.
 
         An error of the iterator is raised here after the last item was taken.
         """
@@ -56,19 +56,19 @@ class Newest(Generic[T]):
 
     @property
     def rate(self) -> float:
-        """Items a second, lately; 0 until there are two."""
+        """Recent items per second; 0 until there are two."""
         times = list(self._times)
         return (len(times) - 1) / max(times[-1] - times[0], 1e-6) if len(times) > 1 else 0.0
 
     def hold(self, held: bool) -> None:
-        """Stop asking for items, or go on."""
+        """Pause the iterator, or resume it."""
         with self._changed:
             self._held = held
             self._times.clear()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop the thread, and wait until its iterator is closed; an error of that is raised here."""
+        """Stop the thread and wait until its iterator is closed. An error from closing it is raised here."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -85,7 +85,7 @@ class Newest(Generic[T]):
     def _run(self) -> None:
         try:
             try:
-                self._turn()
+                self._consume()
             finally:
                 self._ending = True
                 if isinstance(self._items, Generator):
@@ -96,7 +96,7 @@ class Newest(Generic[T]):
             self._ended = True
             self._changed.notify_all()
 
-    def _turn(self) -> None:
+    def _consume(self) -> None:
         for item in self._items:
             with self._changed:
                 if self._stopped:
@@ -108,7 +108,7 @@ class Newest(Generic[T]):
 
 
 def newest(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield the newest frame whenever one is asked for: what comes too fast is dropped, so nothing is ever late."""
+    """Yield the newest frame each time one is asked for; drop frames that come too fast."""
     feed = Newest(frames)
     try:
         while not feed.ended:
@@ -120,11 +120,11 @@ def newest(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 def paced(readings: Iterable[Reading], closing: threading.Event) -> Iterator[Reading]:
-    """Yield the readings of a film not before their time; all of them, also if that takes longer than the film lasts.
+    """Yield every reading of a video at the time of its frame, or as soon as possible after it.
 
     Args:
-        readings: The film.
-        closing: Set by whoever wants no more of them: none is waited for any longer.
+        readings: The readings of one video.
+        closing: Ends the wait for the next reading when it is set.
     """
     began: float | None = None
     for reading in readings:
