@@ -279,13 +279,14 @@ def test_a_folder_without_permission(folder: Path, monkeypatch: pytest.MonkeyPat
     original = os.scandir
 
     def scandir(path: Any) -> Any:
-        if os.fspath(path).endswith("deep"):
+        if Path(path).name in ("deep", "deep2"):
             raise PermissionError(13, "Permission denied", path)  # a mode would not stop root
         return original(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
+    (folder / "in/deep2").mkdir()
     sources = list(expand(["in", "a2.png"]))
-    assert [source.name for source in sources] == ["in/c.webp", "in/deep", "a2.png"]
+    assert [source.name for source in sources] == ["in/c.webp", "in/deep", "in/deep2", "a2.png"]
     assert "Permission denied" in str(sources[1].error)
 
 

@@ -61,18 +61,17 @@ def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Ite
     """Yield every picture and video that is named, in order, the same file once.
 
     Args:
-        inputs: One of the following, or a list or iterator of them, nested or not:
-            a file: its ending, or else its content, says whether it is a picture or a video;
-            a folder: its pictures and videos in natural order (`a2` before `a10`), then those of its folders; hidden ones
-            are skipped, and so are folders that mien made for its drawings;
-            a pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name; a match with an unknown ending is
-            skipped unless the pattern has the same ending, and so is one in a folder of drawings that the pattern does not
-            name;
-            `"@names.txt"`: a text file with one name per line; blank lines and lines that begin with `#` are skipped, and
-            `"@-"` reads standard input;
-            `"-"`: a picture or video on standard input;
-            `"camera:0"`, or a URL such as `"rtsp://door/1"`;
-            bytes or an open binary file of a picture or video; a Pillow image; a uint8 array, RGB or grey.
+        inputs: One of the following, or a list or iterator of them, nested or not.
+            A file: its ending, or else its content, says whether it is a picture or a video.
+            A folder: its pictures and videos in natural order (`a2` before `a10`), then those of its folders. Hidden ones
+            and folders that mien made for its drawings are skipped.
+            A pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name. A match with an unknown ending is
+            skipped unless the pattern has the same ending. So is one in a folder of drawings, unless the pattern names it.
+            `"@names.txt"`: a text file with one name per line; blank lines and lines that begin with `#` are skipped.
+            `"@-"` reads the names from standard input.
+            `"-"`: a picture or video on standard input.
+            `"camera:0"`, or a URL such as `"rtsp://door/1"`.
+            Bytes or an open binary file of a picture or video; a Pillow image; a uint8 array, RGB or grey.
         recursive: Also read the folders in a folder.
         repeats: Yield a file again each time it is named.
 
@@ -212,9 +211,9 @@ class _Expansion:
             unreadable.append(_bad(text, error.filename))
 
         for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
-            while unreadable:
-                found = True
-                yield unreadable.pop()
+            found = found or bool(unreadable)
+            yield from unreadable
+            unreadable.clear()
             real = os.path.realpath(folder)
             if real in self.folders:  # named before, or a link to a folder that holds it
                 found = True
