@@ -105,7 +105,7 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
 
 
 def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"names no picture format; end it with one of \.jpg"):
+    with pytest.raises(OutputError, match=r"is not that of a picture format; choose one of \.jpg"):
         write_picture(tmp_path / "a.docx", grey(20, 30))
     assert list(tmp_path.iterdir()) == []
 
@@ -162,7 +162,7 @@ def test_text_keeps_its_size_while_a_face_grows_a_little() -> None:
     for _ in range(20):
         width = 100 + random.uniform(-5, 5)
         annotator.draw(grey(480, 640), [prediction([100, 100, 100 + width, 230], track=1)])
-        sizes.add(annotator._places[1].text)
+        sizes.add(annotator._layouts[1].text)
     assert len(sizes) == 1
 
 
@@ -229,7 +229,7 @@ def test_six_small_faces_in_a_large_picture_have_their_bars() -> None:
     annotator = Annotator()
     covered = panel(annotator.draw(bright(1080, 1920), [prediction(box, track=i) for i, box in enumerate(boxes)]))
     for i, (left, top, right, bottom) in enumerate(boxes):
-        assert annotator._places[i].bars == 0  # at the right
+        assert annotator._layouts[i].bars == 0  # at the right
         assert covered[top : top + 100, right + 20 : right + 80].mean() > 0.5
         assert covered[top + 5 : bottom - 5, left + 5 : right - 5].mean() == 0
 
@@ -238,7 +238,7 @@ def test_text_can_be_read_where_a_large_picture_is_shown_1000_px_wide() -> None:
     annotator = Annotator()
     for width in (1280, 3840):
         drawn = annotator.draw(bright(width * 9 // 16, width), [prediction([300, 300, 350, 360], track=width)])
-        place = annotator._places[width]
+        place = annotator._layouts[width]
         assert place.text is not None
         assert place.text * 1000 / width > 9.9
         assert place.bars == 0
@@ -249,7 +249,7 @@ def test_text_can_be_read_where_a_large_picture_is_shown_1000_px_wide() -> None:
 def test_a_ready_crop_of_any_shape_has_its_bars_in_the_strip(size: tuple[int, int]) -> None:
     annotator = Annotator()
     annotator.draw(bright(*size), [prediction(None, track=1)])
-    assert annotator._places[1].bars == 0
+    assert annotator._layouts[1].bars == 0
 
 
 def test_two_faces_that_fill_a_picture_have_their_bars_over_their_own_edges() -> None:
@@ -263,7 +263,7 @@ def test_a_crowd_of_small_faces_has_no_bars_and_a_face_is_never_covered_by_anoth
     annotator = Annotator()
     crowd = [[60 * i + 10, 80 * j + 40, 60 * i + 50, 80 * j + 90] for i in range(20) for j in range(8)]
     annotator.draw(bright(720, 1280), [prediction(box, track=i) for i, box in enumerate(crowd)])
-    assert {place.bars for place in annotator._places.values()} == {NOWHERE}
+    assert {place.bars for place in annotator._layouts.values()} == {NOWHERE}
     group = [[160 * i + 20, 300, 160 * i + 110, 410] for i in range(8)]
     covered = panel(annotate(bright(720, 1280), [prediction(box) for box in group]))
     assert covered.sum() > 8 * 5000
@@ -276,7 +276,7 @@ def test_bars_leave_the_face_as_soon_as_there_is_room_and_do_not_jump() -> None:
     for i in range(40):
         edge = 100 - 4 * i + (-1) ** i  # it goes to the left, trembling
         annotator.draw(bright(480, 640), [prediction([edge + 60, 20, edge + 490, 470], track=1)])
-        places.append(annotator._places[1].bars)
+        places.append(annotator._layouts[1].bars)
     changes = [(a, b) for a, b in pairwise(places) if a != b]
     assert len(changes) <= 2
     assert places[0] != 0
@@ -293,7 +293,7 @@ def test_only_so_many_people_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
     annotator = Annotator()
     for track in (1, 2, 3, 1, 4):
         annotator.draw(grey(256, 256), [prediction([10, 10, 40, 40], track=track)])
-    assert list(annotator._places) == [3, 1, 4]
+    assert list(annotator._layouts) == [3, 1, 4]
 
 
 def test_the_picture_given_may_be_read_only() -> None:
@@ -304,7 +304,7 @@ def test_the_picture_given_may_be_read_only() -> None:
 
 def test_a_picture_too_wide_for_its_format(tmp_path: Path) -> None:
     wide = np.zeros((8, 16_500, 3), np.uint8)
-    with pytest.raises(OutputError, match=r"WEBP cannot hold 16500x8 px .*\.png"):
+    with pytest.raises(OutputError, match=r"WEBP cannot store 16500x8 px .*\.png"):
         write_picture(tmp_path / "w.webp", wide)
     write_picture(tmp_path / "w.png", wide)
     assert [path.name for path in tmp_path.iterdir()] == ["w.png"]

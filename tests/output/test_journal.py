@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import LabelError, OutputError
-from mien.output.columns import Row
 from mien.output.journal import Journal, journal_path
-from mien.output.table import FORMATS, row
+from mien.output.table import FORMATS, Row, row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad")
@@ -47,9 +46,9 @@ def steps(journal: Journal, sources: list[str]) -> Iterator[None]:
             journal.begin(source)
             yield
             for face in faces(source):
-                journal.add(source, [face])
+                journal.add([face])
                 yield
-            journal.end(source)
+            journal.end()
             yield
 
 
@@ -77,10 +76,10 @@ def test_a_run_that_ends_well_leaves_the_table_alone(target: Path, videos: list[
 def test_what_goes_in_comes_out(target: Path) -> None:
     with Journal(target, CLASSES, ABOUT) as journal:
         journal.begin("caf\udce9.mp4")
-        journal.add("caf\udce9.mp4", iter(faces("caf\udce9.mp4")))
+        journal.add(iter(faces("caf\udce9.mp4")))
         assert list(journal.rows()) == faces("caf\udce9.mp4")
         assert not journal.done("caf\udce9.mp4")
-        journal.end("caf\udce9.mp4")
+        journal.end()
         assert journal.complete("caf\udce9.mp4")
 
 
@@ -133,7 +132,7 @@ from mien.output.journal import Journal
 journal = Journal(sys.argv[1], ("happy", "sad"), {"model": "sa_csp_ca 1a2b", "fps": "5"})
 for source in sys.argv[2:]:
     journal.begin(source)
-    journal.end(source)
+    journal.end()
 journal.begin("unfinished")
 print("ready", flush=True)
 sys.stdin.read()
@@ -171,8 +170,8 @@ def test_a_changed_file_is_read_again(target: Path, videos: list[str]) -> None:
     with Journal(target, CLASSES, ABOUT, resume=True) as journal:
         assert [journal.done(video) for video in videos] == [False, False, False]
         journal.begin(videos[0])
-        journal.add(videos[0], faces(videos[0], 1))
-        journal.end(videos[0])
+        journal.add(faces(videos[0], 1))
+        journal.end()
         assert journal.done(videos[0])
         assert [Path(face["source"]).name for face in journal.rows()] == ["a.mp4"] + ["b.mp4"] * 3 + ["c.mp4"] * 3
 
@@ -181,26 +180,25 @@ def test_a_file_that_changes_while_it_is_read_is_not_done(target: Path, videos: 
     with Journal(target, CLASSES, ABOUT) as journal:
         journal.begin(videos[0])
         Path(videos[0]).write_text("still being copied")
-        journal.end(videos[0])
+        journal.end()
         assert not journal.done(videos[0])
 
 
 def test_what_could_not_be_read_keeps_the_journal_and_is_tried_again(target: Path, videos: list[str]) -> None:
     with Journal(target, CLASSES, ABOUT) as journal:
         journal.begin(videos[0])
-        journal.add(videos[0], faces(videos[0], 2))
-        journal.fail(videos[0], OutputError("cut short"))
-        journal.fail(videos[1], OutputError("no codec"))
+        journal.add(faces(videos[0], 2))
+        journal.fail(videos[0])
+        journal.fail(videos[1])
         journal.begin(videos[2])
-        journal.end(videos[2])
-        assert journal.failures() == [(videos[0], "cut short"), (videos[1], "no codec")]
+        journal.end()
+        assert [journal.complete(video) for video in videos] == [False, False, True]
         assert journal.finish(complete=True)
     assert lines(target) == ["a.mp4", "a.mp4"]
     with Journal(target, CLASSES, ABOUT, resume=True) as journal:
         assert [journal.done(video) for video in videos] == [False, False, True]
         for _ in steps(journal, videos):
             pass
-        assert journal.failures() == []
         assert not journal.finish(complete=True)
     assert lines(target) == ["a.mp4"] * 3 + ["b.mp4"] * 3
 
@@ -209,7 +207,7 @@ def test_a_failure_after_the_end_keeps_the_rows(target: Path) -> None:
     with Journal(target, CLASSES, ABOUT) as journal:
         for _ in steps(journal, ["a"]):
             pass
-        journal.fail("a", OutputError("its drawing met a full disk"))
+        journal.fail("a")  # as when its drawing meets a full disk
         assert not journal.done("a")
         assert list(journal.rows()) == faces("a")
 
@@ -221,22 +219,9 @@ def test_a_discarded_journal_leaves_nothing(target: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
-def test_overlapping_sources_stay_apart(target: Path) -> None:
-    with Journal(target, CLASSES, ABOUT) as journal:
-        for source in "ab":
-            journal.begin(source)
-        for face_a, face_b in zip(faces("a"), faces("b"), strict=True):
-            journal.add("b", [face_b])
-            journal.add("a", [face_a])
-        journal.end("b")
-        assert list(journal.rows()) == faces("a") + faces("b")
-    with Journal(target, CLASSES, ABOUT, resume=True) as journal:
-        assert list(journal.rows()) == faces("b")
-
-
 def test_other_settings_are_refused_by_name(target: Path) -> None:
     Journal(target, CLASSES, ABOUT).close()
-    with pytest.raises(OutputError, match=r"\(model: .* 1a2b, now other; fps: 5, now not set\); give those") as refused:
+    with pytest.raises(OutputError, match=r"\(model: .* 1a2b, now other; fps: 5, now not set\); use those") as refused:
         Journal(target, CLASSES, {"model": "other"}, resume=True)
     assert str(journal_path(target)) in str(refused.value)
     with pytest.raises(OutputError, match="classes: happy, sad, now happy, fear"):
@@ -302,8 +287,8 @@ def test_what_cannot_begin_says_so(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_source_that_was_not_begun(target: Path) -> None:
-    with Journal(target, CLASSES, ABOUT) as journal, pytest.raises(ValueError, match="was not begun"):
-        journal.add("a", faces("a"))
+    with Journal(target, CLASSES, ABOUT) as journal, pytest.raises(ValueError, match="no source was begun"):
+        journal.add(faces("a"))
 
 
 def test_the_journal_is_open_to_other_tools(target: Path) -> None:
@@ -332,10 +317,9 @@ def test_what_failed_and_is_named_no_more_is_forgotten(target: Path) -> None:
     with Journal(target, CLASSES, ABOUT) as journal:
         for name in ("a", "cut"):
             journal.begin(name)
-            journal.add(name, faces(name))
-        journal.end("a")
-        journal.fail("cut", OutputError("ends at 2 s"))
+            journal.add(faces(name))
+            journal.end() if name == "a" else journal.fail(name)
     with Journal(target, CLASSES, ABOUT, resume=True) as journal:
-        journal.forget_missing({"a"})
+        journal.drop_failures(except_for={"a"})
         assert not journal.finish(complete=True)
     assert lines(target) == ["a"] * 3

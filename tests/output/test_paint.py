@@ -57,5 +57,5 @@ def test_an_outline_is_of_its_line_and_box(dash: float) -> None:
 
 
 def test_a_changing_number_does_not_change_the_width() -> None:
-    widths = {text_tile(f"sad {share}%", 14, (0, 0, 0), (9, 9, 9), "sad 100%").clear.shape for share in (1, 38, 100)}
+    widths = {text_tile(f"sad {share}%", 14, (0, 0, 0), (9, 9, 9), "sad 100%").transparency.shape for share in (1, 38, 100)}
     assert len(widths) == 1

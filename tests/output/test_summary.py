@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,10 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from mien.errors import OutputError
-from mien.output.summary import Summary, summary_columns, summary_table, write_summary
+from mien.output.summary import Summary, summary_columns, write_summary
 from mien.output.table import row
 from mien.structures import Prediction
 
@@ -174,16 +172,3 @@ def test_csv_has_a_line_a_person_and_one_a_video(tmp_path: Path) -> None:
 def test_an_unknown_ending(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"must end in \.json or \.csv"):
         write_summary(tmp_path / "s.txt", Summary(CLASSES))
-
-
-def test_the_terminal_shows_the_people_seen_longest() -> None:
-    summary = Summary(CLASSES)
-    summary.extend([*ONE, *(seen("sad", 20 + t, 2, "a.mp4") for t in range(7)), seen("sad", 0, 1, "[bold].mp4")])
-    console = Console(file=io.StringIO(), width=110, highlight=False)
-    console.print(summary_table(summary, shown=1))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    head, first, more, other = (line.split("│")[1:-1] for line in text.splitlines() if "│" in line)
-    assert head[1].strip() == "Person"
-    assert [cell.strip() for cell in first] == ["a.mp4", "2", "6.0 s", "sad 100%", "sad 6.0 s at 0:20", "0"]
-    assert more[3].strip() == "and 1 more"
-    assert [cell.strip() for cell in other] == ["[bold].mp4", "1", "1 face", "sad 100%", "", "0"]

@@ -16,12 +16,23 @@ from hypothesis import strategies as st
 
 from mien.errors import InputError, LabelError, MissingExtraError, OutputError
 from mien.output import table
-from mien.output.cells import csv_text, readable
-from mien.output.columns import SCHEMA, Row, columns
-from mien.output.table import FORMATS, check_table, json_line, row, rows, to_dataframe, write_table
+from mien.output.table import (
+    FORMATS,
+    SCHEMA,
+    Row,
+    check_table,
+    columns,
+    escape_formula,
+    escape_invalid_utf8,
+    json_line,
+    row,
+    rows,
+    to_dataframe,
+    write_table,
+)
 from mien.structures import Face, Prediction
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CLASSES = ("happy", "sad")
 MARKS = [[2, 3], [8, 3.25], [5, 6], [3, 9], [7.125, 9]]
 FOUND = [
@@ -110,7 +121,7 @@ def predictions(draw: st.DrawFn) -> Prediction:
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ending: str, found: list[Prediction]) -> None:
     path = tmp_path_factory.getbasetemp() / f"round{ending}"
     write_table(path, found, CLASSES)
-    shown = csv_text if ending == ".csv" else readable
+    shown = escape_formula if ending == ".csv" else escape_invalid_utf8
     expected = [entry | {"source": entry["source"] and shown(entry["source"])} for entry in rows(found)]
     assert READERS[ending](path) == expected
 
@@ -121,7 +132,7 @@ def test_the_dataframe_holds_the_same(found: list[Prediction]) -> None:
     frame = to_dataframe(found, CLASSES)
     assert list(frame.columns) == columns(CLASSES)
     read = [{name: None if pd.isna(value) else value for name, value in line.items()} for line in frame.to_dict("records")]
-    assert read == [entry | {"source": readable(entry["source"])} for entry in rows(found)]
+    assert read == [entry | {"source": escape_invalid_utf8(entry["source"])} for entry in rows(found)]
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -188,8 +199,8 @@ def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
 def test_no_source_is_a_formula(tmp_path: Path, sign: str) -> None:
     write_table(tmp_path / "t.csv", [Prediction(CLASSES, [0.5, 0.5], None, f"{sign}cmd|' /C calc'!A0")], CLASSES)
     assert read_csv(tmp_path / "t.csv")[0]["source"] == f"./{sign}cmd|' /C calc'!A0"
-    assert csv_text("-") == "./-"
-    assert csv_text("a=b") == "a=b"
+    assert escape_formula("-") == "./-"
+    assert escape_formula("a=b") == "a=b"
 
 
 @pytest.mark.parametrize("name", ["score", "left_eye_x", "happy", "", "two\nlines", "\ud800", "=1+1"])
