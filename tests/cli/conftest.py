@@ -36,12 +36,12 @@ def mien(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a photo of one face, 12 frames of video and 250 frames of video."""
+    """A folder with a photo of one face, 12 frames of video and 150 frames of video."""
     folder = tmp_path_factory.mktemp("originals")
     with Image.open(ASTRONAUT) as image:
         image.convert("RGB").crop((96, 16, 352, 272)).save(folder / "photo.png")
     write_video(folder / "a.mp4", 12)
-    write_video(folder / "b.mkv", 250)
+    write_video(folder / "b.mkv", 150)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 from mien.video.reader import open_video
 
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
-LONG = 250  # frames of b.mkv: their rows do not fit into a pipe, so the run is in progress until somebody reads them all
+LONG = 150  # frames of b.mkv: their rows do not fit into a pipe, so the run is in progress until somebody reads them all
 
 
 def start(tiny_onnx: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:

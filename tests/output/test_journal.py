@@ -112,7 +112,7 @@ def test_killed_after_any_step_resume_gives_the_same_table(target: Path, videos:
             assert run(left / "faces.csv", videos, resume=True) == undisturbed
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(share=st.floats(0, 1))
 def test_a_torn_journal_is_resumed_or_refused(tmp_path_factory: pytest.TempPathFactory, share: float) -> None:
     target = tmp_path_factory.mktemp("torn") / "faces.csv"

@@ -114,7 +114,7 @@ def test_rows_count_as_predictions_do() -> None:
     assert summary.to_dict() == summed(ONE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 3), st.integers(1, 3), st.sampled_from(CLASSES), st.booleans()),

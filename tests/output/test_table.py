@@ -116,7 +116,7 @@ def predictions(draw: st.DrawFn) -> Prediction:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(found=st.lists(predictions(), max_size=4))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ending: str, found: list[Prediction]) -> None:
     path = tmp_path_factory.getbasetemp() / f"round{ending}"
@@ -126,7 +126,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ending: str, found
     assert READERS[ending](path) == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(found=st.lists(predictions(), max_size=4))
 def test_the_dataframe_holds_the_same(found: list[Prediction]) -> None:
     frame = to_dataframe(found, CLASSES)
