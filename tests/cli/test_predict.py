@@ -48,7 +48,7 @@ def test_a_narrow_terminal_shortens_the_bars(mien, photo: Path, monkeypatch: pyt
     assert all(word in out for word in ("Expression", "whole picture", "Probabilities", "█", "% │"))
 
 
-def test_jsonl_is_a_row_a_face(mien, photo: Path, blank: Path) -> None:
+def test_jsonl_prints_one_row_per_face(mien, photo: Path, blank: Path) -> None:
     status, out, _ = mien(photo, blank, "--jsonl")
     (row,) = [json.loads(line) for line in out.splitlines()]
     assert status == 0
@@ -93,7 +93,7 @@ def test_a_name_with_brackets_and_many_drawings(mien, blank: Path, tmp_path: Pat
     assert out.endswith(f"wrote 12 files into {tmp_path}/drawn\n")
 
 
-def test_what_is_printed_stands_above_the_bar() -> None:
+def test_printed_text_appears_above_the_progress_bar() -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -107,7 +107,7 @@ def test_what_is_printed_stands_above_the_bar() -> None:
     assert screen.getvalue().count("\x1b[2Ka picture") == 2
 
 
-def test_a_file_gets_no_bar_even_where_colours_are_forced(mien, blank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_gets_no_progress_bar_even_if_colours_are_forced(mien, blank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     status, out, err = mien(blank, "--no-detect")
     assert status == 0
@@ -154,7 +154,7 @@ def test_a_missing_picture_an_empty_folder_and_a_huge_one(mien, tmp_path: Path) 
     one_line_error(mien(tmp_path / "huge.ppm"), "huge.ppm", "100 megapixels")
 
 
-def test_some_of_several_unreadable(mien, blank: Path, photo: Path, tmp_path: Path) -> None:
+def test_some_sources_are_unreadable(mien, blank: Path, photo: Path, tmp_path: Path) -> None:
     status, out, err = mien(photo, tmp_path / "none.jpg", blank, "--jsonl", "--out", tmp_path / "t.csv")
     assert status == 3
     assert len(out.splitlines()) == 1
@@ -188,7 +188,7 @@ def test_a_resumed_run_reads_what_is_missing(mien, photo: Path, blank: Path, tmp
     assert not list(tmp_path.glob(".*"))
 
 
-def test_options_that_do_not_go_together(mien, photo: Path) -> None:
+def test_invalid_combinations_of_options(mien, photo: Path) -> None:
     one_line_error(mien(photo, "--resume"), "--out")
     one_line_error(mien(photo, "--quiet", "--jsonl"), "choose one")
     one_line_error(mien(photo, "--smooth", "centered"), "did you mean 'centred'")
@@ -256,7 +256,7 @@ def test_the_summary_shows_the_people_seen_longest() -> None:
     assert [cell.strip() for cell in other] == ["[bold].mp4", "1", "1 face", "sad 100%", "", "0"]
 
 
-def test_help_and_version_need_nothing_heavy() -> None:
+def test_help_and_version_import_nothing_heavy() -> None:
     code = (
         "import sys; from mien import cli; from typer.testing import CliRunner\n"
         "for a in (['--help'], ['predict', '-h'], ['--version']):\n    assert CliRunner().invoke(cli.app, a).exit_code == 0\n"

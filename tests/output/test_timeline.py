@@ -54,7 +54,7 @@ def words(path: Path) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
 
 
-def test_colours_stand_where_the_expression_was(tmp_path: Path) -> None:
+def test_colours_appear_at_the_time_of_the_expression(tmp_path: Path) -> None:
     draw(tmp_path / "t.png", talk())
     (start, middle), (next_start, end) = (coloured(tmp_path / "t.png", name) for name in ("happy", "sad"))
     assert start < 0.1
@@ -97,9 +97,7 @@ def test_an_hour_is_binned_without_losing_anyone() -> None:
     ("start", "end", "first", "last", "name"),
     [(0, 3, "0", "3", "time, s"), (0, 300, "0:00", "5:00", "time, m:ss"), (3000, 4000, "50:00", "1:06:40", "time, h:mm:ss")],
 )
-def test_times_are_written_as_people_read_them(
-    tmp_path: Path, start: float, end: float, first: str, last: str, name: str
-) -> None:
+def test_the_time_axis_has_readable_units(tmp_path: Path, start: float, end: float, first: str, last: str, name: str) -> None:
     times = np.linspace(start, end, 31).tolist()
     draw(tmp_path / "t.svg", [seen("happy", time) for time in times], max_gap=40)
     found = words(tmp_path / "t.svg")
@@ -120,7 +118,7 @@ def test_a_person_out_of_sight_leaves_a_gap() -> None:
     assert np.isnan(probs).all(axis=1).tolist() == [False] * 4 + [True] + [False] * 3 + [True]
 
 
-def test_doubt_is_shown_and_explained(tmp_path: Path) -> None:
+def test_unsure_is_shown_and_explained(tmp_path: Path) -> None:
     faces = [seen("happy", time, unsure=time >= 5) for time in range(10)]
     draw(tmp_path / "t.svg", faces)
     assert any("half as high where unsure" in word for word in words(tmp_path / "t.svg"))
@@ -129,7 +127,7 @@ def test_doubt_is_shown_and_explained(tmp_path: Path) -> None:
     assert timeline._runs(gathered._lanes(8)[1]) == {(0, False): [(0, 5)], (0, True): [(5, 5)]}
 
 
-def test_many_people_become_those_seen_longest(tmp_path: Path) -> None:
+def test_of_many_people_those_seen_longest_are_drawn(tmp_path: Path) -> None:
     faces = [seen("sad", time / 2, track) for time in range(10) for track in range(1, 12) if time < track]
     draw(tmp_path / "t.svg", faces, people=3)
     found = words(tmp_path / "t.svg")
@@ -138,18 +136,18 @@ def test_many_people_become_those_seen_longest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("faces", [[], [seen("sad", None, None)]], ids=["none", "pictures"])
-def test_nobody_is_a_picture_too(tmp_path: Path, faces: list[Prediction]) -> None:
+def test_a_timeline_without_faces(tmp_path: Path, faces: list[Prediction]) -> None:
     draw(tmp_path / "t.svg", faces)
     assert "no face was seen" in words(tmp_path / "t.svg")
 
 
-def test_a_single_frame_is_seen(tmp_path: Path) -> None:
+def test_a_single_frame_is_visible(tmp_path: Path) -> None:
     draw(tmp_path / "t.png", [seen("happy", 4)])
     start, end = coloured(tmp_path / "t.png", "happy")
     assert end > start
 
 
-def test_one_video_a_picture(tmp_path: Path) -> None:
+def test_one_timeline_is_of_one_video(tmp_path: Path) -> None:
     both = [seen("happy", 0), seen("sad", 0, source="in/other.mp4")]
     with pytest.raises(InputError, match=r"several videos \(in/talk.mp4, in/other.mp4\); choose one"):
         draw(tmp_path / "t.svg", both)
@@ -159,7 +157,7 @@ def test_one_video_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["$x$_{1}.mp4", "caf\udce9.mp4", "東京.mp4", "n" * 300])
-def test_any_name_is_a_title(tmp_path: Path, name: str) -> None:
+def test_any_file_name_can_be_the_title(tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(tmp_path / "t.svg", [seen("happy", 0, source=name)])
@@ -167,7 +165,7 @@ def test_any_name_is_a_title(tmp_path: Path, name: str) -> None:
     assert any(word[:40] == shown[:40] for word in words(tmp_path / "t.svg"))
 
 
-def test_unknown_classes_differ_in_colour(tmp_path: Path) -> None:
+def test_unknown_classes_have_different_colours(tmp_path: Path) -> None:
     classes = ("bored", "keen", "$shy$", "happy")
     probs = [0.4, 0.3, 0.2, 0.1]
     lanes = Timeline(classes)
@@ -177,7 +175,7 @@ def test_unknown_classes_differ_in_colour(tmp_path: Path) -> None:
     assert len(set(timeline.class_colours(classes))) == 4
 
 
-def test_what_cannot_be_drawn_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_timelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"must end in \.png or \.svg"):
         draw(tmp_path / "t.pdf", talk())
     (tmp_path / "file").write_text("")

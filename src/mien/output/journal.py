@@ -1,7 +1,7 @@
 """The journal of a run: an SQLite file next to the table that `--resume` continues from after Ctrl-C, `kill -9` or a crash.
 
-Each finished source is one transaction. So the journal contains finished sources only, in the order of the run, and a resumed
-run writes the same table as one that was never interrupted. SQLite's lock keeps a second run out; it ends with the process.
+Each source is one transaction: the journal has all its rows once it is finished, and none before. So a resumed run writes the
+same table as one that was never interrupted. SQLite's lock, which ends with the process, keeps a second run out.
 """
 
 from __future__ import annotations
@@ -102,15 +102,9 @@ class Journal:
         self._source: int | None = None  # id of the source in progress
         self._rows = 0  # of that source
         check_place(self.path)
-        new = not self.path.exists()
-        try:
-            with self._explained():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._database = self._open(resume)
-        except BaseException:
-            if new:
-                self._remove()
-            raise
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._open(resume)
 
     def __enter__(self) -> Self:
         return self
