@@ -78,7 +78,7 @@ def predict(
         str, typer.Option(metavar="NAME", help="Face detector: mtcnn, centerface or haar.", rich_help_panel=FACES)
     ] = "mtcnn",
     no_detect: Annotated[
-        bool, typer.Option("--no-detect", help="Each picture or frame is one cropped face already.", rich_help_panel=FACES)
+        bool, typer.Option("--no-detect", help="Treat each picture or frame as one cropped face.", rich_help_panel=FACES)
     ] = False,
     min_face: Annotated[
         float | None,
@@ -97,8 +97,8 @@ def predict(
     fps: Annotated[
         float | None, typer.Option(metavar="N", help="Read N frames per second; default: all.", rich_help_panel=VIDEOS)
     ] = None,
-    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Start here.", rich_help_panel=VIDEOS)] = None,
-    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop here.", rich_help_panel=VIDEOS)] = None,
+    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Start at this time.", rich_help_panel=VIDEOS)] = None,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop at this time.", rich_help_panel=VIDEOS)] = None,
     detect_every: Annotated[
         int,
         typer.Option(
