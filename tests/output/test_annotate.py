@@ -111,7 +111,7 @@ def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
 
 
 def side_of_the_bars(drawn: np.ndarray, box: list[float]) -> str:
-    """Where the dark panel stands beside a face in the middle of a grey picture: left, right or nowhere."""
+    """Return on which side of a face the dark panel is, in the middle of a grey picture: left, right or nowhere."""
     rows = drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=(0, 2)) < 256
     dark = (drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=2) < 60).mean(axis=0) * rows
     left, right = dark[: round(box[0]) - 8].sum(), dark[round(box[2]) + 8 :].sum()
@@ -201,7 +201,7 @@ def test_bars_move_to_a_corner_of_the_picture_if_there_is_no_room_next_to_the_fa
 
 
 def panel(drawn: np.ndarray) -> np.ndarray:
-    """Whether each pixel of a picture that was grey 250 lies under the panel of a face's bars."""
+    """Return which pixels of a picture that was grey 250 are under a panel of bars."""
     dark = drawn.max(axis=2) < 120
     return dark & (np.ptp(drawn.astype(int), axis=2) < 25)
 

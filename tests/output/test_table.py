@@ -303,8 +303,8 @@ def test_rows_are_written_as_they_come(tmp_path: Path, ending: str, monkeypatch:
             yield Counted(entry | {"frame": number})
             assert Counted.alive <= 2
             if number == 399:
-                (beside,) = tmp_path.iterdir()
-                assert beside.stat().st_size > 4_000
+                (tmp_file,) = tmp_path.iterdir()
+                assert tmp_file.stat().st_size > 4_000
 
     path = tmp_path / f"t{ending}"
     assert write_table(path, passing(), CLASSES) == 400

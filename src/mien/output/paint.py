@@ -54,7 +54,7 @@ class Box(NamedTuple):
         return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
 
     def within(self, width: int, height: int) -> bool:
-        """Return whether the rectangle lies inside a picture of that size."""
+        """Return whether the rectangle is inside a picture of that size."""
         return self.left >= 0 and self.top >= 0 and self.right <= width and self.bottom <= height
 
     def moved_into(self, width: int, height: int) -> Box:
