@@ -20,7 +20,7 @@ from PIL import Image
 from mien import cli
 from mien.cli.camera import _Recording
 from mien.errors import OutputError
-from mien.output.outputs import Targets
+from mien.output.run import Targets
 from mien.predict.recognizer import Recognizer
 from mien.structures import Frame, Reading
 from mien.video.sources import Source
@@ -252,7 +252,7 @@ def test_a_recording_ends_when_its_file_cannot_be_written(
     def full(*_: object) -> None:
         raise OutputError("clip.mp4: the disk is full; free some space")
 
-    monkeypatch.setattr("mien.output.drawings.Drawings.add", full)
+    monkeypatch.setattr("mien.output.run.AnnotationWriter.add", full)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0)
     readings = iter([Reading("camera:0", frame), Reading("camera:0", frame)])
     recording = _Recording(

@@ -17,7 +17,7 @@ from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
     from mien.cli.window import Window
-    from mien.output.outputs import Outputs, Targets
+    from mien.output.run import RunWriter, Targets
     from mien.predict.recognizer import Recognizer
     from mien.structures import Reading
     from mien.video.reader import VideoReader
@@ -84,7 +84,7 @@ def _only(sources: list[Source], name: str) -> Source:
 
 
 def _targets(out: Path) -> Targets:
-    from mien.output.outputs import Targets
+    from mien.output.run import Targets
     from mien.output.table import FORMATS
     from mien.video.writer import CONTAINERS
 
@@ -114,7 +114,7 @@ class _Recording:
 
     def __init__(self, targets: Targets, recognizer: Recognizer, source: Source, about: dict[str, str]) -> None:
         self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
-        self.outputs: Outputs | None = None
+        self.outputs: RunWriter | None = None
 
     def opened(self, video: VideoReader) -> None:
         """Take note of the video when it was opened."""
@@ -123,9 +123,9 @@ class _Recording:
 
     def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
         """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
-        from mien.output.outputs import Outputs
+        from mien.output.run import RunWriter
 
-        with Outputs(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
+        with RunWriter(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
             try:
                 for reading in readings:
                     self.outputs.add(reading)
@@ -138,7 +138,7 @@ class _Recording:
         """Say which files are whole, and what they lack."""
         if self.outputs is None:
             return
-        for line in (*self.outputs.notes, *(f"wrote {path}" for path in self.outputs.written)):
+        for line in (*self.outputs.warnings, *(f"wrote {path}" for path in self.outputs.written)):
             typer.echo(line, err=True)
 
     def check(self, kind: type[MienError] = MienError) -> None:

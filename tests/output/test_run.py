@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mien.errors import InputError, OutputError
-from mien.output.outputs import Outputs, Targets
+from mien.output.run import RunWriter, Targets
 from mien.structures import Frame, Prediction, Reading
 from mien.video.audio import Sound
 from mien.video.reader import open_video
@@ -41,18 +41,20 @@ def sources(*names: str) -> list[Source]:
     return [Source(name, "picture" if name.endswith((".jpg", ".png")) else "video", name) for name in names]
 
 
-def write(targets: Targets, named: list[Source], readings: Iterable[Reading | BaseException], resume: bool = False) -> Outputs:
-    """Run the readings through; an exception among them is raised there, Ctrl-C ends the run."""
-    outputs = Outputs(targets, CLASSES, {}, named, resume=resume)
+def write(
+    targets: Targets, named: list[Source], readings: Iterable[Reading | BaseException], resume: bool = False
+) -> RunWriter:
+    """Write the readings; an exception among them is raised at its place, and Ctrl-C ends the run."""
+    run = RunWriter(targets, CLASSES, {}, named, resume=resume)
     try:
-        with outputs:
+        with run:
             for reading in readings:
                 if isinstance(reading, BaseException):
                     raise reading
-                outputs.add(reading)
+                run.add(reading)
     except KeyboardInterrupt:
         pass
-    return outputs
+    return run
 
 
 def rows(path: Path) -> list[str]:
@@ -66,36 +68,36 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def real(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources that are files: what is none is never taken for done."""
+    """Sources that are files: anything else is never taken for done."""
     monkeypatch.chdir(tmp_path_factory.mktemp("in"))
     for name in ("a.mp4", "b.mp4", "c.mp4", "c.jpg"):
         Path(name).write_bytes(b"here")
 
 
 @pytest.mark.usefixtures("real")
-def test_a_drawing_that_fails_is_its_sources_failure_and_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_annotation_fails_its_source_only(tmp_path: Path) -> None:
     (tmp_path / "drawn/b.mp4").mkdir(parents=True)  # no file can take that name
     targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
     named = sources("a.mp4", "b.mp4", "c.jpg")
-    outputs = write(targets, named, [*film("a.mp4", 0), *film("b.mp4", 1), picture("c.jpg", 2)])
-    assert [(name, type(error)) for name, error in outputs.failures] == [("b.mp4", OutputError)]
+    run = write(targets, named, [*film("a.mp4", 0), *film("b.mp4", 1), picture("c.jpg", 2)])
+    assert [(name, type(error)) for name, error in run.failures] == [("b.mp4", OutputError)]
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4 + ["b.mp4"] * 4 + ["c.jpg"]
-    assert [path.name for path in outputs.written] == ["t.csv", "a.mp4", "c.jpg"]
+    assert [path.name for path in run.written] == ["t.csv", "a.mp4", "c.jpg"]
     assert names(tmp_path) == [".t.csv.journal", "drawn/a.mp4", "drawn/c.jpg", "t.csv"]
-    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+    with RunWriter(targets, CLASSES, {}, named, resume=True) as resumed:
         assert [resumed.done(source.name) for source in named] == [True, False, True]
 
 
-def test_a_timeline_that_fails_is_its_sources_failure_and_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_timeline_fails_its_source_only(tmp_path: Path) -> None:
     (tmp_path / "lines/a.png").mkdir(parents=True)
     targets = Targets(tmp_path / "t.csv", timeline=tmp_path / "lines")
-    outputs = write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1)])
-    assert [name for name, _ in outputs.failures] == ["a.mp4"]
+    run = write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1)])
+    assert [name for name, _ in run.failures] == ["a.mp4"]
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4 + ["b.mp4"] * 4
-    assert [path.name for path in outputs.written] == ["t.csv", "b.png"]
+    assert [path.name for path in run.written] == ["t.csv", "b.png"]
 
 
-def test_a_resumed_run_draws_over_nothing(tmp_path: Path) -> None:
+def test_a_resumed_run_overwrites_no_drawing(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
     named = sources("one/x.jpg", "two/x.jpg", "three/X.png")
     write(targets, named, [picture("one/x.jpg", 0), picture("two/x.jpg", 1), KeyboardInterrupt()])
@@ -112,51 +114,51 @@ def test_a_resumed_runs_summary_counts_each_face_once(tmp_path: Path) -> None:
     a, b = film("a.mp4", 0), film("b.mp4", 1)
     write(targets, named, [*a, *b[:2], KeyboardInterrupt()])
     assert [video["frames"] for video in json.loads((tmp_path / "s.json").read_text())["videos"]] == [4, 2]
-    outputs = write(targets, named, film("b.mp4", 0), resume=True)
-    for summary in (json.loads((tmp_path / "s.json").read_text()), outputs.summary.to_dict()):
+    run = write(targets, named, film("b.mp4", 0), resume=True)
+    for summary in (json.loads((tmp_path / "s.json").read_text()), run.summary.to_dict()):
         assert [video["frames"] for video in summary["videos"]] == [4, 4]
 
 
-def test_nothing_of_the_only_bad_source_is_left(tmp_path: Path) -> None:
+def test_an_unreadable_only_source_leaves_no_files(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "d.mp4", tmp_path / "l.png")
-    outputs = write(targets, sources("a.mp4"), [bad("a.mp4", 0)])
-    assert (len(outputs.failures), outputs.written, outputs.resumable) == (1, [], False)
+    run = write(targets, sources("a.mp4"), [bad("a.mp4", 0)])
+    assert (len(run.failures), run.written, run.resumable) == (1, [], False)
     assert names(tmp_path) == []
 
 
 @pytest.mark.usefixtures("real")
-def test_a_bad_source_loses_nothing_of_the_run_it_goes_on_with(tmp_path: Path) -> None:
+def test_an_unreadable_source_loses_nothing_of_the_resumed_run(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv")
     write(targets, sources("a.mp4", "b.mp4"), [*film("a.mp4", 0), *film("b.mp4", 1), KeyboardInterrupt()])
-    outputs = write(targets, sources("b.mp4"), [bad("b.mp4", 0)], resume=True)
+    run = write(targets, sources("b.mp4"), [bad("b.mp4", 0)], resume=True)
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
-    assert outputs.resumable
+    assert run.resumable
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("no such thing")])
-def test_a_run_stopped_before_its_first_picture_leaves_an_older_table(tmp_path: Path, error: BaseException) -> None:
+def test_a_run_stopped_before_its_first_picture_keeps_an_older_table(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "t.csv").write_text("of last week")
     targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "drawn")
-    outputs = Outputs(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
-    with pytest.raises(type(error)), outputs:
+    run = RunWriter(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
+    with pytest.raises(type(error)), run:
         raise error
     assert names(tmp_path) == ["t.csv"]
     assert (tmp_path / "t.csv").read_text() == "of last week"
-    assert not outputs.resumable
+    assert not run.resumable
 
 
 def test_ctrl_c_finishes_every_file(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv", tmp_path / "s.json", tmp_path / "d.mp4", tmp_path / "l.png")
-    outputs = write(targets, sources("a.mp4"), [*film("a.mp4", 0), KeyboardInterrupt()])
+    run = write(targets, sources("a.mp4"), [*film("a.mp4", 0), KeyboardInterrupt()])
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
     with open_video(tmp_path / "d.mp4") as video:
         assert len(list(video)) == 4
-    assert {path.name for path in outputs.written} == {"t.csv", "s.json", "d.mp4", "l.png"}
+    assert {path.name for path in run.written} == {"t.csv", "s.json", "d.mp4", "l.png"}
     assert names(tmp_path) == [".t.csv.journal", "d.mp4", "l.png", "s.json", "t.csv"]
-    assert outputs.resumable
+    assert run.resumable
 
 
-def test_a_summary_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
+def test_the_table_is_written_even_if_the_summary_cannot_be(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv", tmp_path / "s.json")
     (tmp_path / "s.json").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
@@ -164,43 +166,43 @@ def test_a_summary_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
 
 
-def test_videos_without_a_face_are_told(tmp_path: Path) -> None:
+def test_videos_without_a_face_are_listed(tmp_path: Path) -> None:
     readings = [*film("a.mp4", 0, faces=0), *film("b.mp4", 1), picture("c.jpg", 2, faces=0), bad("d.mp4", 3)]
-    assert write(Targets(), sources("a.mp4", "b.mp4", "c.jpg", "d.mp4"), readings).faceless == ["a.mp4"]
+    assert write(Targets(), sources("a.mp4", "b.mp4", "c.jpg", "d.mp4"), readings).videos_without_faces == ["a.mp4"]
 
 
-def test_no_drawing_takes_a_sources_place(tmp_path: Path) -> None:
+def test_a_drawing_never_overwrites_a_source(tmp_path: Path) -> None:
     photo, clip = tmp_path / "photo.jpg", tmp_path / "clip.mp4"
     for path in (photo, clip):
         path.write_bytes(b"mine")
     (tmp_path / "link").symlink_to(tmp_path)
     for target in (photo, tmp_path, tmp_path / "link"):
         with pytest.raises(OutputError, match="is read by this run"):
-            Outputs(Targets(annotate=target), CLASSES, {}, sources(str(photo)))
+            RunWriter(Targets(annotate=target), CLASSES, {}, sources(str(photo)))
     with pytest.raises(OutputError, match="is read by this run"):
-        Outputs(Targets(annotate=clip), CLASSES, {}, sources(str(clip)))
+        RunWriter(Targets(annotate=clip), CLASSES, {}, sources(str(clip)))
     (tmp_path / "plot.png").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"plot\.png: is read by this run"):
-        Outputs(Targets(timeline=tmp_path), CLASSES, {}, sources(str(tmp_path / "plot.png"), "plot.mp4"))
+        RunWriter(Targets(timeline=tmp_path), CLASSES, {}, sources(str(tmp_path / "plot.png"), "plot.mp4"))
 
 
-def test_targets_that_make_no_sense(tmp_path: Path) -> None:
+def test_targets_that_do_not_fit_the_sources(tmp_path: Path) -> None:
     for targets, words in (
-        (Targets(annotate=tmp_path / "a.docx"), "names no format"),
-        (Targets(annotate=tmp_path / "a.png"), r"drawn as one of \.mp4"),
-        (Targets(tmp_path / "a.csv", tmp_path / "a.csv"), "its own name"),
+        (Targets(annotate=tmp_path / "a.docx"), "of no known format"),
+        (Targets(annotate=tmp_path / "a.png"), r"written as one of \.mp4"),
+        (Targets(tmp_path / "a.csv", tmp_path / "a.csv"), "choose two names"),
         (Targets(summary=tmp_path / "a.txt"), r"end in \.json"),
     ):
         with pytest.raises(OutputError, match=words):
-            Outputs(targets, CLASSES, {}, sources("a.mp4"))
+            RunWriter(targets, CLASSES, {}, sources("a.mp4"))
     with pytest.raises(OutputError, match="only pictures"):
-        Outputs(Targets(timeline=tmp_path / "a.png"), CLASSES, {}, sources("a.jpg"))
-    with pytest.raises(OutputError, match="several are to be drawn"):
-        Outputs(Targets(annotate=tmp_path / "a.mp4"), CLASSES, {}, sources("a.mp4", "b.mp4"))
+        RunWriter(Targets(timeline=tmp_path / "a.png"), CLASSES, {}, sources("a.jpg"))
+    with pytest.raises(OutputError, match="one file for several sources"):
+        RunWriter(Targets(annotate=tmp_path / "a.mp4"), CLASSES, {}, sources("a.mp4", "b.mp4"))
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported_before_anything_is_read(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     if os.access(closed, os.W_OK):
@@ -211,10 +213,10 @@ def test_a_folder_that_may_not_be_written_is_told_before_anything_is_read(tmp_pa
         Targets(timeline=closed / "lines"),
     ):
         with pytest.raises(OutputError, match="choose a folder you may write to"):
-            Outputs(targets, CLASSES, {}, sources("a.mp4"))
+            RunWriter(targets, CLASSES, {}, sources("a.mp4"))
 
 
-def test_a_name_without_an_ending_is_a_folder_also_for_one_source(tmp_path: Path) -> None:
+def test_a_name_without_an_ending_is_a_folder_even_for_one_source(tmp_path: Path) -> None:
     write(Targets(annotate=tmp_path / "drawn"), sources("a.jpg"), [picture("a.jpg", 0)])
     assert names(tmp_path) == ["drawn/a.jpg"]
 
@@ -243,37 +245,37 @@ def talkie(path: Path) -> Path:
 
 @pytest.mark.parametrize("pipe", [True, False])
 def test_the_sound_of_standard_input_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipe: bool) -> None:
-    """Of a pipe and of a file that is redirected."""
+    """From a pipe and from a redirected file."""
     path = talkie(tmp_path / "a.mp4")
     with path.open("rb") as file:
         stdin = SimpleNamespace(read=file.read, seekable=lambda: False) if pipe else file
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))
         named = list(expand("-"))
-        outputs = write(Targets(annotate=tmp_path / "d.mp4"), named, film("standard input", 0))
+        run = write(Targets(annotate=tmp_path / "d.mp4"), named, film("standard input", 0))
     with av.open(str(tmp_path / "d.mp4")) as drawn:
         assert len(drawn.streams.audio) == 1
-    assert outputs.notes == []
+    assert run.warnings == []
 
 
-def test_a_sound_that_is_lost_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_sound_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = talkie(tmp_path / "a.mp4")
     named = [*sources(str(path)), Source("rtsp://door/1", "live", "rtsp://door/1"), Source("camera:0", "live", "camera:0")]
-    outputs = Outputs(Targets(annotate=tmp_path / "d"), CLASSES, {}, named)
+    run = RunWriter(Targets(annotate=tmp_path / "d"), CLASSES, {}, named)
 
     def broken(sound: Sound) -> Iterator[None]:
         sound.problem = "Invalid data"
         yield from ()
 
     monkeypatch.setattr(Sound, "_read", broken)
-    with outputs:
+    with run:
         for i, source in enumerate(named):
             video = SimpleNamespace(name=source.name, live=source.kind == "live", sound=source.name != "camera:0")
-            outputs.opened(video)  # type: ignore[arg-type]
+            run.opened(video)  # type: ignore[arg-type]
             for reading in film(source.name, i):
-                outputs.add(reading)
-    damaged, live = outputs.notes
-    assert damaged == f"{path}: its sound is damaged; the drawing's ends early"
-    assert live.startswith("rtsp://door/1: is sent live, so its sound cannot be read")
+                run.add(reading)
+    damaged, live = run.warnings
+    assert damaged == f"{path}: its sound is damaged, so that of the annotated video ends early"
+    assert live.startswith("rtsp://door/1: is a live stream, whose sound cannot be recorded")
 
 
 def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,24 +286,24 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "is_dir", refused)
     (tmp_path / "s.json").touch()
     with pytest.raises(OutputError, match=r"s\.json"):
-        Outputs(Targets(summary=tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
+        RunWriter(Targets(summary=tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
 
 
-def test_a_summary_never_takes_the_tables_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_and_summary_cannot_be_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match="for the table and for the summary"):
-        Outputs(Targets(Path("t.csv"), tmp_path / "t.csv"), CLASSES, {}, sources("a.mp4"))
+    with pytest.raises(OutputError, match="both the table and the summary"):
+        RunWriter(Targets(Path("t.csv"), tmp_path / "t.csv"), CLASSES, {}, sources("a.mp4"))
 
 
 @pytest.mark.usefixtures("real")
 @pytest.mark.parametrize("ending", ["json", "csv"])
 def test_a_video_without_a_face_is_in_the_summary(tmp_path: Path, ending: str) -> None:
-    """Also where it was read by a run that was gone on with."""
+    """Also if it was read by the run that is resumed."""
     targets = Targets(tmp_path / "t.csv", tmp_path / f"s.{ending}")
     named = sources("a.mp4", "b.mp4", "c.mp4")
     write(targets, named, [*film("a.mp4", 0, faces=0), *film("b.mp4", 1), KeyboardInterrupt()])
-    outputs = write(targets, named, film("c.mp4", 0, faces=0), resume=True)
-    assert outputs.resumed == 1  # of b.mp4 nobody knows whether it was at its end
+    run = write(targets, named, film("c.mp4", 0, faces=0), resume=True)
+    assert run.resumed == 1  # b.mp4 may not have been at its end
     if ending == "json":
         videos = json.loads((tmp_path / "s.json").read_text())["videos"]
         assert [(video["source"], video["faces"], video["by_person"]) for video in videos if not video["faces"]] == [
@@ -316,63 +318,74 @@ def test_a_video_without_a_face_is_in_the_summary(tmp_path: Path, ending: str) -
         assert ("c.mp4", "all", "0") in lines
 
 
-def test_a_picture_is_done_once_it_was_read(tmp_path: Path) -> None:
+def test_a_picture_is_done_when_it_was_read(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.mp4"):
         (tmp_path / name).write_bytes(b"here")
     photo, clip = str(tmp_path / "a.jpg"), str(tmp_path / "b.mp4")
     targets, named = Targets(tmp_path / "t.csv"), sources(photo, clip)
     write(targets, named, [picture(photo, 0), KeyboardInterrupt()])
-    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+    with RunWriter(targets, CLASSES, {}, named, resume=True) as resumed:
         assert (resumed.resumed, resumed.done(photo), resumed.done(clip)) == (1, True, False)
 
 
-def test_what_is_no_file_is_read_again(tmp_path: Path) -> None:
+def test_sources_that_are_not_files_are_read_again(tmp_path: Path) -> None:
     targets, named = Targets(tmp_path / "t.csv"), sources("standard input.jpg", "b.mp4")
     write(targets, named, [picture("standard input.jpg", 0), *film("b.mp4", 1), KeyboardInterrupt()])
-    with Outputs(targets, CLASSES, {}, named, resume=True) as resumed:
+    with RunWriter(targets, CLASSES, {}, named, resume=True) as resumed:
         assert not resumed.done("standard input.jpg")
         for reading in (picture("standard input.jpg", 0, faces=2), *film("b.mp4", 1)):
             resumed.add(reading)
     assert rows(tmp_path / "t.csv") == ["standard input.jpg"] * 2 + ["b.mp4"] * 4
 
 
-def test_drawings_asked_for_later_are_refused_because_what_is_done_would_have_none(tmp_path: Path) -> None:
+def test_a_resumed_run_cannot_add_drawings(tmp_path: Path) -> None:
     table, named = tmp_path / "t.csv", sources("a.jpg", "b.mp4")
     write(Targets(table), named, [picture("a.jpg", 0), KeyboardInterrupt()])
-    with pytest.raises(OutputError, match=r"other settings \(drawn: , now annotate\).*start over without --resume"):
-        Outputs(Targets(table, annotate=tmp_path / "drawn"), CLASSES, {}, named, resume=True)
+    with pytest.raises(OutputError, match=r"other settings \(drawn: nothing, now annotate\).*start over without --resume"):
+        RunWriter(Targets(table, annotate=tmp_path / "drawn"), CLASSES, {}, named, resume=True)
     write(Targets(table, annotate=tmp_path / "full"), named, [picture("a.jpg", 0), KeyboardInterrupt()])
-    with Outputs(Targets(table, annotate=tmp_path / "another"), CLASSES, {}, named, resume=True):
+    with RunWriter(Targets(table, annotate=tmp_path / "another"), CLASSES, {}, named, resume=True):
         pass
 
 
-def test_a_stop_while_the_files_are_finished_waits_for_them(tmp_path: Path) -> None:
-    """Ctrl-C comes again while the summary is being made; the first test of its kind is a real process's."""
-    outputs = Outputs(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
-    finish = outputs._write
+def test_ctrl_c_waits_until_the_files_are_finished(tmp_path: Path) -> None:
+    """Ctrl-C comes again while the summary is written; tests/cli does the same with a real process."""
+    run = RunWriter(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
+    finish = run._write
 
     def interrupted(complete: bool) -> None:
         signal.raise_signal(signal.SIGINT)
         finish(complete)
 
-    outputs._write = interrupted  # type: ignore[method-assign]
+    run._write = interrupted  # type: ignore[method-assign]
     for reading in film("a.mp4", 0):
-        outputs.add(reading)
-    with pytest.raises(KeyboardInterrupt), outputs:
+        run.add(reading)
+    with pytest.raises(KeyboardInterrupt), run:
         raise KeyboardInterrupt
     assert names(tmp_path) == [".t.csv.journal", "s.json", "t.csv"]
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
 
 
-def test_one_plot_of_the_only_video_may_be_a_file(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("real")
+def test_a_run_that_starts_over_is_resumed_even_if_it_finished_no_source(tmp_path: Path) -> None:
+    table, named = tmp_path / "t.csv", sources("a.mp4", "b.mp4")
+    write(Targets(table, annotate=tmp_path / "drawn"), named, [*film("a.mp4", 0), *film("b.mp4", 1), KeyboardInterrupt()])
+    assert write(Targets(table), named, [*film("a.mp4", 0)[:2], KeyboardInterrupt()]).dropped == 1
+    assert rows(table) == ["a.mp4"] * 2
+    run = write(Targets(table), named, [*film("a.mp4", 0), *film("b.mp4", 1)], resume=True)
+    assert (run.resumed, run.resumable) == (0, False)
+    assert rows(table) == ["a.mp4"] * 4 + ["b.mp4"] * 4
+
+
+def test_the_timeline_of_the_only_video_may_be_a_file(tmp_path: Path) -> None:
     targets = Targets(timeline=tmp_path / "plot.png")
     write(targets, sources("a.jpg", "a.mp4"), [picture("a.jpg", 0), *film("a.mp4", 1)])
     assert names(tmp_path) == ["plot.png"]
-    with pytest.raises(OutputError, match="several are to be drawn"):
-        Outputs(targets, CLASSES, {}, sources("a.jpg", "a.mp4", "b.mp4"))
+    with pytest.raises(OutputError, match="one file for several sources"):
+        RunWriter(targets, CLASSES, {}, sources("a.jpg", "a.mp4", "b.mp4"))
 
 
-def test_only_a_folder_that_was_made_for_drawings_is_one(tmp_path: Path) -> None:
+def test_only_new_and_empty_folders_are_marked_as_folders_of_drawings(tmp_path: Path) -> None:
     for name in ("photos", "empty"):
         (tmp_path / name).mkdir()
     (tmp_path / "photos/mine.txt").touch()
@@ -382,16 +395,16 @@ def test_only_a_folder_that_was_made_for_drawings_is_one(tmp_path: Path) -> None
     assert [drawn(tmp_path / name) for name in ("photos", "empty", "new", "none")] == [False, True, True, False]
 
 
-def test_a_file_is_no_folder_for_drawings(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "note").write_text("mine")
     for targets in (Targets(annotate=tmp_path / "note"), Targets(timeline=tmp_path / "note")):
-        with pytest.raises(OutputError, match="note: is a file, and the drawings need a folder"):
-            Outputs(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
+        with pytest.raises(OutputError, match="note: is a file, but a folder is needed"):
+            RunWriter(targets, CLASSES, {}, sources("a.mp4", "b.mp4"))
     assert (tmp_path / "note").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("real")
-def test_drawings_keep_their_names_when_a_source_of_the_same_name_comes_along(tmp_path: Path) -> None:
+def test_drawings_keep_their_names_if_a_source_of_the_same_name_is_added(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "t.csv", annotate=tmp_path / "drawn")
     missing = Source("1/x.jpg", "error", error=InputError("1/x.jpg: no such file"))
     write(targets, [missing, *sources("2/x.jpg", "a.mp4")], [bad("1/x.jpg", 0), picture("2/x.jpg", 1), KeyboardInterrupt()])
@@ -403,21 +416,21 @@ def test_drawings_keep_their_names_when_a_source_of_the_same_name_comes_along(tm
     assert (tmp_path / "drawn/x-2.jpg").stat().st_mtime_ns == before
 
 
-def test_a_stream_that_was_stopped_is_done_and_its_rows_stay(tmp_path: Path) -> None:
+def test_a_stopped_live_stream_is_complete(tmp_path: Path) -> None:
     targets, named = Targets(tmp_path / "t.csv"), [Source("camera:0", "live", "camera:0")]
-    outputs = write(targets, named, [*film("camera:0", 0), KeyboardInterrupt()])
-    assert not outputs.resumable
+    run = write(targets, named, [*film("camera:0", 0), KeyboardInterrupt()])
+    assert not run.resumable
     assert names(tmp_path) == ["t.csv"]
     assert rows(tmp_path / "t.csv") == ["camera:0"] * 4
 
 
 @pytest.mark.usefixtures("real")
-def test_what_cannot_be_opened_again_keeps_the_rows_there_are(tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_opened_again_keeps_its_rows(tmp_path: Path) -> None:
     targets, named = Targets(tmp_path / "t.csv"), sources("http://door/1", "a.mp4")
     write(targets, named, [*film("http://door/1", 0), *film("a.mp4", 1), KeyboardInterrupt()])
-    outputs = write(targets, named, [bad("http://door/1", 0), *film("a.mp4", 1)], resume=True)
+    run = write(targets, named, [bad("http://door/1", 0), *film("a.mp4", 1)], resume=True)
     assert rows(tmp_path / "t.csv") == ["http://door/1"] * 4 + ["a.mp4"] * 4
-    assert [name for name, _ in outputs.failures] == ["http://door/1"]
+    assert [name for name, _ in run.failures] == ["http://door/1"]
 
 
 @pytest.mark.usefixtures("real")
