@@ -190,4 +190,4 @@ def test_errors_about_standard_input_name_it(mien, pipe, originals: Path) -> Non
         pipe(content)
         status, _, err = mien("-", "--no-detect")
         assert status == 2
-        assert err.startswith("error: standard input: ")
+        assert err.startswith("error: standard input")

@@ -22,7 +22,7 @@ from mien.structures import Prediction, Reading
 
 Array = NDArray[np.float64]
 
-MAX_GAP = 1.0
+MAX_UNSEEN = 1.0
 """Seconds a person may be out of sight before smoothing starts again; as long as a track survives."""
 
 
@@ -47,7 +47,7 @@ SMOOTHERS: Registry[Smoother] = Registry("smoother")
 
 
 def create_smoother(
-    name: str = "exponential", seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_GAP
+    name: str = "exponential", seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_UNSEEN
 ) -> Smoother:
     """Return a smoother.
 
@@ -77,7 +77,7 @@ def smoother_names() -> list[str]:
 class Unsmoothed:
     """Returns every reading unchanged, at once."""
 
-    def __init__(self, seconds: float = 0.0, unsure_below: float = 0.0, max_gap: float = MAX_GAP) -> None:
+    def __init__(self, seconds: float = 0.0, unsure_below: float = 0.0, max_gap: float = MAX_UNSEEN) -> None:
         pass
 
     def push(self, reading: Reading) -> list[Reading]:
@@ -97,7 +97,7 @@ class Exponential:
     are those of `create_smoother`.
     """
 
-    def __init__(self, seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_GAP) -> None:
+    def __init__(self, seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_UNSEEN) -> None:
         self.seconds, self.unsure_below, self.max_gap = _checked(seconds, unsure_below, max_gap)
         self._position = _Position()
         self._state: dict[int, tuple[float, Array]] = {}  # time and answer, by track
@@ -135,7 +135,7 @@ class Centred:
     their frames, for `seconds` of video. The arguments are those of `create_smoother`.
     """
 
-    def __init__(self, seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_GAP) -> None:
+    def __init__(self, seconds: float = 0.3, unsure_below: float = 0.0, max_gap: float = MAX_UNSEEN) -> None:
         self.seconds, self.unsure_below, self.max_gap = _checked(seconds, unsure_below, max_gap)
         self._position = _Position()
         self._waiting: deque[Reading] = deque()
