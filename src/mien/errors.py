@@ -26,6 +26,15 @@ class MienError(Exception):
         return " ".join(super().__str__().splitlines())
 
 
+def reason(error: BaseException) -> str:
+    """Return why something failed, on one line and without the path: `"No such file or directory"`.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "a.jpg"))
+    'No such file or directory'
+    """
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 class InputError(MienError):
     """A picture or video cannot be read."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import typer
 
-DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn")
+DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn", "lapx")
 """The packages a plain install brings; their versions are shown."""
 
 IN_PLACE = {"onnxruntime": ("onnxruntime-gpu",)}

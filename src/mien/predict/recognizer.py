@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.errors import InputError
 from mien.faces import create_detector
-from mien.faces.align import FRAME, FRAME_MARGIN, align_face, is_plausible
-from mien.faces.crop import FRAME_SCALE, crop_face
+from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
 from mien.predict.backend import Backend
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import check_crops, preprocess

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import InputError, MienError
-from mien.faces.video import VideoFaces
+from mien.faces.track import VideoFaces
 from mien.image import read_image
 from mien.predict.smoothing import create_smoother
 from mien.structures import Face, Frame, Prediction, Reading
