@@ -151,10 +151,8 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], outputs: Outputs, printer: Printer) -> None:
     """Read the sources into the outputs, and say what came of it."""
-    from mien.cli.stopping import stopping
-
     try:
-        with stopping(), outputs:
+        with outputs:
             _read(recognizer, video, _wanted(sources, outputs, printer), outputs, printer)
     except KeyboardInterrupt:
         _say_written(outputs, printer)
