@@ -29,8 +29,7 @@ from PIL import Image
 from benchmarks.fer2013 import SIDE, Crop, Sample, about_model, add_arguments, enlarged, load_sample, outcome, score
 from benchmarks.record import Row, argument_parser, write_run
 from mien.faces import Detector, create_detector
-from mien.faces.align import FRAME_MARGIN, align_face
-from mien.faces.crop import crop_face
+from mien.faces.crop import FRAME_MARGIN, align_face, crop_face
 from mien.predict.recognizer import Recognizer
 from mien.preprocess import PreprocessSpec
 from mien.structures import Face

@@ -139,8 +139,8 @@ def test_no_camera_is_an_error_and_leaves_no_file(camera, headless, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["film", "--out", "a.docx"], "names no table or video"),
-        ([str(ASTRONAUT)], "is no camera and no video"),
+        (["film", "--out", "a.docx"], "is not the name of a table or a video"),
+        ([str(ASTRONAUT)], "is not a camera or a video"),
         (["missing.mp4"], "missing.mp4"),
         (["film", "--out", "a.csv", "--smooth", "none-such"], "none-such"),
     ],
@@ -262,7 +262,7 @@ def test_a_recording_ends_when_its_file_cannot_be_written(
         {},
     )
     with pytest.raises(OutputError, match="the disk is full"):
-        list(recording.passing(readings))
+        list(recording.record(readings))
     assert len(list(readings)) == 1
 
 

@@ -134,7 +134,7 @@ def test_what_is_left_out_is_listed(tmp_path: Path):
         "happy/text.jpg": "is not a picture",
         "happy/empty.png": "is empty",
         "happy/gone.png": "no such file",
-        "sad/cut.jpg": "damaged or cut short",
+        "sad/cut.jpg": "corrupt or truncated",
     }
     found = {line.removeprefix(f"{root}/").split(": ", 1)[0]: line.split(": ", 1)[1] for line in corpus.skipped}
     assert found.keys() == expected.keys()

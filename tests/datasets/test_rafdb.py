@@ -109,7 +109,7 @@ def test_missing_and_broken_pictures_are_left_out_and_noted(tmp_path: Path):
         assert [corpus.classes[t] for t in corpus.target] == ["sad", "happy"]
         missing, broken = corpus.skipped
         assert missing.endswith("list_patition_label.txt: row 2: Image/aligned/train_00002_aligned.jpg is missing")
-        assert "train_00003_aligned.jpg: is damaged" in broken
+        assert "train_00003_aligned.jpg: is corrupt" in broken
 
 
 @pytest.mark.parametrize(

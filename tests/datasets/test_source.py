@@ -236,7 +236,7 @@ def test_a_small_file_is_read_up_to_its_limit(tmp_path: Path):
     [
         ("empty.jpg", b"", "is empty"),
         ("text.jpg", b"this is text\n", "is not a picture"),
-        ("cut.jpg", picture(kind="JPEG")[:-200], "damaged or cut short"),
+        ("cut.jpg", picture(kind="JPEG")[:-200], "corrupt or truncated"),
     ],
 )
 def test_a_broken_picture_is_named_wherever_it_lies(tmp_path: Path, name: str, data: bytes, message: str):

@@ -68,7 +68,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_network_of_someone_else(tiny_onnx: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no mien metadata"):
+    with pytest.raises(CheckpointError, match="has no mien metadata"):
         OnnxBackend(rewritten(tiny_onnx, other="yes"))
 
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError, UnknownNameError
-from mien.faces.align import FRAME, FRAME_MARGIN
-from mien.faces.crop import FRAME_SCALE, crop_face
+from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Recognizer, softmax

@@ -17,13 +17,13 @@ from mien import __version__
 from mien.cli.audit import audit
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
-from mien.cli.first_process import is_first_process
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
 from mien.cli.split import split
-from mien.cli.training import evaluate, export, recipes, train
-from mien.errors import MienError
+from mien.cli.stopping import stopping
+from mien.cli.training import evaluate, export, is_first_process, recipes, train
+from mien.errors import MienError, reason
 
 app = typer.Typer(
     help="Facial expression recognition: photos and videos in, expressions out.",
@@ -69,7 +69,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names and bars that the terminal cannot show
     try:
-        app()
+        with stopping():
+            app()
     except MienError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -79,9 +80,9 @@ def main() -> None:
         _fail(f"this needs the package {name}, which is not installed; run: pip install 'mien[train]'")
     except OSError as error:
         if error.filename is not None:
-            _fail(f"{error.filename}: cannot be read or written ({error.strerror}); check the path and who may use it")
+            _fail(f"{error.filename}: cannot be read or written ({reason(error)}); check the path and who may use it")
         _discard_output()
-        _fail(f"the output cannot be written ({error.strerror}); free some space or write elsewhere")
+        _fail(f"the output cannot be written ({reason(error)}); free some space or write elsewhere")
 
 
 def _fail(message: str) -> NoReturn:

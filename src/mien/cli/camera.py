@@ -32,36 +32,45 @@ def camera(
     ] = None,
     mirror: Annotated[
         bool | None,
-        typer.Option("--mirror/--no-mirror", help="Show the picture mirrored; default for a camera.", show_default=False),
+        typer.Option(
+            "--mirror/--no-mirror", help="Mirror the picture in the window; default for a camera.", show_default=False
+        ),
     ] = None,
-    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key s saves pictures.")] = Path(),
+    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key S saves pictures.")] = Path(),
     model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
-    detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
-    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Leave out faces with a side below this.")] = None,
+    detector: Annotated[str, typer.Option(metavar="NAME", help="Face detector: mtcnn, centerface or haar.")] = "mtcnn",
+    min_face: Annotated[
+        float | None, typer.Option(metavar="PX", help="Leave out faces whose shorter side is below this.")
+    ] = None,
     max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
     align: Annotated[bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False)] = None,
     unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
     detect_every: Annotated[
-        int, typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.")
+        int, typer.Option(metavar="N", help="Detect faces in every Nth frame, and at least four times a second.")
     ] = 5,
     smooth: Annotated[
         str, typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.")
     ] = "exponential",
     smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
 ) -> None:
-    """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
+    """Show a camera live, with boxes, bars and frames per second. Q quits; the window lists the other keys."""
     from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced
     from mien.video.sources import expand
 
-    found = _only(list(islice(expand([source]), 2)), source)
+    sources = list(islice(expand([source]), 2))
+    if len(sources) != 1 or sources[0].kind == "picture":
+        raise InputError(f"{source}: is not a camera or a video; use mien predict for pictures")
+    (found,) = sources
+    if found.error is not None:
+        raise found.error
     targets = None if out is None else _targets(out)
     window = _window(found.name, found.kind == "live" if mirror is None else mirror, snapshots, out)
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
     recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, options, faces))
-    readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.opened)
+    readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.on_video)
     closing = Event()
     if window is not None and found.kind != "live":
         readings = paced(readings, closing)
@@ -69,18 +78,10 @@ def camera(
         _run(readings, window, closing)
     else:
         try:
-            _run(recording.passing(readings), window, closing)
+            _run(recording.record(readings), window, closing)
         finally:
-            recording.say_written()
+            recording.report()
         recording.check()
-
-
-def _only(sources: list[Source], name: str) -> Source:
-    if len(sources) != 1 or sources[0].kind == "picture":
-        raise InputError(f"{name}: is no camera and no video; give one of them, or read pictures with mien predict")
-    if sources[0].error is not None:
-        raise sources[0].error
-    return sources[0]
 
 
 def _targets(out: Path) -> Targets:
@@ -92,11 +93,11 @@ def _targets(out: Path) -> Targets:
         return Targets(table=out)
     if out.suffix.lower() in CONTAINERS:
         return Targets(annotate=out)
-    raise OutputError(f"{out}: its ending names no table or video; end it with one of {', '.join((*FORMATS, *CONTAINERS))}")
+    raise OutputError(f"{out}: is not the name of a table or a video; end it with one of {', '.join((*FORMATS, *CONTAINERS))}")
 
 
 def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Window | None:
-    """Return the window; None where there can be none but a file to write."""
+    """Return the window; None if there is no display but a file to write."""
     from mien.cli.window import Window
 
     try:
@@ -104,38 +105,38 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
     except MienError as error:
         if out is None:
             raise
-        reason, _, _ = str(error).partition(";")
-        typer.echo(f"no window: {reason}; writing {out} until Ctrl-C", err=True)
+        cause, _, _ = str(error).partition(";")
+        typer.echo(f"no window: {cause}; writing {out} until Ctrl-C", err=True)
         return None
 
 
 class _Recording:
-    """Writes the readings that pass to a file."""
+    """Writes readings to a file while they are shown."""
 
     def __init__(self, targets: Targets, recognizer: Recognizer, source: Source, about: dict[str, str]) -> None:
         self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
         self.outputs: RunWriter | None = None
 
-    def opened(self, video: VideoReader) -> None:
-        """Take note of the video when it was opened."""
+    def on_video(self, video: VideoReader) -> None:
+        """Pass the opened video to the files."""
         if self.outputs is not None:
             self.outputs.opened(video)
 
-    def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
-        """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
+    def record(self, readings: Iterator[Reading]) -> Iterator[Reading]:
+        """Yield the readings after writing each. Closing this iterator finishes the files, in the thread that runs it."""
         from mien.output.run import RunWriter
 
         with RunWriter(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
             try:
                 for reading in readings:
                     self.outputs.add(reading)
-                    self.check(OutputError)  # nothing is being recorded any more
+                    self.check(OutputError)  # stop showing what is no longer recorded
                     yield reading
-            except GeneratorExit:  # all that was asked for is done
+            except GeneratorExit:  # the user has stopped the recording
                 pass
 
-    def say_written(self) -> None:
-        """Say which files are whole, and what they lack."""
+    def report(self) -> None:
+        """Print which files are complete, and what they lack."""
         if self.outputs is None:
             return
         for line in (*self.outputs.warnings, *(f"wrote {path}" for path in self.outputs.written)):
@@ -149,16 +150,15 @@ class _Recording:
 
 
 def _run(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
-    """Show the readings, or wait for them, until they end or the user has enough; then set `closing`."""
-    from mien.cli.stopping import stopping
+    """Show the readings, or wait for them, until they end or the user stops; then set `closing`."""
     from mien.cli.window import wait_for
     from mien.video.live import Newest
 
     feed = Newest(readings)
-    with stopping(), suppress(KeyboardInterrupt):  # the way to end it
+    with suppress(KeyboardInterrupt):  # Ctrl-C is one way to stop
         try:
             wait_for(feed) if window is None else window.show(feed)
         finally:
             closing.set()
-            with uninterrupted():  # the files are being finished, in another thread
+            with uninterrupted():  # another thread is finishing the files
                 feed.close()

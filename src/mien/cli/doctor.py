@@ -1,4 +1,4 @@
-"""`mien doctor`: is this install whole?"""
+"""`mien doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import typer
 
-DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn")
-"""The packages a plain install brings; their versions are shown."""
+DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn", "lapx")
+"""Packages of the base install whose versions are shown."""
 
-IN_PLACE = {"onnxruntime": ("onnxruntime-gpu",)}
-"""What may be installed in place of one of them."""
+ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Packages that may be installed instead of one of them."""
 
 
 class Finding(NamedTuple):
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def doctor() -> None:
-    """Check the install: versions, extras, GPU, bundled models, detector. Exit status 1 if something is broken."""
+    """Check the installation: versions, extras, GPU, models, face detector. The exit status is 1 if something is broken."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -40,7 +40,7 @@ def doctor() -> None:
 
 
 def report() -> Iterator[Finding]:
-    """Yield what is found, one line a subject."""
+    """Yield one finding per line of the report."""
     import platform
     import sys
 
@@ -59,14 +59,14 @@ def report() -> Iterator[Finding]:
 def _checked(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, True, check())
-    except Exception as error:  # whatever is broken is the finding
+    except Exception as error:  # any failure is a finding
         return Finding(subject, False, f"{type(error).__name__}: {error}")
 
 
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in (distribution, *IN_PLACE.get(distribution, ())):
+    for name in (distribution, *ALTERNATIVES.get(distribution, ())):
         try:
             return Finding(name, True, version(name))
         except PackageNotFoundError:
@@ -81,7 +81,7 @@ def _providers() -> str:
 
 
 def _used_providers() -> list[str]:
-    """Return the execution providers a model runs on; one that is installed but cannot start is not among them."""
+    """Return the execution providers a model runs on, without those that are installed but cannot start."""
     from mien import weights
     from mien.predict.onnx_backend import OnnxBackend
 
@@ -94,12 +94,12 @@ def _gpu() -> str:
 
     program = shutil.which("nvidia-smi")
     if program is None:
-        return "none seen; a CPU is enough"
+        return "none found; a CPU is enough"
     try:
         command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
         names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split("\n")
     except (OSError, subprocess.SubprocessError):
-        return "none seen: nvidia-smi is installed but fails"
+        return "none found: nvidia-smi is installed but fails"
     advice = "not used; run: pip uninstall onnxruntime, then: pip install onnxruntime-gpu"
     used = "CUDAExecutionProvider" in _used_providers()
     return "; ".join(filter(None, names)) + ("" if used else f" ({advice})")
@@ -131,17 +131,17 @@ def _extras() -> Iterator[Finding]:
     try:
         lines = requires("mien") or []
     except PackageNotFoundError:
-        yield Finding("extras", None, "unknown: mien runs from its sources, uninstalled; run: pip install .")
+        yield Finding("extras", None, "unknown: mien runs from its sources without being installed; run: pip install .")
         return
     for extra in metadata("mien").get_all("Provides-Extra") or []:
         wanted = [line for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
         missing = [name for name in map(_requirement, wanted) if name != "mien" and not _version(name).ok]
-        text = f"lacks {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
+        text = f"missing {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
         yield Finding(f"extra {extra}", None if missing else True, text)
 
 
 def _requirement(line: str) -> str:
-    """Return the distribution a requirement names.
+    """Return the name of the package in a requirement.
 
     >>> _requirement('torch>=2.4; extra == "train"')
     'torch'

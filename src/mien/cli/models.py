@@ -1,4 +1,4 @@
-"""`mien models` and `mien info`: what is there, and what a model file holds."""
+"""`mien models` lists models and networks; `mien info` shows the contents of a model file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this network; timm/<name> is one too.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="The network row by row.")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this network, also timm/<name>.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show the network layer by layer.")] = False,
 ) -> None:
-    """List the bundled models, and the networks that can be trained with what they cost."""
+    """List the bundled models, and the networks that can be trained, with their cost."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -77,7 +77,7 @@ def _architectures() -> Table | str:
 
 
 def _costs(names: list[str]) -> Table:
-    """Return a row a network: what one image of its own size costs, at 7 classes."""
+    """Return one row per network: the cost of one image of its input size, with 7 classes."""
     from mien.models.cost import model_cost
 
     table = _table("Network", "Input", "Parameters", "MACs", "Activations")
@@ -88,7 +88,7 @@ def _costs(names: list[str]) -> Table:
 
 
 def _layers(name: str) -> Table:
-    """Return a row a layer, as Table 1 of sa_csp_ca's paper prints them, and the sum."""
+    """Return one row per layer, as in Table 1 of sa_csp_ca's paper, and the total."""
     from mien.models.cost import layer_costs, model_cost
 
     model = _blank(name)
@@ -100,7 +100,7 @@ def _layers(name: str) -> Table:
 
 
 def _blank(name: str) -> Model:
-    """Return a network without memory: shapes are all that is asked of it."""
+    """Return a network without weights in memory; its shapes are enough."""
     torch = require("torch", "train")
     from mien.models import create_model
 
@@ -120,7 +120,7 @@ def info(
     model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Bundled model, .onnx file or .safetensors checkpoint.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show everything a model file says about itself."""
+    """Show everything that is stored in a model file: classes, preprocessing, training and results."""
     from rich.console import Console
 
     from mien import weights
@@ -165,7 +165,7 @@ def _read_info(path: Path) -> ModelInfo:
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return a checkpoint's metadata without torch: a length of eight bytes, then a JSON header."""
+    """Return a checkpoint's metadata without torch: the file begins with a length (8 bytes) and a JSON header."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
     try:
@@ -173,4 +173,4 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
         return dict(header.get("__metadata__", {}))
     except (ValueError, TypeError, AttributeError, OSError):
-        raise CheckpointError(f"{path}: is not a safetensors file or is damaged; train or download it again") from None
+        raise CheckpointError(f"{path}: is not a safetensors file or is corrupt; train or download it again") from None

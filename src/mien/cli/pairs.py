@@ -1,4 +1,4 @@
-"""`--set key=value` and `--option key=value`: values on the command line, read as YAML."""
+"""Parse `--set key=value` and `--option key=value`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mien.errors import MienError, require
 
 
 def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: type[MienError]) -> dict[str, Any]:
-    """Return keys and values of a repeated flag.
+    """Return the keys and values of a repeated option; values are read as YAML.
 
     Args:
-        texts: What was given, each `key=value`.
-        flag: Its name, for the message.
-        example: A good one, for the message.
-        error: What to raise of a bad one.
+        texts: The option's arguments, each `key=value`.
+        flag: Name of the option, for error messages.
+        example: A valid argument, for error messages.
+        error: The error to raise for an invalid argument.
     """
     yaml = require("yaml", "train")
     from mien.recipe import read_yaml
@@ -24,9 +24,9 @@ def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: typ
     for text in texts or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise error(f"{flag} {text}: write it as key=value, such as {flag} {example}")
+            raise error(f"{flag} {text}: write it as key=value, for example {flag} {example}")
         try:
             found[key] = read_yaml(value)
-        except (yaml.YAMLError, ValueError):  # 2024-13-45 is a date to YAML
+        except (yaml.YAMLError, ValueError):  # YAML takes 2024-13-45 for a date
             raise error(f"{flag} {text}: the value cannot be read") from None
     return found

@@ -156,10 +156,9 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], run: RunWriter, printer: Printer) -> None:
     """Read the sources, write the files, and report what happened."""
     from mien.cli.progress import ReadingBar
-    from mien.cli.stopping import stopping
 
     try:
-        with stopping(), run:
+        with run:
             missing = [source for source in sources if not run.done(source.name)]
             if len(missing) < len(sources):
                 printer.line(f"{len(sources) - len(missing):,} of {len(sources):,} sources were already read")

@@ -1,4 +1,4 @@
-"""Requests to end, taken like Ctrl-C: what is being written is finished."""
+"""`kill` and a closed terminal end a command as Ctrl-C does, so that the file being written is finished."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Take `kill` and the end of the terminal like Ctrl-C; what is ignored, as under `nohup`, stays ignored."""
+    """Turn SIGTERM and SIGHUP into `KeyboardInterrupt`; a signal that is ignored, as under `nohup`, stays ignored."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.first_process import is_first_process
 from mien.cli.pairs import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
@@ -236,6 +235,11 @@ def _show(results: dict[str, Any]) -> None:
         recalls = [results[p]["recall"][name] if results[p] else None for p in parts]
         table.add_row(f"recall {name}", *("-" if r is None else f"{100 * r:.2f} %" for r in recalls))
     Console().print(table)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process the user started, and not one that Fabric started to share the work."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 class _TrainingProgress:

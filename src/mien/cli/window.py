@@ -1,6 +1,6 @@
-"""A window that shows readings as they come: the picture with boxes and bars, frames a second, a line of keys.
+"""A window that shows live readings: the picture with boxes and bars, the frame rate, and the list of keys.
 
-What is shown may be mirrored, as people know themselves; what is read and written is not.
+The picture may be mirrored, because people know themselves from mirrors. Only the window is mirrored, never a file.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ SHARE = 0.8
 """The window takes at most this share of the screen's width and height."""
 
 LOWEST = 480
-"""A window lower than this, px, is made larger, where the screen has room."""
+"""The window is enlarged to at least this height, px, if the screen has room."""
 
 TICK = 1 / 60
-"""Seconds between two looks at the keyboard."""
+"""Seconds between two checks of the keyboard."""
 
 NOTE = 3.0
-"""Seconds a note is shown, such as the name of a snapshot."""
+"""Seconds for which a note is shown, such as the name of a snapshot."""
 
 UNSEEN = ("offscreen", "dummy")
-"""Drivers SDL falls back to where it can open no window: they draw for nobody."""
+"""Drivers that SDL uses when it cannot open a window; they show nothing."""
 
 INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
 
 
 class Window:
-    """Shows readings until its user closes it.
+    """Shows readings until the user closes it.
 
     Args:
-        title: What stands above it.
-        mirror: Show the picture mirrored; the key m changes it.
-        snapshots: Folder of the pictures that the key s saves.
+        title: Title of the window.
+        mirror: Show the picture mirrored; the key M switches it.
+        snapshots: Folder for the pictures that the key S saves.
 
     Raises:
         MissingExtraError: pygame is not installed.
@@ -67,10 +67,10 @@ class Window:
         self._rate, self._rate_until = 0.0, 0.0
 
     def show(self, feed: Newest[Reading]) -> None:
-        """Show the newest reading until the window is closed, q or Esc is pressed, or the readings end; the feed is left open.
+        """Show the newest reading until the user quits or the readings end; does not close the feed.
 
         Raises:
-            MienError: The source could not be read, or not to its end.
+            MienError: The source, or the rest of it, could not be read.
         """
         try:
             while not feed.ended:
@@ -82,17 +82,14 @@ class Window:
                     self._reading, self._drawn = reading, None
                 if not self._handle_events(feed):
                     return
-                if self._reading is not None and (new or self._drawn is None or self._noted()):
+                outdated = time.monotonic() > min(self._note_until if self._note else np.inf, self._rate_until)
+                if self._reading is not None and (new or self._drawn is None or outdated):
                     self._refresh(feed)
         finally:
             self._pygame.display.quit()
 
-    def _noted(self) -> bool:
-        """Whether a note or a rate is to be changed."""
-        return time.monotonic() > min(self._note_until if self._note else np.inf, self._rate_until)
-
     def _handle_events(self, feed: Newest[Reading]) -> bool:
-        """Do what the keys say; return whether to go on."""
+        """Handle pressed keys and other events; return False to quit."""
         if self._screen is None:
             return True
         pygame = self._pygame
@@ -118,14 +115,14 @@ class Window:
             self._save()
 
     def _save(self) -> None:
-        """Save what is shown, without the lines of text."""
+        """Save the picture that is shown, without the lines of text."""
         if self._reading is None:
             return
         path = self.snapshots / f"mien-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
         try:
             write_picture(path, self._picture())
             self._say(f"saved {path.name}")
-        except MienError as error:  # no reason to end
+        except MienError as error:  # not a reason to quit
             self._say(str(error))
 
     def _say(self, note: str) -> None:
@@ -141,7 +138,6 @@ class Window:
         return self._annotator.draw(frame.image, predictions)
 
     def _refresh(self, feed: Newest[Reading]) -> None:
-        """Draw the window anew."""
         pygame, now = self._pygame, time.monotonic()
         if self._drawn is None:
             self._drawn = self._picture()
@@ -188,7 +184,7 @@ class Window:
 
 
 def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, tuple[Prediction, ...]]:
-    """Return a frame turned left to right, and its predictions where their faces then are; text drawn on it is not turned."""
+    """Return a frame mirrored left to right, and its predictions with the faces moved to match."""
     width = frame.image.shape[1]
     image = np.ascontiguousarray(frame.image[:, ::-1])
     return replace(frame, image=image), tuple(
@@ -199,17 +195,17 @@ def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, 
 def _mirrored_face(face: Face, width: int) -> Face:
     left, top, right, bottom = face.box_xyxy.tolist()
     box = np.array([width - right, top, width - left, bottom], np.float32)
-    return Face(box, face.score)  # its landmarks are not drawn
+    return Face(box, face.score)  # landmarks are not drawn
 
 
 def wait_for(feed: Newest[Reading]) -> None:
-    """Wait until the readings end: what there is to do without a window.
+    """Wait until the readings end, when there is no window.
 
     Raises:
-        MienError: The source could not be read, or not to its end.
+        MienError: The source, or the rest of it, could not be read.
     """
     while not feed.ended:
-        reading = feed.take(0.2)  # not for ever: on Windows Ctrl-C does not end a wait
+        reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
         if reading is not None and reading.error is not None:
             raise reading.error
 
@@ -223,18 +219,18 @@ def _open_display() -> Any:
         pygame.display.init()
     except pygame.error as error:
         raise _no_display(error) from None
-    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # the display named is not there
+    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # there is no such display
         pygame.display.quit()
-        raise OutputError(f"the display that DISPLAY or WAYLAND_DISPLAY names cannot be reached; {INSTEAD}")
+        raise OutputError(f"the display named by DISPLAY or WAYLAND_DISPLAY cannot be reached; {INSTEAD}")
     return pygame
 
 
 def _no_display(error: Exception) -> OutputError:
-    return OutputError(f"no window can be opened ({error}); {INSTEAD}")
+    return OutputError(f"the window cannot be opened ({error}); {INSTEAD}")
 
 
 def _line_size(pixels: NDArray[np.uint8], text: str) -> int:
-    """Return the size of text that suits a window and lets the line fit into it, px."""
+    """Return the text size, px, that suits the window's height and lets the line fit its width."""
     height, width = pixels.shape[:2]
     size = max(13, round(height / 38))
     while size > 8 and text_size(text, size)[0] > width - 12:

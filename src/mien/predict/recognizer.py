@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.errors import InputError, MienError
 from mien.faces import create_detector
-from mien.faces.align import FRAME, FRAME_MARGIN, align_face, is_plausible
-from mien.faces.crop import FRAME_SCALE, crop_face
-from mien.faces.video import VideoFaces
+from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
+from mien.faces.track import VideoFaces
 from mien.image import read_image
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.smoothing import create_smoother

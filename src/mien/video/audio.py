@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from mien.errors import InputError
-from mien.video.container import VideoSource, locate, open_container, reason
+from mien.errors import InputError, reason
+from mien.video.container import VideoSource, locate, open_container
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

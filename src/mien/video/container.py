@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from mien.errors import InputError
+from mien.errors import InputError, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -292,8 +292,3 @@ def _limit_allocations() -> None:
         for library in folder.glob("*avutil*"):
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_ALLOCATION))
-
-
-def reason(error: Exception) -> str:
-    """Return why something failed, on one line; for an error of ffmpeg or the system without the name of the file or URL."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())

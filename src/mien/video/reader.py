@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import InputError
+from mien.errors import InputError, reason
 from mien.structures import Frame
-from mien.video.container import MAX_PIXELS, VideoSource, check_size, locate, open_video_stream, reason
+from mien.video.container import MAX_PIXELS, VideoSource, check_size, locate, open_video_stream
 from mien.video.timestamps import Clock, FrameNumbers, declared_duration, duration_of, has_own_times
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, Literal, TextIO, cast
 import numpy as np
 from PIL import Image
 
-from mien.errors import InputError
+from mien.errors import InputError, reason
 from mien.image import ENDINGS, is_picture
-from mien.video.container import LIVE_SCHEMES, SCHEMES, TemporaryCopy, locate, open_video_stream, reason, scheme_of, shown_url
+from mien.video.container import LIVE_SCHEMES, SCHEMES, TemporaryCopy, locate, open_video_stream, scheme_of, shown_url
 
 Kind = Literal["picture", "video", "live", "error"]
 
