@@ -13,7 +13,7 @@ help:
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
-	@echo "make tables  write the tables, the tree and the picture of README.md and docs/ anew"
+	@echo "make tables  write the generated tables and pictures of README.md and docs/ again"
 	@echo "make docs    build the documentation into site/"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
