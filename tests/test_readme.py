@@ -33,9 +33,16 @@ def blocks(kind: str) -> list[ParameterSet]:
     return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of this module: a training that several pages name is run once."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, trained: Path) -> Path:
     """A folder with what the commands name: photos, videos, and a FER2013 file of the real layout with few random images."""
+    (tmp_path / "trained").symlink_to(trained)
     shutil.copytree(ROOT / "docs/assets", tmp_path / "docs/assets")
     random = np.random.default_rng(0)
     rows = ["emotion,pixels,Usage"]
@@ -70,12 +77,24 @@ def run(folder: Path, command: list[str]) -> str:
     return done.stdout
 
 
+def train(folder: Path, words: list[str]) -> None:
+    """Train, or copy what the same words trained before."""
+    kept, out = folder / "trained" / shlex.join(words).replace("/", "_"), folder / words[words.index("--out") + 1]
+    if not kept.exists():
+        run(folder, ["-m", "mien", *words, *QUICK])
+        shutil.copytree(out, kept)
+    elif not out.exists():
+        shutil.copytree(kept, out)
+
+
 def run_lines(folder: Path, text: str) -> None:
     for line in text.splitlines():
         program, *words = shlex.split(line, comments=True) or [""]
         assert program in ("mien", ""), f"only mien's own commands are run, not: {line}"
-        if program:
-            run(folder, ["-m", "mien", *words, *(QUICK if words[0] == "train" else [])])
+        if program and words[0] == "train":
+            train(folder, words)
+        elif program:
+            run(folder, ["-m", "mien", *words])
             for option, name in itertools.pairwise(words):
                 assert option not in ("--annotate", "--out", "--summary", "--timeline") or (folder / name).exists(), (
                     f"{line}: wrote no {name}"
