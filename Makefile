@@ -41,6 +41,7 @@ tables: .venv/dev.stamp
 docs: .venv/docs.stamp
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
+	@echo "To search in it, serve it: python3 -m http.server --directory site"
 
 clean:
 	@rm -rf .venv site build dist demo.png

@@ -131,7 +131,8 @@ def command_line() -> str:
         usage = " ".join(_value(option) if option.required else f"[{_value(option)}]" for option in arguments)
         parts = [f"## mien {name}", command.help, f"```\nmien {name} {usage} [OPTIONS]\n```".replace("  ", " ")]
         for title, rows in panels.items():
-            parts.append(_table([title.lower(), "", "default"], rows))
+            width = 3 if any(row[2] for row in rows) else 2
+            parts.append(_table([title.lower(), "meaning", "default"][:width], [row[:width] for row in rows]))
         sections.append("\n\n".join(parts))
     return "\n\n".join(sections)
 
@@ -144,7 +145,7 @@ def _option(option: Any) -> list[str]:
         names = ", ".join(sorted(option.opts, key=len)) + "".join(f" / {name}" for name in option.secondary_opts)
         names += "" if option.is_flag else f" {_value(option)}"
     default = "required" if option.required else "" if option.default in (None, False, (), []) else f"`{option.default}`"
-    return [f"`{names}`".replace("|", r"\|"), (option.help or "").replace("|", r"\|"), default]
+    return [f"`{names}`".replace("|", " or "), (option.help or "").replace("|", " or ").replace("<", "&lt;"), default]
 
 
 def _value(option: Any) -> str:
@@ -260,7 +261,8 @@ def all_results() -> str:
         size = "x".join(map(str, model["input"])) if model.get("input") else ""
         backend = f"{model.get('backend') or values.get('backend', '')} {model.get('precision') or values.get('precision', '')}"
         run = (ROOT / name).parent
-        row = [f"`{run.relative_to(ROOT / 'results').as_posix()}`", size, _epochs(run), backend.strip(), *figures]
+        cells = [cell.strip().replace(" ", "\N{NO-BREAK SPACE}") for cell in (size, _epochs(run), backend)]
+        row = [f"`{run.relative_to(ROOT / 'results').as_posix()}`", *cells, *figures]
         tables.setdefault(f"{data['corpus']} {data['split']}", []).append(row)
     head = ["run", "input, px", "epochs", "runs in", "accuracy", "without twins", "macro-F1", "without twins"]
     return "\n\n".join(f"### {title}\n\n{_table(head, rows)}" for title, rows in tables.items())
