@@ -29,7 +29,7 @@ from mien.audit.statistics import Statistics
 from mien.cli import app
 from mien.labels import label_set
 from mien.model_info import ModelInfo
-from mien.output.columns import SCHEMA
+from mien.output.table import SCHEMA
 from mien.predict.onnx_backend import OnnxBackend
 from mien.recipe import load_recipe, recipe_names
 
