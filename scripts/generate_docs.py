@@ -230,7 +230,7 @@ def model_facts() -> str:
         about = "How its recipe differs from the paper:" if info.recipe.get("paper") else "About its recipe:"
         notes = ["", about, "", *deviations] if deviations else []
         title = f"### `{name}`" + ", the default" * (name == weights.DEFAULT)
-        sections.append("\n".join([title, "", _table(["", ""], rows), *notes]))
+        sections.append("\n".join([title, "", _table(["fact", "value"], rows), *notes]))
     return "\n\n".join(sections)
 
 
