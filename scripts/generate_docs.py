@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mien import weights
-from mien.audit.findings import KINDS
+from mien.audit import KINDS
 from mien.audit.statistics import Statistics
 from mien.image import read_image
 from mien.labels import label_set

@@ -58,6 +58,15 @@ class OutputError(MienError):
     """A result cannot be written."""
 
 
+def reason(error: BaseException) -> str:
+    """Return why something failed, on one line: the system's text of an `OSError`, else the error's own text.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory"))
+    'No such file or directory'
+    """
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Return an imported optional module, or say which extra brings it.
 
