@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mien.atomic import atomic_path
-from mien.datasets.data import load_data
+from mien.datasets import load_corpus
 from mien.engine import train
 from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate
@@ -45,7 +45,8 @@ FIGURES = ("accuracy", "macro_f1", "uar", "disgust_recall")
 
 def measure(recipe: Recipe, data: Path, folder: Path) -> dict[str, float]:
     """Return a run's figures on its selection split."""
-    corpus = load_data(recipe.data.model_dump(), data)
+    part = recipe.data
+    corpus = load_corpus(part.corpus, data, options=part.options, protocol=part.protocol)
     train(recipe, corpus, folder)
     report = evaluate(TorchBackend(folder), corpus, str(recipe.data.select)).results["standard"]
     return {**{key: report[key] for key in FIGURES[:3]}, "disgust_recall": report["recall"]["disgust"]}

@@ -24,7 +24,7 @@ import typer
 import yaml
 
 from mien import weights
-from mien.audit.findings import KINDS
+from mien.audit import KINDS
 from mien.audit.statistics import Statistics
 from mien.cli import app
 from mien.labels import label_set

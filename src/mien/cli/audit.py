@@ -1,4 +1,4 @@
-"""`mien audit`: what is wrong with a corpus."""
+"""`mien audit`: check a corpus before trusting it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ if TYPE_CHECKING:
     from mien.audit import Audit
 
 SHOWN = 10
-"""Skipped entries named in the terminal; the report names them all."""
+"""Most skipped entries that are listed in the terminal; the report lists all."""
 
 
 def audit(
     data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)],
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
 ) -> None:
     """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
     require("imagehash", "train")
-    require("filelock", "train")
-    from mien.audit import audit as look
+    from mien.audit import audit as run
     from mien.audit import write_audit
     from mien.datasets import load_corpus
     from mien.output.annotate import FORMATS
 
     if out is not None and out.suffix != ".json":
-        raise InputError(f"{out}: the report is JSON; name it with --out report.json")
+        raise InputError(f"{out}: the report is JSON; name a .json file, for example --out report.json")
     if picture is not None and picture.suffix.lower() not in FORMATS:
-        raise OutputError(f"{picture}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
+        raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
     options = parse_pairs(option, "--option", "size=48", DataError)
     with StepBar() as progress:
         loaded = load_corpus(corpus, data, options=options, on_step=partial(progress.step, "decoding"))
-        done = look(loaded, data, progress.step)
+        done = run(loaded, data, progress.step)
     _show(done)
     if out is not None:
         for path in write_audit(out, done):
@@ -69,7 +68,7 @@ def _show(done: Audit) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from mien.audit.findings import findings
+    from mien.audit import findings
     from mien.audit.statistics import Statistics
 
     report, console = done.report, Console(highlight=False)
@@ -80,14 +79,14 @@ def _show(done: Audit) -> None:
     _print_table(console, numbers.table(), sums=True)
     _print_table(console, numbers.brightness())
     if files := report["files"]:
-        told = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
-        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {told}", soft_wrap=True)
+        sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
+        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
     for line in findings(report):
         console.print(Text(f"- {line}"), soft_wrap=True)
     for line in report["skipped"][:SHOWN]:
         typer.echo(f"skipped: {line}", err=True)
     if len(report["skipped"]) > SHOWN:
-        typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json names them all", err=True)
+        typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 
 
 def _print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:

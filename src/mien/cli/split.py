@@ -1,4 +1,4 @@
-"""`mien split`: divide a corpus and write which row went where, to be shared and used again."""
+"""`mien split`: split a corpus and write the rows of each split to a file, to share and use again."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ EXAMPLE = "'{name: kfold, folds: 10, fold: 0, by: subject}'"
 
 def split(
     data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)],
     protocol: Annotated[
-        str, typer.Option(metavar="YAML", help=f"How to divide it: {EXAMPLE}, or a list of such steps.", show_default=False)
+        str, typer.Option(metavar="YAML", help=f"How to split it: {EXAMPLE}, or a list of such steps.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
     ] = None,
 ) -> None:
-    """Divide a corpus and write which image is in which split, for recipes and for others."""
-    require("filelock", "train")
+    """Split a corpus and write which image is in which split, for recipes and for others."""
     from mien.datasets import write_protocol
 
     if out.suffix != ".json":
-        raise OutputError(f"{out}: the protocol file is JSON; name it with --out split.json")
+        raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
     options = parse_pairs(option, "--option", "size=48", DataError)
     made = open_corpus({"corpus": corpus, "options": options, "protocol": steps}, data)
@@ -52,16 +51,16 @@ def _parse_protocol(text: str) -> list[dict[str, Any]]:
 
     try:
         value = read_yaml(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
         raise DataError(f"--protocol {text}: cannot be read; write it as {EXAMPLE}") from None
     steps = value if isinstance(value, list) else [value]
     if not steps or not all(isinstance(step, dict) and step for step in steps):
-        raise DataError(f"--protocol {text}: is no protocol and no list of them; write it as {EXAMPLE}")
+        raise DataError(f"--protocol {text}: is neither a protocol nor a list of them; write it as {EXAMPLE}")
     return steps
 
 
 def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
-    """Return the protocol that reads the file, after the steps that changed the classes."""
+    """Return the protocol that reads the file, after the steps that change the classes."""
     yaml = require("yaml", "train")
     needed = [step for step in steps if step.get("name") == "map_to"] + [{"name": "file", "path": str(out)}]
     text: str = yaml.safe_dump(needed if len(needed) > 1 else needed[0], default_flow_style=True, sort_keys=False, width=1000)

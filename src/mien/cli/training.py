@@ -195,23 +195,27 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
 
 def _corpus_of(backend: Backend, data: Path) -> Corpus:
     """Return the corpus of the recipe that trained a model, in that recipe's splits; what softened its labels is not needed."""
-    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soften=False)
+    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soft_labels=False)
 
 
-def open_corpus(part: dict[str, Any], source: Path, soften: bool = True) -> Corpus:
-    """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said.
-
-    The arguments are those of `mien.datasets.data.load_data`.
-    """
+def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) -> Corpus:
+    """Return the corpus of a recipe's section `data`, with a bar while pictures are decoded; list what was left out."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from mien.datasets.data import load_data
+    from mien.datasets import load_corpus
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"reading {part['corpus']}", total=None)
-        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total), soften=soften)
+        corpus = load_corpus(
+            part["corpus"],
+            source,
+            options=part.get("options"),
+            protocol=part.get("protocol"),
+            soft_labels=soft_labels,
+            on_step=lambda done, total: progress.update(task, completed=done, total=total),
+        )
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:

@@ -1,4 +1,4 @@
-"""Photos in, a corpus of faces out; `mien prepare`."""
+"""From photos to a corpus of faces; `mien prepare`."""
 
 from __future__ import annotations
 

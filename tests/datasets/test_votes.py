@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien.datasets import Corpus, load_corpus, read_fer2013
-from mien.datasets.data import load_data
-from mien.datasets.expected_labels import expected_labels
-from mien.datasets.reading.vote_file import read_votes
-from mien.datasets.votes import COLUMNS
+from mien.datasets import Corpus, load_corpus
+from mien.datasets.fer2013 import read_fer2013
+from mien.datasets.votes import COLUMNS, expected_labels, read_votes
 from mien.errors import DataError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fer2013"
@@ -119,7 +117,7 @@ def test_votes_that_changed_are_read_again(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("PublicTest,fer0000000", "Training,fer0000000", r"face 71 is not of Training, as in fer2013new\.csv"),
+        ("PublicTest,fer0000000", "Training,fer0000000", r"fer2013new\.csv puts face 71 in Training, the table does not"),
         ("Training,fer0000069.png,", "Training,", "row 71 has 11 fields"),
         ("Usage,Image", "usage,image", "its first line is not"),
     ],
@@ -134,7 +132,7 @@ def test_votes_that_do_not_fit_are_explained(tmp_path: Path, old: str, new: str,
 def test_votes_of_pictures_and_of_a_single_class_are_refused(tmp_path: Path):
     (tmp_path / "faces" / "train" / "happy").mkdir(parents=True)
     (tmp_path / "faces" / "train" / "happy" / "1.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"holds pictures, and votes belong to rows of the table; pass fer2013\.csv"):
+    with pytest.raises(DataError, match=r"contains pictures, but votes need the rows of the table; pass fer2013\.csv"):
         read_fer2013(tmp_path / "faces", votes="fer2013new.csv")
     with pytest.raises(DataError, match="fewer than two classes"):
         read_fer2013(write(tmp_path / "fer", {"Training": [3] * 70}), votes="fer2013new.csv")
@@ -143,10 +141,9 @@ def test_votes_of_pictures_and_of_a_single_class_are_refused(tmp_path: Path):
 def test_a_model_is_measured_without_the_votes(tmp_path: Path):
     table = write(tmp_path / "fer")
     table.with_name("fer2013new.csv").unlink()
-    part = {"corpus": "fer2013", "options": VOTES}
-    assert load_data(part, table, soften=False).rows.votes is None
+    assert load_corpus("fer2013", table, options=VOTES, soft_labels=False).rows.votes is None
     with pytest.raises(DataError, match="no such file"):
-        load_data(part, table)
+        load_corpus("fer2013", table, options=VOTES)
 
 
 @pytest.mark.slow
