@@ -1,4 +1,4 @@
-"""Write a file completely or not at all: write to a temporary file next to the target, then rename it.
+"""Write files completely or not at all: to a temporary file next to the target, which is then renamed.
 
 `uninterrupted` is here too: it delays Ctrl-C and `kill` while a file is being finished.
 """

@@ -1,6 +1,6 @@
-"""The results of recognition: `Face` (where), `Prediction` (which expression), `Reading` (a whole picture or frame).
+"""The results of recognition: `Face`, `Prediction`, `Frame`, `Reading`.
 
-All are frozen, check their values and need only numpy.
+All are frozen dataclasses that need only numpy. `Face` and `Prediction` check their values.
 """
 
 from __future__ import annotations

@@ -75,17 +75,12 @@ def _version(distribution: str) -> Finding:
 
 
 def _providers() -> str:
-    from mien.provenance import available_cores
-
-    return f"{', '.join(_used_providers())}; {available_cores()} cores"
-
-
-def _used_providers() -> list[str]:
     """Return the execution providers a model runs on, without those that are installed but cannot start."""
     from mien import weights
     from mien.predict.onnx_backend import OnnxBackend
+    from mien.provenance import available_cores
 
-    return OnnxBackend(weights.default_weights(), threads=1).providers
+    return f"{', '.join(OnnxBackend(weights.default_weights(), threads=1).providers)}; {available_cores()} cores"
 
 
 def _gpu() -> str:
@@ -101,7 +96,7 @@ def _gpu() -> str:
     except (OSError, subprocess.SubprocessError):
         return "none found: nvidia-smi is installed but fails"
     advice = "not used; run: pip uninstall onnxruntime, then: pip install onnxruntime-gpu"
-    used = "CUDAExecutionProvider" in _used_providers()
+    used = "CUDAExecutionProvider" in _providers()
     return "; ".join(filter(None, names)) + ("" if used else f" ({advice})")
 
 

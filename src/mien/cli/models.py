@@ -23,6 +23,8 @@ def models(
     layers: Annotated[bool, typer.Option("--layers", help="Show the network layer by layer.")] = False,
 ) -> None:
     """List the bundled models, and the networks that can be trained, with their cost."""
+    from importlib.util import find_spec
+
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -32,7 +34,12 @@ def models(
         raise InputError("--layers shows one network; name it: mien models sa_csp_ca --layers")
     else:
         console.print(_bundled())
-        console.print(_architectures(), markup=False)
+        if any(find_spec(package) is None for package in ("torch", "timm")):
+            console.print("Networks to train: pip install 'mien[train]'", markup=False)
+        else:
+            from mien.models import names
+
+            console.print(_costs(names()))
 
 
 def _bundled() -> Table:
@@ -40,40 +47,16 @@ def _bundled() -> Table:
 
     table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
     for name, path in weights.bundled().items():
-        table.add_row(name, *_summary(_read_info(path), weights.read_card(path)))
+        info, card = _read_info(path), weights.read_card(path)
+        parameters = card.get("parameters")
+        size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
+        accuracy = [
+            f"{split}\n{figures['accuracy']:.2%}"
+            for split, figures in (card.get("results") or info.results).items()
+            if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
+        ]
+        table.add_row(name, info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated")
     return table
-
-
-def _table(first: str, *headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
-def _summary(info: ModelInfo, card: dict[str, Any]) -> list[str]:
-    parameters = card.get("parameters")
-    measured = card.get("results") or info.results
-    accuracy = [f"{split}\n{figures['accuracy']:.2%}" for split, figures in measured.items() if _has_accuracy(figures)]
-    size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
-    return [info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated"]
-
-
-def _has_accuracy(figures: Any) -> bool:
-    return isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
-
-
-def _architectures() -> Table | str:
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in ("torch", "timm")):
-        return "Networks to train: pip install 'mien[train]'"
-    from mien.models import names
-
-    return _costs(names())
 
 
 def _costs(names: list[str]) -> Table:
@@ -83,7 +66,7 @@ def _costs(names: list[str]) -> Table:
     table = _table("Network", "Input", "Parameters", "MACs", "Activations")
     for name in names:
         cost = model_cost(_blank(name))
-        table.add_row(name, _shape(cost.input_shape), f"{cost.parameters:,}", *_work(cost))
+        table.add_row(name, _shape(cost.input_shape), *_figures(cost))
     return table
 
 
@@ -95,7 +78,17 @@ def _layers(name: str) -> Table:
     table = _table("Layer", "Operator", "Input", "Output", "Parameters", "MACs", "Activations")
     for cost in [*layer_costs(model), model_cost(model)]:
         shapes = _shape(cost.input_shape), _shape(cost.output_shape)
-        table.add_row(cost.name or "total", cost.operator, *shapes, f"{cost.parameters:,}", *_work(cost))
+        table.add_row(cost.name or "total", cost.operator, *shapes, *_figures(cost))
+    return table
+
+
+def _table(first: str, *headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     return table
 
 
@@ -112,8 +105,8 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _work(cost: Cost) -> tuple[str, str]:
-    return f"{cost.macs / 1e6:,.1f} M", f"{cost.activation_bytes / 2**20:,.2f} MiB"
+def _figures(cost: Cost) -> tuple[str, str, str]:
+    return f"{cost.parameters:,}", f"{cost.macs / 1e6:,.1f} M", f"{cost.activation_bytes / 2**20:,.2f} MiB"
 
 
 def info(
@@ -122,28 +115,23 @@ def info(
 ) -> None:
     """Show everything that is stored in a model file: classes, preprocessing, training and results."""
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from mien import weights
 
     path = Path(model) if model.endswith(".safetensors") else weights.resolve(model)
-    held = json.loads(_read_info(path).to_json())
-    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **held}
+    stored = json.loads(_read_info(path).to_json())
+    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **stored}
     if as_json:
         typer.echo(json.dumps(values, indent=1))
-    else:
-        Console(highlight=False).print(_sheet(values))
-
-
-def _sheet(values: dict[str, Any]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
+        return
     sheet = Table(box=None, show_header=False, pad_edge=False)
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for key, value in values.items():
         sheet.add_row(key, Text("\n".join(_lines(key, value)) or "not stated"))
-    return sheet
+    Console(highlight=False).print(sheet)
 
 
 def _lines(key: str, value: Any) -> list[str]:

@@ -94,40 +94,36 @@ class Window:
             return True
         pygame = self._pygame
         for event in pygame.event.get():
-            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)):
+            if event.type == pygame.QUIT:
                 return False
             if event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED):
                 self._drawn = None
-            if event.type == pygame.KEYDOWN:
-                self._press(pygame.key.name(event.key), feed)
+            if event.type != pygame.KEYDOWN:
+                continue
+            key = pygame.key.name(event.key)
+            if key in ("q", "escape"):
+                return False
+            if key == "m":
+                self.mirror, self._drawn = not self.mirror, None
+                self._annotator = Annotator()  # it keeps positions, and left and right have changed
+            elif key == "h":
+                self.keys, self._drawn = not self.keys, None
+            elif key == "space":
+                self.paused, self._drawn = not self.paused, None
+                feed.hold(self.paused)
+            elif key == "s" and self._reading is not None:
+                self._save()
         return True
-
-    def _press(self, key: str, feed: Newest[Reading]) -> None:
-        if key == "m":
-            self.mirror, self._drawn = not self.mirror, None
-            self._annotator = Annotator()  # left and right have changed
-        elif key == "h":
-            self.keys, self._drawn = not self.keys, None
-        elif key == "space":
-            self.paused, self._drawn = not self.paused, None
-            feed.hold(self.paused)
-        elif key == "s":
-            self._save()
 
     def _save(self) -> None:
         """Save the picture that is shown, without the lines of text."""
-        if self._reading is None:
-            return
         path = self.snapshots / f"mien-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
         try:
             write_picture(path, self._picture())
-            self._say(f"saved {path.name}")
+            self._note = f"saved {path.name}"
         except MienError as error:  # not a reason to quit
-            self._say(str(error))
-
-    def _say(self, note: str) -> None:
-        self._note, self._note_until = note, time.monotonic() + NOTE
-        self._drawn = None
+            self._note = str(error)
+        self._note_until, self._drawn = time.monotonic() + NOTE, None
 
     def _picture(self) -> NDArray[np.uint8]:
         assert self._reading is not None
@@ -151,25 +147,22 @@ class Window:
         picture = picture if size == (width, height) else pygame.transform.smoothscale(picture, size)
         screen.fill((0, 0, 0))
         screen.blit(picture, ((screen.get_width() - size[0]) // 2, (screen.get_height() - size[1]) // 2))
+
         if now > self._rate_until:
             self._rate, self._rate_until = feed.rate, now + 0.5
         self._note = self._note if now < self._note_until else ""
-        pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
-        self._write_lines(pixels)
-        del pixels  # it locks the screen
-        pygame.display.flip()
-
-    def _write_lines(self, pixels: NDArray[np.uint8]) -> None:
         assert self._reading is not None
         faces = len(self._reading.predictions)
         state = "paused" if self.paused else f"{self._rate:.0f} frames/s"
-        below = [self._note] * bool(self._note) + [KEYS] * self.keys
         gap = 6
+        pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
         _line(pixels, f"{state}    {faces or 'no'} face{'' if faces == 1 else 's'}", gap)
         y = pixels.shape[0]
-        for text in reversed(below):
+        for text in [KEYS] * self.keys + [self._note] * bool(self._note):  # from the bottom up
             y -= _line_size(pixels, text) * 3 // 2 + gap
             _line(pixels, text, y)
+        del pixels  # it locks the screen
+        pygame.display.flip()
 
     def _open(self, width: int, height: int) -> Any:
         pygame = self._pygame

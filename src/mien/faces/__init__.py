@@ -1,4 +1,4 @@
-"""Faces in pictures and videos: detect (`detect`, one file per detector), cut out and align (`crop`), follow (`track`).
+"""Find faces (detect.py, and one file per detector), crop and align them (crop.py), follow them in videos (track.py).
 
 Importing this package loads no detector; `create_detector` does.
 """

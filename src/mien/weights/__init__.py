@@ -1,4 +1,4 @@
-"""The bundled models: each is an `.onnx` file in this folder, with a card (`.json`) that has its SHA-256."""
+"""The bundled models: `.onnx` files, each with a card (`.json`) that has its SHA-256."""
 
 from __future__ import annotations
 
