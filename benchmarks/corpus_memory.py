@@ -52,13 +52,13 @@ corpus = load_corpus("folder", sys.argv[1], options=json.loads(sys.argv[2]))
 
 READ = """
 import torch
-from mien.engine import feed
-feed.RESIDENT = 0  # as if it did not fit
+from mien.engine import loader
+loader.RESIDENT_BYTES = 0  # as if it did not fit
 corpus = load_corpus("folder", sys.argv[1])
-feed = feed.Feed(corpus, np.arange(len(corpus.images)), torch.device("cpu"))
+images = loader.Loader(corpus, np.arange(len(corpus.images)), torch.device("cpu"))
 figures |= {"start": resident("VmHWM"), "start_own": resident("RssAnon"), "start_files": resident("RssFile")}
 order = torch.from_numpy(np.random.default_rng(0).permutation(len(corpus.images)))
-for batch, _ in feed.batches(order.split(64)):
+for batch, _ in images.batches(order.split(64)):
     batch.max()
 """
 
@@ -70,9 +70,9 @@ for rows in np.array_split(np.random.default_rng(0).permutation(len(corpus.image
 
 TRAIN = """
 from dataclasses import replace
-from mien.engine import feed, train
+from mien.engine import loader, train
 from mien.recipe import load_recipe
-feed.RESIDENT = 0
+loader.RESIDENT_BYTES = 0
 options = json.loads(sys.argv[4])
 corpus = load_corpus("folder", sys.argv[1], options=options)
 split = (np.arange(len(corpus.images)) % 10 == 0).astype(np.int8)

@@ -34,8 +34,8 @@ from torchvision import transforms
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.training_turns import corpus_of, now
 from mien.datasets import Corpus
-from mien.engine.devices import default_devices, default_fabric
-from mien.engine.objective import create_objective
+from mien.engine.devices import create_fabric, default_devices
+from mien.engine.loss import create_objective
 from mien.engine.optim import create_optimizer
 from mien.models import MODELS, create_model
 from mien.provenance import available_cores
@@ -173,7 +173,7 @@ def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "recipe": recipe.to_dict(),
         "processes": devices,
-        "precision": default_fabric(recipe).strategy.precision.precision,
+        "precision": create_fabric(recipe).strategy.precision.precision,
         "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
         "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
         "mien_times_plain": round(float(np.median(np.array(rates["mien"]) / np.array(rates["plain"]))), 3),

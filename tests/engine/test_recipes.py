@@ -14,7 +14,7 @@ from PIL import Image
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.datasets.protocols.splits import OUT
 from mien.datasets.votes import COLUMNS
-from mien.engine.devices import default_fabric
+from mien.engine.devices import create_fabric
 from mien.engine.train import Run
 from mien.labels import label_set
 from mien.recipe import Recipe, load_recipe, recipe_names
@@ -143,11 +143,11 @@ def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str):
     assert whole.images.shape[1:] == expected_shape(recipe)
     assert data.select is None or whole.splits[-1] not in (data.train, data.select), "the last split is the one to report"
     counts = {split: 1 for split in (data.select,) if split} | {data.train: 4}
-    run = Run(recipe, few(whole, counts), tmp_path, default_fabric(recipe))
+    run = Run(recipe, few(whole, counts), tmp_path, create_fabric(recipe))
     assert run.steps == 2
     seen: list[tuple[int, ...]] = []
-    run.plain.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
-    last = list(run.plain.model.parameters())[-1]
+    run.unwrapped.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
+    last = list(run.unwrapped.model.parameters())[-1]
     before = last.detach().clone()
     row = run.epoch(1, None)
     assert math.isfinite(row.train_loss)

@@ -61,5 +61,5 @@ def test_a_small_stem_keeps_more_positions(name: str):
     small = build(name, in_channels=1, stem="small")
     assert small.forward_features(x).shape == (2, 2048, 3, 3)
     assert (small.input_size, small.minimum_size) == ((48, 48), 16)
-    with pytest.raises(MienError, match="stem is 'imagenet' or 'small', got 'tiny'"):
+    with pytest.raises(MienError, match="stem must be 'imagenet' or 'small', got 'tiny'"):
         build(name, stem="tiny")

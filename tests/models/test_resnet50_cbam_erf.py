@@ -76,5 +76,5 @@ def test_slopes_do_not_decay():
 
 @pytest.mark.parametrize("argument", ["activation", "shortcut", "attention", "stem"])
 def test_an_unknown_part_is_refused(argument: str):
-    with pytest.raises(MienError, match=f"{argument} is .*got 'other'"):
+    with pytest.raises(MienError, match=f"{argument} must be .*got 'other'"):
         build(**{argument: "other"})

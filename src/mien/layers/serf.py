@@ -1,8 +1,7 @@
-"""Serf, a smooth activation that lets a little through below zero.
+"""Serf, a smooth activation with small negative values below zero.
 
 Papers: Nag et al. 2023 (Serf); Shang, "Facial Expression Recognition method based on residual network and attention
-mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Written with softplus, which neither overflows nor loses digits on either
-side.
+mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Computed with softplus, which neither overflows nor loses precision.
 """
 
 from __future__ import annotations

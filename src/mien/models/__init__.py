@@ -1,6 +1,6 @@
 """Networks by name: `create_model("sa_csp_ca")`.
 
-A model is its file here, one line below, one recipe and one test.
+A model is one file here, one import line below, one recipe and one test.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a network costs, layer by layer: parameters, multiply-accumulates, memory of its activations.
+"""The cost of a network, layer by layer: parameters, multiply-accumulates (MACs) and memory of the activations.
 
-Counted by hooks while one image passes. MACs are those of convolutions and linear layers, `out * in/groups * kh * kw` and
-`out * in`, checked against `torch.utils.flop_counter` (which counts two a MAC). Activations are counted as torchsummary counts
-them: the output of every module but plain containers, float32; its "forward/backward pass size" is twice as much. What happens
-outside modules (additions, the mean over positions) counts nothing.
+Hooks count them while one image passes. MACs are those of convolutions, `out * in/groups * kh * kw`, and linear layers,
+`out * in`; `torch.utils.flop_counter` counts two FLOPs per MAC. Activations are counted as in torchsummary: the float32 outputs
+of all modules but containers; its "forward/backward pass size" is twice that. Operations outside modules, such as additions,
+are not counted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from mien.models.contract import Model, TimmModel
 
-WEIGHED = (nn.Conv2d, nn.Linear)
-PLAIN = (nn.Sequential, nn.ModuleList)
-FLOAT32 = 4
+WEIGHT_LAYERS = (nn.Conv2d, nn.Linear)
+CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,11 @@ class Cost:
     """The cost of a layer or of a whole network for one image.
 
     Attributes:
-        name: Where it is, such as `blocks.2`; empty for the whole network.
-        operator: What it is, such as `CSPBlock`.
-        input_shape: Shape of what goes in, without the batch, such as (32, 20, 20).
-        output_shape: Shape of what comes out, without the batch.
-        parameters: Learned numbers.
+        name: Name of the module, such as `blocks.2`; empty for the whole network.
+        operator: Class of the module, such as `CSPBlock`.
+        input_shape: Shape of the input without the batch, such as (32, 20, 20).
+        output_shape: Shape of the output without the batch.
+        parameters: Number of parameters.
         macs: Multiply-accumulates of its convolutions and linear layers.
         activation_bytes: Memory of its modules' outputs in float32, bytes.
     """
@@ -48,12 +47,11 @@ class Cost:
 def layer_costs(model: Model, size: tuple[int, int] | None = None) -> list[Cost]:
     """Return the cost of each layer, in the order they run.
 
-    A layer is a module of the network that is no plain container of several convolutions or linear layers: a convolution with
-    its batch norm and activation, a block, an attention. The model may be on the meta device, where nothing is computed or
-    kept.
+    A layer is a block, an attention, or a convolution with its batch norm and activation; containers of several convolutions
+    or linear layers are opened. The model may be on the meta device.
 
     Args:
-        model: The network; left as it was.
+        model: The network; not changed.
         size: Height and width of the image, px; by default `model.input_size`.
 
     Raises:
@@ -65,7 +63,7 @@ def layer_costs(model: Model, size: tuple[int, int] | None = None) -> list[Cost]
     hooks = []
     for row, top in rows.items():
         for module in top.modules():
-            if not isinstance(module, PLAIN):
+            if not isinstance(module, CONTAINERS):
                 hooks.append(module.register_forward_hook(_counter(counts[row])))
         hooks.append(top.register_forward_hook(_shaper(shapes, row)))
     try:
@@ -77,10 +75,10 @@ def layer_costs(model: Model, size: tuple[int, int] | None = None) -> list[Cost]
 
 
 def model_cost(model: Model, size: tuple[int, int] | None = None) -> Cost:
-    """Return the cost of the whole network: its layers' sum.
+    """Return the cost of the whole network, the sum over its layers.
 
     Args:
-        model: The network; left as it was.
+        model: The network; not changed.
         size: Height and width of the image, px; by default `model.input_size`.
 
     Raises:
@@ -100,7 +98,7 @@ def model_cost(model: Model, size: tuple[int, int] | None = None) -> Cost:
 
 def _rows(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
-        several = isinstance(child, PLAIN) and sum(isinstance(part, WEIGHED) for part in child.modules()) > 1
+        several = isinstance(child, CONTAINERS) and sum(isinstance(part, WEIGHT_LAYERS) for part in child.modules()) > 1
         if several or (isinstance(module, TimmModel) and child is module.backbone):
             yield from _rows(child, f"{prefix}{name}.")
         else:
@@ -145,4 +143,4 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _cost(row: str, module: nn.Module, before: tuple[int, ...], after: tuple[int, ...], macs: int, outputs: int) -> Cost:
     parameters = sum(p.numel() for p in module.parameters())
     operator = " ".join(type(part).__name__ for part in module) if isinstance(module, nn.Sequential) else type(module).__name__
-    return Cost(row, operator, before, after, parameters, macs, outputs * FLOAT32)
+    return Cost(row, operator, before, after, parameters, macs, 4 * outputs)  # float32 has 4 bytes
