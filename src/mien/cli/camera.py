@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.atomic import uninterrupted
-from mien.cli.predict import ALIGN, settings
+from mien.cli import options
+from mien.cli.predict import settings
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
@@ -37,21 +38,15 @@ def camera(
         ),
     ] = None,
     snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key S saves pictures.")] = Path(),
-    model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
-    detector: Annotated[str, typer.Option(metavar="NAME", help="Face detector: mtcnn, centerface or haar.")] = "mtcnn",
-    min_face: Annotated[
-        float | None, typer.Option(metavar="PX", help="Leave out faces whose shorter side is below this.")
-    ] = None,
-    max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
-    align: Annotated[bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False)] = None,
-    unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
-    detect_every: Annotated[
-        int, typer.Option(metavar="N", help="Detect faces in every Nth frame, and at least four times a second.")
-    ] = 5,
-    smooth: Annotated[
-        str, typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.")
-    ] = "exponential",
-    smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
+    model: options.Model = None,
+    detector: options.DetectorName = "mtcnn",
+    min_face: options.MinFace = None,
+    max_faces: options.MaxFaces = None,
+    align: options.Align = None,
+    unsure_below: options.UnsureBelow = 0.5,
+    detect_every: options.DetectEvery = 5,
+    smooth: options.Smooth = "exponential",
+    smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames per second. Q quits; the window lists the other keys."""
     from mien.predict.recognizer import Recognizer, VideoOptions
@@ -68,9 +63,9 @@ def camera(
     window = _window(found.name, found.kind == "live" if mirror is None else mirror, snapshots, out)
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
-    options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, options, faces))
-    readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.on_video)
+    video = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
+    recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, video, faces))
+    readings = recognizer.stream([found], video, live=True, on_video=None if recording is None else recording.on_video)
     closing = Event()
     if window is not None and found.kind != "live":
         readings = paced(readings, closing)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli import options
+from mien.cli.options import FACES, FILES, TERMINAL, VIDEOS, option
 from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
     from mien.output.run import RunWriter
     from mien.video.reader import VideoReader
     from mien.video.sources import Source
-
-FILES, TERMINAL, FACES, VIDEOS = "Output files", "Terminal", "Model and faces", "Videos"
-"""Groups of options in the help."""
-
-ALIGN = "Rotate faces upright by their landmarks; default: if the detector finds landmarks."
 
 
 def predict(
@@ -35,87 +32,37 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Write a table of all faces: .csv, .parquet or .jsonl.", rich_help_panel=FILES
-        ),
+        Path | None, option("Write a table of all faces: .csv, .parquet or .jsonl.", "FILE", FILES, "--out", "-o")
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue an interrupted --out: read only what is missing.", rich_help_panel=FILES),
+        bool, option("Continue an interrupted --out: read only what is missing.", None, FILES, "--resume")
     ] = False,
     summary: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write a summary of each person in each video: .json or .csv.", rich_help_panel=FILES
-        ),
+        Path | None, option("Write a summary of each person in each video: .json or .csv.", "FILE", FILES)
     ] = None,
     annotate: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="Write the picture or video with boxes, labels and bars; for several sources, a folder.",
-            rich_help_panel=FILES,
-        ),
+        option("Write the picture or video with boxes, labels and bars; for several sources, a folder.", "FILE|FOLDER", FILES),
     ] = None,
     timeline: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="Plot the expressions in a video over time: .png or .svg; for several videos, a folder.",
-            rich_help_panel=FILES,
-        ),
+        option("Plot the expressions in a video over time: .png or .svg; for several videos, a folder.", "FILE|FOLDER", FILES),
     ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Print one JSON object per face instead of tables.", rich_help_panel=TERMINAL)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=TERMINAL)] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="A bundled model (see mien models) or an .onnx file.", rich_help_panel=FACES),
-    ] = None,
-    detector: Annotated[
-        str, typer.Option(metavar="NAME", help="Face detector: mtcnn, centerface or haar.", rich_help_panel=FACES)
-    ] = "mtcnn",
-    no_detect: Annotated[
-        bool, typer.Option("--no-detect", help="Treat each picture or frame as one cropped face.", rich_help_panel=FACES)
-    ] = False,
-    min_face: Annotated[
-        float | None,
-        typer.Option(metavar="PX", help="Ignore faces whose shorter side is below this.", rich_help_panel=FACES),
-    ] = None,
-    max_faces: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Keep only the N largest faces of a picture or frame.", rich_help_panel=FACES),
-    ] = None,
-    align: Annotated[
-        bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False, rich_help_panel=FACES)
-    ] = None,
-    unsure_below: Annotated[
-        float, typer.Option(metavar="P", help="Mark predictions of lower confidence as unsure.", rich_help_panel=FACES)
-    ] = 0.5,
-    fps: Annotated[
-        float | None, typer.Option(metavar="N", help="Read N frames per second; default: all.", rich_help_panel=VIDEOS)
-    ] = None,
-    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Start at this time.", rich_help_panel=VIDEOS)] = None,
-    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop at this time.", rich_help_panel=VIDEOS)] = None,
-    detect_every: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Detect faces in every Nth frame, at least every 0.25 s, and track them in between.",
-            rich_help_panel=VIDEOS,
-        ),
-    ] = 5,
-    smooth: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Smooth probabilities over time: exponential, centred or none.", rich_help_panel=VIDEOS
-        ),
-    ] = "exponential",
-    smooth_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Length of the smoothing filter.", rich_help_panel=VIDEOS)
-    ] = 0.3,
+    jsonl: Annotated[bool, option("Print one JSON object per face instead of tables.", None, TERMINAL, "--jsonl")] = False,
+    quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
+    model: options.Model = None,
+    detector: options.DetectorName = "mtcnn",
+    no_detect: Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")] = False,
+    min_face: options.MinFace = None,
+    max_faces: options.MaxFaces = None,
+    align: options.Align = None,
+    unsure_below: options.UnsureBelow = 0.5,
+    fps: Annotated[float | None, option("Read N frames per second; default: all.", "N", VIDEOS)] = None,
+    start: Annotated[float | None, option("Start at this time.", "SECONDS", VIDEOS)] = None,
+    end: Annotated[float | None, option("Stop at this time.", "SECONDS", VIDEOS)] = None,
+    detect_every: options.DetectEvery = 5,
+    smooth: options.Smooth = "exponential",
+    smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
     """Recognise the expression of every face in pictures and videos."""
     from mien import Recognizer, VideoOptions
@@ -149,8 +96,8 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
     backend, info = recognizer.backend, recognizer.backend.info
     file = sha256(backend.path) if isinstance(backend, OnnxBackend) else ""
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
-    options = asdict(video) | faces | {"unsure_below": recognizer.unsure_below}
-    return {key: str(value) for key, value in (model | options).items()}
+    chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below}
+    return {key: str(value) for key, value in (model | chosen).items()}
 
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], run: RunWriter, printer: Printer) -> None:
