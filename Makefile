@@ -52,7 +52,7 @@ clean:
 	@touch $@
 
 .venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	@echo "Installing mien into .venv (about 340 MB) ..."
+	@echo "Installing mien into .venv (about 350 MB) ..."
 	@$(PIP) -e .
 	@touch $@
 

