@@ -29,8 +29,9 @@ QUICK = ["--epochs", "1", "--set", "train.batch_size=16", "--set", "train.compil
 
 
 def blocks(kind: str) -> list[ParameterSet]:
-    found = [(page, match[3]) for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == kind]
-    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+    """Return the code blocks of a kind; one that several pages show is run once."""
+    found = {match[3]: page for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == kind}
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (text, page) in enumerate(found.items())]
 
 
 @pytest.fixture(scope="module")
