@@ -20,7 +20,6 @@ from mien.layers.gcca import GCCA
 from mien.layers.hierarchical_shortcut import HierarchicalShortcut
 from mien.layers.partial_decoder import PartialDecoder
 from mien.layers.reverse_attention import ReverseAttention
-from mien.layers.serf import Serf
 from mien.layers.spatial_attention import SpatialAttention
 from mien.layers.spatial_transformer import SpatialTransformer
 from mien.layers.squeeze_excite import SqueezeExcite
@@ -58,7 +57,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "squeeze_excite": lambda: SqueezeExcite(8, 4),
     "cbam": lambda: CBAM(8, 4),
     "cbam_erf": lambda: CBAMERF(8, 4),
-    "serf": Serf,
     "hierarchical_shortcut": lambda: HierarchicalShortcut(8, 12, 2),
     "spatial_transformer": lambda: tilted(SpatialTransformer(8, width=4)),
     "vgg16_gcca": Family,
