@@ -1,4 +1,4 @@
-"""Training augmentation of a batch, on the device the batch is on: uint8 images in, network inputs out.
+"""Training augmentation of a batch, on its device: uint8 images in, network inputs out.
 
 The parts run in this order, between the loader and the network:
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a safetensors file with the weights and, in its metadata, the facts of the model (`ModelInfo`)."""
+"""Saving and loading checkpoints, which are safetensors files with the model's facts (`ModelInfo`) in their metadata."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from mien.layers.cbam import CBAM
 from mien.models import create_model
 
 
+@functools.cache
 def build(name: str, **arguments) -> nn.Module:
     with torch.device("meta"):
         return create_model(name, **arguments)

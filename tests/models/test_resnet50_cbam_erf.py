@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ PLAIN = {"activation": "relu", "shortcut": "projection", "attention": None}
 CBAM_PARAMETERS = sum(blocks * (2 * c * c // 16 + 99) for blocks, c in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
 
 
+@functools.cache
 def build(**arguments) -> nn.Module:
     with torch.device("meta"):
         return create_model("resnet50_cbam_erf", **arguments)

@@ -7,7 +7,7 @@ mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Computed with softplus, which ne
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -18,11 +18,3 @@ def serf(x: Tensor) -> Tensor:
     tensor([  0., 100.])
     """
     return x * torch.erf(F.softplus(x))
-
-
-class Serf(nn.Module):
-    """`serf` as a module."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `serf(x)`, same shape."""
-        return serf(x)

@@ -1,6 +1,6 @@
-"""Losses by name: `create_loss("joint", num_features=800)`. Each file has a pure function and a thin module.
+"""Losses by name: `create_loss("joint", num_features=800)`.
 
-`center` and `island` have no softmax term: they train the embedding but not the classifier. `joint` adds the softmax term; with
+Each file has a pure function and a thin module. `center` and `island` have no softmax term: they train the embedding but not the classifier. `joint` adds the softmax term; with
 `pair_weight=0` it is softmax with center loss.
 """
 
