@@ -1,18 +1,146 @@
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mien.recipe
+from mien import weights
 from mien.errors import RecipeError
-from mien.recipe import Recipe, load_recipe, parse_recipe, read_yaml, recipe_names
+from mien.recipe import Recipe, load_recipe, parse_recipe, read_variants, read_yaml, recipe_names
+
+FILES = sorted((Path(mien.recipe.__file__).parent / "recipes").glob("*/*.yaml"))
+
+SWEEP = """
+name: mine
+summary: a small network
+deviations: [of all]
+seed: 3
+model: {name: sa_csp_ca, arguments: {in_channels: 1, groups: 4}}
+data: {corpus: fer2013, train: train, select: public_test}
+preprocess: {size: [40, 40], channels: 1, mean: [0.5], std: [0.25]}
+augment: {flip: 0.5, mixup: 0.2}
+loss: {name: cross_entropy, arguments: {label_smoothing: 0.1}}
+optim: {name: sgd, lr: 0.1, momentum: 0.8}
+train: {epochs: 2, batch_size: 8}
+variants:
+  base:
+  groups8:
+    summary: eight groups
+    deviations: [of this one]
+    model: {arguments: {groups: 8}}
+    optim: {lr: 5e-2}
+    distill: {teachers: [runs/a]}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A file with two variants."""
+    path = tmp_path / "my.yaml"
+    path.write_text(SWEEP)
+    return path
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_bundled_recipe_is_valid_and_named_after_its_file(name: str):
+def test_every_bundled_recipe_is_valid_and_has_its_name(name: str):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.data.select not in ("test", "private_test")
-    assert parse_recipe(yaml.safe_load(recipe.to_yaml()), "again") == recipe
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml()), "read again") == recipe
+
+
+def test_every_recipe_has_one_file_named_after_its_paper_and_a_file_without_variants_after_its_recipe():
+    names = []
+    for path in FILES:
+        variants = read_variants(path)
+        names += [values["name"] for values in variants.values()]
+        paper = path.parent.name
+        expected = [f"{paper}/{path.stem}"] if "" in variants else [f"{paper}/{variant}" for variant in variants]
+        assert [values["name"] for values in variants.values()] == expected
+    assert sorted(names) == recipe_names()
+    assert len(FILES) <= 40
+
+
+def test_recipes_of_bundled_models_are_found_by_the_name_on_their_card():
+    cards = [weights.read_card(path) for path in weights.bundled().values()]
+    assert "sa_csp_ca/fer2013-again" in [card["recipe"] for card in cards], "a former name"
+    for card in cards:
+        assert load_recipe(card["recipe"]).name in recipe_names()
+
+
+def test_a_variant_changes_keys_of_sections_and_adds_deviations(sweep: Path):
+    base, groups8 = load_recipe(f"{sweep}:base"), load_recipe(f"{sweep}:groups8")
+    assert (base.name, groups8.name) == ("mine/base", "mine/groups8")
+    assert (base.deviations, groups8.deviations) == (["of all"], ["of all", "of this one"])
+    changes = {
+        "name": "mine/groups8",
+        "summary": "eight groups",
+        "deviations": ["of all", "of this one"],
+        "model": base.to_dict()["model"] | {"arguments": {"groups": 8}},  # whole, without in_channels
+        "optim": base.to_dict()["optim"] | {"lr": 0.05},  # momentum stays
+        "distill": {"teachers": ["runs/a"], "weight": 0.7, "temperature": 2.0, "once": False},
+    }
+    assert groups8.to_dict() == base.to_dict() | changes
+
+
+def test_a_variant_can_be_overridden_and_stands_alone(sweep: Path, tmp_path: Path):
+    recipe = load_recipe(f"{sweep}:groups8", {"optim.lr": 0.3, "model.arguments.groups": 2})
+    assert (recipe.optim.lr, recipe.optim.momentum, recipe.model.arguments) == (0.3, 0.8, {"groups": 2})
+    (tmp_path / "alone.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "alone.yaml") == recipe
+    assert load_recipe(f"{sweep}:groups8").optim.lr == 0.05
+
+
+def test_a_bundled_recipe_is_not_changed_by_an_override():
+    load_recipe("sa_csp_ca/table2-base-g8", {"optim.lr": 9.0, "model.arguments.groups": 2})
+    recipe = load_recipe("sa_csp_ca/table2-base-g8")
+    assert (recipe.optim.lr, recipe.model.arguments["groups"]) == (0.1, 8)
+
+
+def test_variants_are_chosen_by_name(sweep: Path):
+    with pytest.raises(RecipeError, match=r"my\.yaml: has the variants base, groups8; choose one, such as \S+my\.yaml:base"):
+        load_recipe(sweep)
+    with pytest.raises(RecipeError, match=r"my\.yaml: unknown variant 'group8'; did you mean 'groups8'\? Known: base, groups8"):
+        load_recipe(f"{sweep}:group8")
+    with pytest.raises(RecipeError, match=r"my\.yaml:groups8: unknown key optim\.lrr; did you mean 'lr'"):
+        load_recipe(f"{sweep}:groups8", {"optim.lrr": 1})
+    with pytest.raises(
+        RecipeError, match=r"stn_resnet50/ferplus10 has variants.*choose one of stn_resnet50/table1-resnet50-fer"
+    ):
+        load_recipe("stn_resnet50/ferplus10")
+    sweep.write_text(load_recipe(f"{sweep}:base").to_yaml())
+    with pytest.raises(RecipeError, match=r"my\.yaml: has no variants, so it has no 'base'"):
+        load_recipe(f"{sweep}:base")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("optim: {lr: 5e-2}", "optim: {lrr: 5e-2}", "my.yaml:groups8: unknown key optim.lrr; did you mean 'lr'"),
+        ("    optim: {lr: 5e-2}", "    optin: {lr: 5e-2}", "my.yaml:groups8: unknown key optin; did you mean 'optim'"),
+        ("  base:", "  0.03:", "my.yaml: variant 0.03: its name is not text; put it in quotes"),
+        ("  base:", "  base: [1]", "my.yaml: variant base: is not a mapping of changes (got [1])"),
+        ("  base:", "  base: {name: x}", "my.yaml: variant base: leave out name"),
+        ("  base:", "  groups8: {}", "the key 'groups8' is given twice"),
+        ("optim: {lr: 5e-2}", "optim: {lr: 5e-2, lr: 0.1}", "the key 'lr' is given twice"),
+        ("name: mine\n", "", "my.yaml:groups8: name is missing"),
+    ],
+)
+def test_a_mistake_in_a_variant_is_named(sweep: Path, old: str, new: str, message: str):
+    assert old in SWEEP
+    sweep.write_text(SWEEP.replace(old, new))
+    with pytest.raises(RecipeError) as error:
+        load_recipe(f"{sweep}:groups8")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("variants", ["[groups8]", "groups8", "{}", ""])
+def test_variants_that_are_not_a_mapping_are_refused(sweep: Path, variants: str):
+    sweep.write_text(SWEEP.partition("variants:")[0] + f"variants: {variants}")
+    with pytest.raises(RecipeError, match=r"my\.yaml: variants is a mapping of names to changes"):
+        load_recipe(sweep)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +156,9 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(name: str):
         ({"seed.x": 1}, "seed is not a section"),
         ({"seed": 2**40}, "seed: .*less than"),
         ({"augment.scale": [1.2, 0.8]}, r"augment\.scale is a range"),
-        ({"augment.erase_area": [0.1, 1.5]}, r"augment\.erase_area is a range.* at most 1,"),
-        ({"model.arguments.num_classes": 8}, r"model\.arguments\.num_classes follows from the rest"),
-        ({"loss.arguments.name": "x"}, r"loss\.arguments\.name follows"),
+        ({"augment.erase_area": [0.1, 1.5]}, r"augment\.erase_area is a range.* <= 1, got \[0\.1, 1\.5\]"),
+        ({"model.arguments.num_classes": 8}, r"model\.arguments\.num_classes is set from the rest"),
+        ({"loss.arguments.name": "x"}, r"loss\.arguments\.name is set"),
     ],
 )
 def test_a_typo_or_bad_value_is_named(overrides: dict, message: str):
@@ -45,7 +173,7 @@ def test_a_missing_key_is_named():
         parse_recipe(values, "x.yaml")
 
 
-def test_files_that_are_no_recipe_are_named(tmp_path):
+def test_files_that_are_not_recipes_are_named(tmp_path):
     with pytest.raises(RecipeError, match="no such recipe file"):
         load_recipe(tmp_path / "missing.yaml")
     with pytest.raises(RecipeError, match="did you mean 'sa_csp_ca/fer2013'"):
@@ -95,6 +223,6 @@ def test_every_key_is_documented():
 
 def test_a_plateau_needs_a_selection_split():
     plateau = {"optim.schedule": "plateau", "optim.warmup_epochs": 0}
-    with pytest.raises(RecipeError, match=r"watches data\.select"):
+    with pytest.raises(RecipeError, match=r"watches the split data\.select"):
         load_recipe("sa_csp_ca/fer2013", plateau | {"data.select": None})
     assert load_recipe("sa_csp_ca/fer2013", plateau).optim.schedule == "plateau"

@@ -1,11 +1,26 @@
-"""Recipes: everything a training run is, validated, from one YAML.
+"""Recipes: everything that defines a training run, read from YAML and validated.
 
-A recipe is complete (no inheritance) and strict: an unknown key is an error that names the nearest known one. The bundled
-ones lie in `mien/recipes/<paper>/*.yaml` and are named `<paper>/<file>`.
+A recipe file holds one recipe. A file with `variants` holds one recipe per variant, and its other values are what they share:
+
+    name: sa_csp_ca                      # the first part of every variant's name
+    model: {name: sa_csp_ca, ...}
+    optim: {name: sgd, lr: 0.1, ...}
+    variants:
+      table2-base-g8:                    # the recipe sa_csp_ca/table2-base-g8
+        summary: Base(g=8) of Table 2
+        optim: {lr: 0.05}                # the other values of optim stay
+
+A variant is a recipe with most of it left out. Within a section (`model`, `optim`, ...), each key it gives replaces that key of
+the file. So mappings inside a section, such as `model.arguments` and `data.protocol`, are written in full. A variant's
+`deviations` are added to those of the file.
+
+Bundled recipes are in `mien/recipes/<paper>/`. A variant of your own file is named `my.yaml:variant`.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import re
 from importlib import resources
@@ -27,13 +42,13 @@ class _Strict(BaseModel):
 
 
 class ModelPart(_Strict):
-    """Which network.
+    """The network.
 
     Attributes:
         name: Registered name.
-        arguments: Its own arguments, ablations among them.
-        start: Weights to start from: `imagenet`, or a file (see `mien.transfer`); None starts from nothing.
-        frozen: Modules, by name or by the beginning of it, that are not trained.
+        arguments: Keyword arguments of the network, such as the switches of an ablation.
+        start: Weights to start from: `imagenet`, or a file (see `mien.transfer`). None trains from scratch.
+        frozen: Modules that are not trained, by name or prefix of it.
     """
 
     name: str
@@ -43,17 +58,18 @@ class ModelPart(_Strict):
 
 
 class DataPart(_Strict):
-    """Which corpus and which of its splits.
+    """The corpus and its splits.
 
     Attributes:
         corpus: Registered name.
-        options: Options of its reader, and `size`, `colour` and `faces`: how pictures are stored.
-        protocol: How its images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`, or several steps of that;
-            empty takes the corpus's official splits (see `mien.datasets.protocols.splits`).
-        train: Split the weights are fitted on.
-        select: Split the best epoch is chosen on, never a test split; None keeps the last epoch.
-        sampling: How often a class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or `balanced`.
-        votes: Learn the distribution of votes instead of the label.
+        options: Options of its reader, and `size`, `colour` and `faces`: how images are stored.
+        protocol: How images are split, such as `{name: kfold, folds: 10, fold: 0, by: subject}`, or a list of such steps.
+            Empty uses the official splits of the corpus (see `mien.datasets.protocols.splits`).
+        train: Split to train on.
+        select: Split that selects the best epoch, never a test split. None keeps the last epoch.
+        sampling: How often each class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or
+            `balanced`.
+        votes: Train on the distribution of votes instead of the label.
     """
 
     corpus: str
@@ -82,23 +98,24 @@ class PreprocessPart(_Strict):
 
 
 class AugmentPart(_Strict):
-    """Random changes of a training image, each drawn anew for every image.
+    """Random augmentation of the training images, drawn separately for each image.
+
+    Blur, dimming and noise are applied last, in this order. Only the network in training sees them, its teachers do not.
 
     Attributes:
         flip: Probability of a horizontal flip.
-        degrees: Rotation, uniform in plus or minus this many degrees.
-        translate: Shift, uniform in plus or minus this fraction of the side, on each axis.
-        scale: Range of the zoom.
-        shear: Shear, uniform in plus or minus this many degrees.
-        brightness: What is added to every pixel, uniform in plus or minus this, on the scale [0, 1].
-        contrast: What every pixel is multiplied with, uniform within 1 plus or minus this.
+        degrees: Rotation, uniform within plus or minus this many degrees.
+        translate: Shift along each axis, uniform within plus or minus this fraction of the side.
+        scale: Range of the zoom factor.
+        shear: Shear, uniform within plus or minus this many degrees.
+        brightness: Offset added to every pixel, uniform within plus or minus this, for pixels in [0, 1].
+        contrast: Factor of every pixel, uniform within 1 plus or minus this.
         erase: Probability that one rectangle is erased.
         erase_area: Range of the rectangle's area, as a fraction of the image.
         mixup: Alpha of mixup's Beta distribution; 0 is off.
-        blur: Largest deviation of a Gaussian blur, px. Blur, dimming and noise come last, in this order, and only the network
-            in training sees them: its teachers look at the image before.
-        dim: Largest share of the light that is taken away; most images lose less.
-        noise: Largest deviation of Gaussian noise, on the scale [0, 1].
+        blur: Largest standard deviation of a Gaussian blur, in px.
+        dim: Largest fraction of the light that is removed; most images lose less.
+        noise: Largest standard deviation of Gaussian noise, for pixels in [0, 1].
     """
 
     flip: float = Field(0.5, ge=0, le=1)
@@ -116,31 +133,32 @@ class AugmentPart(_Strict):
     noise: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _ranges_go_up(self) -> AugmentPart:
-        for name, (low, high), most in (("scale", self.scale, 10.0), ("erase_area", self.erase_area, 1.0)):
-            if not 0 < low <= high <= most:
+    def _check_ranges(self) -> AugmentPart:
+        for name, (low, high), limit in (("scale", self.scale, 10.0), ("erase_area", self.erase_area, 1.0)):
+            if not 0 < low <= high <= limit:
                 raise ValueError(
-                    f"augment.{name} is a range, from a number above 0 to one at most {most:g}, not [{low}, {high}]"
+                    f"augment.{name} is a range [low, high] with 0 < low <= high <= {limit:g}, got [{low}, {high}]"
                 )
         return self
 
 
 class OptimPart(_Strict):
-    """Optimiser and schedule.
+    """The optimizer and its learning-rate schedule.
 
     Attributes:
-        name: An optimiser timm knows: sgd (Nesterov's momentum), momentum (the classical one), adam, adamw, nadam, rmsprop, ...
+        name: A name that timm knows: sgd (with Nesterov momentum), momentum (SGD with classical momentum), adam, adamw, nadam,
+            rmsprop, ...
         lr: Peak learning rate.
         momentum: Momentum, or beta 1 of the Adam family.
-        weight_decay: Decay of weights; biases and norms do not decay.
-        schedule: `cosine` to zero, `constant`, or `plateau`: lower when the selection split stops getting better.
+        weight_decay: Weight decay; not applied to biases and norms.
+        schedule: `cosine` to zero, `constant`, or `plateau`: reduce the rate when the selection split stops improving.
         warmup_epochs: Epochs over which the rate rises linearly from a hundredth of the peak.
-        plateau_factor: What a plateau multiplies the rate with.
-        plateau_patience: Epochs without a better value that are borne; the next one lowers the rate.
-        plateau_metric: What must get better: `accuracy` or `loss` on the selection split.
-        clip_norm: Largest norm of the whole gradient; 0 is off.
-        layer_decay: Factor the rate falls by from each layer to the one below it; 1 is off. Not for networks whose layers do
-            not stand one upon the other: stn_resnet50, vgg16_gcca.
+        plateau_factor: Factor by which a plateau reduces the rate.
+        plateau_patience: Epochs without improvement that are allowed; the next one reduces the rate.
+        plateau_metric: What must improve: `accuracy` or `loss` on the selection split.
+        clip_norm: Largest norm of the gradient; 0 is off.
+        layer_decay: Factor of the rate from each layer to the one below it; 1 is off. Only for networks whose layers form one
+            sequence, so not for stn_resnet50 and vgg16_gcca.
     """
 
     name: str
@@ -156,21 +174,21 @@ class OptimPart(_Strict):
     layer_decay: float = Field(1.0, gt=0, le=1)
 
     @model_validator(mode="after")
-    def _no_warmup_on_a_plateau(self) -> OptimPart:
+    def _check_plateau(self) -> OptimPart:
         if self.schedule == "plateau" and self.warmup_epochs:
-            raise ValueError("a plateau schedule has no warm-up; set warmup_epochs to 0")
+            raise ValueError("optim.schedule plateau has no warm-up; set optim.warmup_epochs to 0")
         return self
 
 
 class LossPart(_Strict):
-    """Which loss.
+    """The loss.
 
     Attributes:
         name: Registered name.
-        arguments: Its own arguments, such as `label_smoothing`.
-        class_weights: Weigh classes by their `inverse` frequency or their `effective` number; None weighs all alike.
-        beta: Of the effective number, in [0, 1).
-        lr: Peak learning rate of the loss's own parameters (class centers); they do not decay.
+        arguments: Keyword arguments of the loss, such as `label_smoothing`.
+        class_weights: Weight classes by their `inverse` frequency or their `effective` number. None weights all equally.
+        beta: Beta of the effective number, in [0, 1).
+        lr: Peak learning rate of the loss's own parameters (class centers), which have no weight decay.
     """
 
     name: str = "cross_entropy"
@@ -181,14 +199,14 @@ class LossPart(_Strict):
 
 
 class DistillPart(_Strict):
-    """Trained networks to learn from, beside the labels.
+    """Knowledge distillation: teachers whose probabilities the network learns as well as the labels.
 
     Attributes:
-        teachers: Checkpoints, folders of runs, model files (`.onnx`) or bundled models; their probabilities are averaged.
-        weight: Share of the distillation in the loss; the rest is the loss of the labels.
-        temperature: What logits are divided by before they are compared.
-        once: Ask the teachers once for every image, before it is changed, instead of in every step: epochs cost what they cost
-            without teachers, and the student is told what the image shows, not what its changed form still shows.
+        teachers: Checkpoints, run folders, model files (`.onnx`) or names of bundled models. Their probabilities are averaged.
+        weight: Weight of the distillation loss; the loss of the labels gets the rest.
+        temperature: Divisor of the logits before they are compared.
+        once: Compute the teachers' probabilities once per image, before augmentation, instead of in every step. Epochs then
+            take no longer than without teachers.
     """
 
     teachers: list[str] = Field(min_length=1)
@@ -198,16 +216,16 @@ class DistillPart(_Strict):
 
 
 class TrainPart(_Strict):
-    """Length and manner of a run.
+    """Length of a run and how it is computed.
 
     Attributes:
         epochs: Passes over the training split.
-        batch_size: Images a step, over all devices.
-        ema_decay: Decay of the exponential moving average of the weights, a step; 0 is off. With it the average is what is
-            selected and kept.
+        batch_size: Images per step, over all devices together.
+        ema_decay: Decay per step of the exponential moving average of the weights; 0 is off. If on, the average is what is
+            evaluated and saved.
         compile: Compile the training step with torch.compile.
-        channels_last: Keep weights and maps with their channels last, which suits dense convolutions of many channels in
-            bfloat16; on a processor that computes in bfloat16 (AMX or AVX512_BF16) it also makes that the default.
+        channels_last: Use the channels-last memory format, which suits dense convolutions with many channels in bfloat16. On a
+            CPU with bfloat16 (AMX or AVX512_BF16) it also makes bfloat16 the default precision.
     """
 
     epochs: int = Field(gt=0)
@@ -222,8 +240,8 @@ class PaperPart(_Strict):
 
     Attributes:
         title: The paper.
-        table: Its table and row.
-        reported: Figures the paper reports, in per cent.
+        table: Its table and row; several, separated by `; `, if one run stands for several rows.
+        reported: Accuracy the paper reports, in per cent, by corpus.
     """
 
     title: str
@@ -232,14 +250,14 @@ class PaperPart(_Strict):
 
 
 class Recipe(_Strict):
-    """One training run; the file's top level.
+    """One training run, complete.
 
     Attributes:
-        name: `<paper>/<file>`.
+        name: `<paper>/<recipe>`.
         summary: One line for `mien recipes`.
-        paper: The published row, if it stands for one.
-        deviations: Where it departs from the paper or the paper is silent.
-        seed: Seed of weights, order and augmentation.
+        paper: The published row the recipe reproduces, if any.
+        deviations: Where the recipe differs from the paper, or the paper does not say.
+        seed: Seed of the initial weights, the order of the images and the augmentation.
     """
 
     name: str
@@ -257,16 +275,18 @@ class Recipe(_Strict):
     train: TrainPart
 
     @model_validator(mode="after")
-    def _what_follows_is_not_given(self) -> Recipe:
+    def _check_arguments(self) -> Recipe:
         for section, arguments in (("model", self.model.arguments), ("loss", self.loss.arguments)):
             for name in {"name", "num_classes", "num_features"} & set(arguments):
-                raise ValueError(f"{section}.arguments.{name} follows from the rest of the recipe; leave it out")
+                raise ValueError(f"{section}.arguments.{name} is set from the rest of the recipe; leave it out")
         return self
 
     @model_validator(mode="after")
-    def _a_plateau_of_what(self) -> Recipe:
+    def _check_selection(self) -> Recipe:
         if self.optim.schedule == "plateau" and self.data.select is None:
-            raise ValueError("a plateau schedule watches data.select; name a split there or choose another schedule")
+            raise ValueError(
+                "optim.schedule plateau watches the split data.select, which is null; name a split or choose another schedule"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -278,43 +298,91 @@ class Recipe(_Strict):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
 
 
+RENAMED = {
+    "dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune",
+    "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune",
+}
+"""New names by former ones. The cards of bundled models and committed results carry the former names."""
+
+
 def recipe_names() -> list[str]:
-    """Return the names of the bundled recipes."""
-    root = _root()
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.glob("*/*.yaml"))
+    """Return the names of the bundled recipes, sorted."""
+    return sorted(_bundled())
 
 
 def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> Recipe:
     """Return a validated recipe.
 
     Args:
-        name_or_path: A bundled name such as `"sa_csp_ca/fer2013"`, or a YAML file.
-        overrides: Values by dotted key, such as `{"train.epochs": 2}`.
+        name_or_path: A bundled name such as `"sa_csp_ca/fer2013"`, a YAML file, or `"my.yaml:variant"`.
+        overrides: Values by dotted key, such as `{"train.epochs": 2}`. They are applied last.
 
     Raises:
-        RecipeError: No such recipe, not YAML, an unknown key or a value out of range.
+        RecipeError: There is no such recipe or variant, the file is not YAML, a key is unknown or a value out of range.
 
     >>> load_recipe("sa_csp_ca/fer2013", {"seed": 3}).seed
     3
     """
-    path = _find(name_or_path)
+    source = os.fspath(name_or_path)
+    file = re.fullmatch(r"(.+?\.ya?ml)(?::(.+))?", source, re.DOTALL)
+    values = copy.deepcopy(_select_bundled(source) if file is None else _select_variant(Path(file[1]), file[2]))
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    return parse_recipe(values, source)
+
+
+def read_variants(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the complete values of each recipe in a file, by variant, not validated yet.
+
+    A file without variants holds one recipe, whose key is "".
+
+    Raises:
+        RecipeError: The file is missing, is not YAML, or `variants` is not a mapping of names to changes.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe file")
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: is not a recipe; a recipe is a YAML mapping with the keys {', '.join(Recipe.model_fields)}")
-    for key, value in (overrides or {}).items():
-        _set(values, key, value)
-    return parse_recipe(values, str(name_or_path))
+    if "variants" not in values:
+        return {"": values}
+    variants = values.pop("variants")
+    if not isinstance(variants, dict) or not variants:
+        raise RecipeError(f"{path}: variants is a mapping of names to changes, such as variants: {{small: {{seed: 1}}}}")
+    return {name: _merge(values, name, {} if change is None else change, path) for name, change in variants.items()}
+
+
+def _merge(values: dict[str, Any], name: Any, change: Any, path: Path) -> dict[str, Any]:
+    """Return the values of a file with the changes of one variant."""
+    if not isinstance(name, str) or not name:
+        raise RecipeError(f"{path}: variant {name!r}: its name is not text; put it in quotes")
+    if not isinstance(change, dict):
+        raise RecipeError(f"{path}: variant {name}: is not a mapping of changes (got {change!r})")
+    if "name" in change:
+        raise RecipeError(f"{path}: variant {name}: leave out name; it is the name of the file, a slash and the variant")
+    merged = dict(values)
+    if "name" in values:
+        merged["name"] = f"{values['name']}/{name}"
+    for key, value in change.items():
+        own = values.get(key)
+        if isinstance(own, dict) and isinstance(value, dict):
+            merged[key] = own | value
+        elif isinstance(own, list) and isinstance(value, list):  # deviations
+            merged[key] = own + value
+        else:
+            merged[key] = value
+    return merged
 
 
 def read_yaml(text: str) -> Any:
-    """Return the values of a YAML text; `5e-4` is a number, as in YAML 1.2, not a word, as in 1.1.
+    """Return the values of a YAML text. `5e-4` is a number, as in YAML 1.2, not text, as in YAML 1.1.
 
     Raises:
-        yaml.YAMLError: It is no YAML.
-        ValueError: A date that is none.
+        yaml.YAMLError: It is not YAML, or a mapping has a key twice.
+        ValueError: A date that does not exist.
 
     >>> read_yaml("[5e-4, 1e3, e4]")
     [0.0005, 1000.0, 'e4']
@@ -323,7 +391,16 @@ def read_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with numbers whose exponent has no sign, or that have no point."""
+    """YAML's safe loader. It reads exponents without a sign or a point, and refuses a key that a mapping has twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
@@ -333,8 +410,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
     """Return a recipe from plain values.
 
+    Args:
+        values: The values of every section.
+        source: Where they are from, for error messages.
+
     Raises:
-        RecipeError: An unknown key (names the nearest) or a value out of range.
+        RecipeError: A key is unknown (names the nearest) or missing, or a value out of range.
     """
     try:
         return Recipe.model_validate(values)
@@ -346,16 +427,35 @@ def _root() -> Path:
     return Path(str(resources.files("mien") / "recipes"))
 
 
-def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise RecipeError(f"{path}: no such recipe file")
-        return path
-    bundled = _root() / f"{name_or_path}.yaml"
-    if not bundled.is_file():
-        raise RecipeError(f"unknown recipe {str(name_or_path)!r}{nearest(str(name_or_path), recipe_names())}")
-    return bundled
+@functools.cache
+def _bundled() -> dict[str, dict[str, Any]]:
+    """Return the values of every bundled recipe by name. They are shared, so copy before a change."""
+    recipes = [values for path in _root().glob("*/*.yaml") for values in read_variants(path).values()]
+    return {values["name"]: values for values in recipes}
+
+
+def _select_bundled(name: str) -> dict[str, Any]:
+    found = _bundled().get(RENAMED.get(name, name))
+    if found is not None:
+        return found
+    path = _root() / f"{name}.yaml"
+    if path.is_file():  # a file of variants
+        names = [values["name"] for values in read_variants(path).values()]
+        raise RecipeError(f"{name} has variants, which are recipes of their own; choose one of {', '.join(names)}")
+    raise RecipeError(f"unknown recipe {name!r}{nearest(name, recipe_names())}")
+
+
+def _select_variant(path: Path, variant: str | None) -> dict[str, Any]:
+    variants = read_variants(path)
+    if "" in variants:
+        if variant is not None:
+            raise RecipeError(f"{path}: has no variants, so it has no {variant!r}; write {path} alone")
+        return variants[""]
+    if variant is None:
+        raise RecipeError(f"{path}: has the variants {', '.join(variants)}; choose one, such as {path}:{next(iter(variants))}")
+    if variant not in variants:
+        raise RecipeError(f"{path}: unknown variant {variant!r}{nearest(variant, list(variants))}")
+    return variants[variant]
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -370,8 +470,8 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _explain(part: Any) -> str:
-    """Return one of pydantic's complaints as a sentence; for an unknown key, with the nearest known one."""
-    if part["type"] == "value_error":  # of values that do not go together
+    """Return one of pydantic's errors as a sentence; for an unknown key, with the nearest known one."""
+    if part["type"] == "value_error":  # raised by a validator above
         return str(part["ctx"]["error"])
     *section, key = [str(step) for step in part["loc"]]
     where = ".".join([*section, key])

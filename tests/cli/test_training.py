@@ -81,6 +81,19 @@ def test_recipes_are_listed_and_shown():
     assert "corpus: fer2013" in run("recipes", "sa_csp_ca/fer2013")
 
 
+def test_a_variant_of_a_file_is_shown_and_a_file_names_its_variants(tmp_path: Path):
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        run("recipes", "sa_csp_ca/fer2013") + "variants:\n  slow: {optim: {lr: 0.01}}\n  fast: {optim: {lr: 0.3}}\n"
+    )
+    shown = run("recipes", f"{path}:slow")
+    assert "name: sa_csp_ca/fer2013/slow" in shown
+    assert "lr: 0.01" in shown
+    assert "variants" not in shown
+    train = ("train", path, "--data", "none.csv", "--out", tmp_path / "run")
+    assert f"my.yaml: has the variants slow, fast; choose one, such as {path}:slow" in refused(*train)
+
+
 def test_mistakes_are_named(tmp_path: Path, fer2013_csv: Path):
     train = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", tmp_path / "run")
     assert "did you mean 'epochs'" in refused(*train, "--set", "train.epoch=1")

@@ -1,7 +1,25 @@
-"""Every bundled recipe is built and stepped twice, in its real input size, on made-up faces in its corpus's own layout."""
+"""Every bundled recipe fits its corpus and its network, and every kind of training step is taken.
+
+Asserted of each recipe, on made-up faces in the real layout of its corpus:
+
+- The corpus has the classes and the image shape that the recipe's options promise. The recipe neither trains nor selects on the
+  last split, which is the one to report.
+- Network, loss and optimizer take their arguments. At the recipe's input size the network gives logits of the corpus's classes,
+  and the loss a number. This runs on torch's meta device, which computes shapes without values.
+
+Asserted of each recipe whose training step differs from those before it, in two real steps:
+
+- The losses of training and selection are finite, and that of training is positive. The network sees images of the recipe's
+  input size, and its last parameter changes.
+
+The first recipe of each kind is stepped at its own input size. Recipes that differ from it in numbers alone, such as rates and
+loss weights, are stepped at the smallest size the network takes.
+"""
 
 import csv
+import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,20 +27,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.datasets.protocols.splits import OUT
 from mien.datasets.votes import COLUMNS
 from mien.engine.devices import create_fabric
+from mien.engine.loss import Objective, create_objective
+from mien.engine.optim import create_optimizer
 from mien.engine.train import Run
 from mien.labels import label_set
+from mien.models import create_model
 from mien.recipe import Recipe, load_recipe, recipe_names
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 CK48 = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 SHAPES = {"fer2013": (48, 48), "ferplus": (48, 48), "ckplus": (48, 48), "rafdb": (100, 100, 3), "affectnet": (224, 224, 3)}
-"""What a corpus is stored in, unless a recipe says otherwise."""
+"""Shape of the stored images of a corpus, unless a recipe says otherwise."""
 
 RANDOM = np.random.default_rng(0)
 
@@ -34,13 +57,13 @@ def draw(path: Path, size: int, mode: str) -> None:
 
 
 def fer2013(root: Path) -> Path:
-    """Write fourteen images or more of each class for training, and two for each test; beside them FER+'s votes.
+    """Write at least fourteen images of each class for training and two for each test, and FER+'s votes.
 
     Eight people voted for one class, two for the next.
     """
     path = root / "fer2013.csv"
-    with path.open("w", newline="") as file, (root / "fer2013new.csv").open("w", newline="") as beside:
-        table, votes = csv.writer(file), csv.writer(beside)
+    with path.open("w", newline="") as file, (root / "fer2013new.csv").open("w", newline="") as votes_file:
+        table, votes = csv.writer(file), csv.writer(votes_file)
         table.writerow(["emotion", "pixels", "Usage"])
         votes.writerow(["Usage", "Image name", *COLUMNS])
         for usage in USAGES:
@@ -69,7 +92,7 @@ def rafdb(root: Path) -> Path:
 
 
 def affectnet(root: Path) -> Path:
-    """Write the trees: twenty images of each of the eight classes for training, two to report on."""
+    """Write both trees: twenty images of each of the eight classes for training, two for validation."""
     for tree, count in (("train_set", 20), ("val_set", 2)):
         for number in range(8 * count):
             draw(root / tree / "images" / f"{number}.jpg", 224, "RGB")
@@ -90,7 +113,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Corpus]:
-    """How to get a recipe's corpus, split as it says; each is written and decoded once."""
+    """A function that returns a recipe's corpus in its splits. Each corpus is written and decoded once."""
     sources: dict[str, Path] = {}
     cache = tmp_path_factory.mktemp("cache")
     loaded: dict[str, Corpus] = {}
@@ -108,7 +131,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Corpus]
 
 
 def few(corpus: Corpus, counts: dict[str, int]) -> Corpus:
-    """Return a corpus of which only the first so many images of some splits are left."""
+    """Return a corpus with only the first images of some splits, as many as `counts` says."""
     keep = np.concatenate([corpus.where(split)[:count] for split, count in counts.items()])
     split = np.full_like(corpus.rows.split, OUT)
     split[keep] = corpus.rows.split[keep]
@@ -132,16 +155,82 @@ def expected_shape(recipe: Recipe) -> tuple[int, ...]:
     return shape if size is None else (size, size, *shape[2:])
 
 
-@pytest.mark.slow
+OBJECTIVES: dict[str, Objective] = {}
+"""Network and loss of recipes on the meta device; recipes that differ in data alone share one."""
+
+
+def check_objective(recipe: Recipe, classes: int) -> Objective:
+    """Return the network and the loss of a recipe, checked at the recipe's input size, on the meta device."""
+    size = (recipe.preprocess.channels, *recipe.preprocess.size)
+    key = json.dumps([recipe.model.model_dump(exclude={"start"}), recipe.loss.model_dump(), size, classes])
+    if key not in OBJECTIVES:
+        with torch.device("meta"):
+            model = create_model(recipe.model.name, num_classes=classes, **recipe.model.arguments)
+            objective = create_objective(recipe, model)
+            loss, logits = objective(torch.zeros(2, *size), torch.zeros(2, dtype=torch.long))
+        assert (loss.shape, logits.shape) == ((), (2, classes))
+        OBJECTIVES[key] = objective
+    return OBJECTIVES[key]
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str):
+def test_it_fits_its_corpus_and_its_network(load: Callable[[Recipe], Corpus], name: str):
+    recipe = load_recipe(name)
+    corpus, data = load(recipe), recipe.data
+    assert corpus.classes == expected_classes(recipe)
+    assert corpus.images.shape[1:] == expected_shape(recipe)
+    assert data.select is None or corpus.splits[-1] not in (data.train, data.select), "the last split is the one to report"
+    objective = check_objective(recipe, len(corpus.classes))
+    create_optimizer(recipe, objective.model, objective.loss)
+
+
+def steps() -> list[Any]:
+    """Return the recipes whose steps differ, each with whether a step of its kind was taken at its own input size before."""
+    numbers, kinds, found = set(), set(), []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        model, loss, optim = recipe.model.model_dump(exclude={"start"}), recipe.loss, recipe.optim
+        size, votes, mixup, ema = (
+            recipe.preprocess.size,
+            recipe.data.votes,
+            recipe.augment.mixup > 0,
+            recipe.train.ema_decay > 0,
+        )
+        kind = json.dumps([model, size, loss.name, optim.name, optim.schedule, votes, mixup, ema])
+        number = json.dumps(
+            [kind, loss.model_dump(), optim.model_dump(exclude={"plateau_patience"}), recipe.augment.model_dump()]
+        )
+        if number not in numbers:
+            found.append(pytest.param(name, kind in kinds, id=f"{name}-small" if kind in kinds else name))
+        numbers.add(number)
+        kinds.add(kind)
+    return found
+
+
+@pytest.fixture
+def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the steps below 2 GB.
+
+    A run does not keep the memory it frees. The widest layers of vggface and resemotenet are narrowed, which would need up to
+    2.5 GB with gradients and Adam's moments; the contract tests run both networks at their own width.
+    """
+    monkeypatch.setattr(sys.modules[Run.__module__], "keep_freed_blocks", lambda: None)
+    create, narrow = timm.create_model, {"vgg16": {"mlp_ratio": 1 / 32}}
+    monkeypatch.setattr("timm.create_model", lambda name, **arguments: create(name, **arguments | narrow.get(name, {})))
+    monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (512, 1024, 512))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.parametrize(("name", "small"), steps())
+def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str, small: bool):
     changes: dict[str, Any] = {"train.batch_size": 2, "train.compile": False}
-    changes |= {"model.start": None, "distill": None}  # weights are not here to start or to learn from
+    changes |= {"model.start": None, "distill": None}  # the weights to start or to distil from are not here
+    recipe = load_recipe(name)
+    if small:
+        changes["preprocess.size"] = [check_objective(recipe, 7).model.minimum_size] * 2
     recipe = load_recipe(name, changes)
     whole, data = load(recipe), recipe.data
-    assert whole.classes == expected_classes(recipe)
-    assert whole.images.shape[1:] == expected_shape(recipe)
-    assert data.select is None or whole.splits[-1] not in (data.train, data.select), "the last split is the one to report"
     counts = {split: 1 for split in (data.select,) if split} | {data.train: 4}
     run = Run(recipe, few(whole, counts), tmp_path, create_fabric(recipe))
     assert run.steps == 2

@@ -1,7 +1,7 @@
-"""What recipes say of the papers is what the papers print, and every row of theirs that can be run has its recipe.
+"""Recipes report what the papers print, and every row of the papers that can be run has its recipes.
 
-The tables below were copied from the papers, not from the recipes. Left out are rows that quote other authors' figures, unless
-the network is one of ours, and tables without accuracies.
+The tables below were copied from the papers, not from the recipes. They leave out tables without accuracies, and rows
+that quote other authors' figures unless the network is one of ours.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STN_COLUMNS = ("fer2013_random_split train", "ferplus10_random_split train", "fe
 
 @dataclass(frozen=True)
 class Table:
-    """A paper's table: `rows` gives what it prints in each of `columns`; a column is a corpus, or of other figures on it."""
+    """A paper's table: `rows` gives the printed values by column. A column is a corpus, or other figures on a corpus."""
 
     paper: str
     name: str
@@ -111,7 +111,7 @@ TABLES = [
         ("fer2013", "fer2013 stability", "ckplus", "ckplus stability"),
         {"Proposed method": (74.08, 0.24, 98.66, 0.11)},
     ),
-    # Drawn or spoken of, without an accuracy on a test split.
+    # Drawn or mentioned, without an accuracy on a test split.
     Table("resnet50_cbam_erf", "Section 4.2", ("fer2013", "ckplus"), {"baseline": (None, None)}),
     Table("stn_resnet50", "Section III-B", STN_COLUMNS, {"RAdam": (88.3573, None, None, None)}),
     Table("stn_resnet50", "Section III-C", STN_COLUMNS, {"0.003": (88.5839, 93.76684, None, None)}),
@@ -127,7 +127,7 @@ CELLS = {
     for row, values in table.rows.items()
     for column, value in zip(table.columns, values, strict=True)
 }
-"""What each paper prints, by paper, table and row, and column."""
+"""Printed values by paper, table and row, and column."""
 
 RUNS = {
     "fer2013": ["official"],
@@ -137,7 +137,7 @@ RUNS = {
     "rafdb": ["official"],
     "affectnet7": ["official"],
 }
-"""The protocols there must be recipes for, by column; a split that leaks stands beside one that does not."""
+"""Protocols that need a recipe, by column. Where a paper's split leaks, there is also one that does not."""
 
 SETTINGS = {
     ("sa_csp_ca", "Table 2, Base"): {"spatial_attention": False, "channel_attention": False, "groups": None},
@@ -160,7 +160,7 @@ SETTINGS = {
         for k in range(1, 7)
     },
 }
-"""Arguments of the network that a row means."""
+"""Arguments of the network that a row stands for."""
 
 NETWORKS = {
     "Table 1, EfficientNet": "efficientnet_b0",
@@ -170,9 +170,9 @@ NETWORKS = {
     "Table I, VGGFace": "vggface",
     "Table I, Vanilla CNN": "vanilla_cnn",
 }
-"""Networks of rows that are not the paper's own."""
+"""Networks of rows whose network is not the paper's own."""
 
-OPTIMISERS = {"Adam": "adam", "SGD": "sgd", "NAdam": "nadam", "RMSprop": "rmsprop"}
+OPTIMIZERS = {"Adam": "adam", "SGD": "sgd", "NAdam": "nadam", "RMSprop": "rmsprop"}
 RECIPES = {name: load_recipe(name) for name in recipe_names()}
 OF_PAPERS = [name for name, recipe in RECIPES.items() if recipe.paper is not None]
 
@@ -233,13 +233,13 @@ def expected_network(paper: str, row: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in OF_PAPERS if name.startswith("stn_resnet50/")])
-def test_a_row_of_stn_resnet50_names_its_optimiser_rate_and_start(name: str):
+def test_a_row_of_stn_resnet50_names_its_optimizer_rate_and_start(name: str):
     recipe = RECIPES[name]
     for row in rows_of(recipe):
         parts = row.split(", ")[1].split(" + ")
-        optimiser = next((part for part in parts if part in OPTIMISERS), "Adam")  # the paper's choice, and its rate
+        optimizer = next((part for part in parts if part in OPTIMIZERS), "Adam")  # the paper's choice, and its rate
         rate = next((float(part) for part in parts if part.startswith("0.")), 0.001)
-        assert recipe.optim.name == ("radam" if parts == ["RAdam"] else OPTIMISERS[optimiser])
+        assert recipe.optim.name == ("radam" if parts == ["RAdam"] else OPTIMIZERS[optimizer])
         assert recipe.optim.lr == rate
         assert recipe.model.start == ("imagenet" if "Transfer Learning" in parts else None)
 
@@ -258,7 +258,8 @@ def test_a_row_of_vgg16_gcca_names_its_loss_and_stability(name: str):
         assert recipe.loss.name == ("joint" if joint else "cross_entropy")
         assert recipe.loss.arguments == ({"island_weight": island, "pair_weight": pair} if joint else {})
         stability = CELLS.get(("vgg16_gcca", row, f"{column_of(recipe)} stability"))
-        assert stability is None or any(f"standard deviation is {stability:.2f};" in line for line in recipe.deviations)
+        said = [line for line in recipe.deviations if "standard deviation" in line]
+        assert stability is None or said == [f"The standard deviation of the paper's ten runs is {stability:.2f}."]
 
 
 def test_no_recipe_of_a_split_that_leaks_claims_the_standard_one():

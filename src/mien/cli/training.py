@@ -24,7 +24,7 @@ DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file o
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (mien recipes lists them) or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")],
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
@@ -153,8 +153,8 @@ def export(
         _export_int8(run, out, corpus, crops)
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="Show this recipe's YAML.")] = None) -> None:
-    """List the bundled recipes, or show one."""
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, complete, as YAML.")] = None) -> None:
+    """List the bundled recipes, or print one."""
     require("yaml", "train")
     from rich.console import Console
     from rich.table import Table
