@@ -19,7 +19,6 @@ loss weights, are stepped at the smallest size the network takes.
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,12 +208,10 @@ def steps() -> list[Any]:
 
 @pytest.fixture
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the steps below 2 GB.
+    """Keep the steps below 2 GB by narrowing the widest layers of vggface and resemotenet.
 
-    A run does not keep the memory it frees. The widest layers of vggface and resemotenet are narrowed, which would need up to
-    2.5 GB with gradients and Adam's moments; the contract tests run both networks at their own width.
+    With gradients and Adam's moments they would need up to 2.5 GB. The contract tests run both networks at their own width.
     """
-    monkeypatch.setattr(sys.modules[Run.__module__], "keep_freed_blocks", lambda: None)
     create, narrow = timm.create_model, {"vgg16": {"mlp_ratio": 1 / 32}}
     monkeypatch.setattr("timm.create_model", lambda name, **arguments: create(name, **arguments | narrow.get(name, {})))
     monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (512, 1024, 512))
