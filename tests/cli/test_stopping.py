@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from mien.cli.stopping import stopping
+from mien.cli import stopping
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 
