@@ -54,8 +54,11 @@ class Printer:
             for row in rows(reading.predictions):
                 typer.echo(json_line(row))
         elif self.prints_text and reading.frame is not None and reading.frame.index is None:
-            show = _show_table if self.few else _show_line
-            show(self.console, reading.source, reading.predictions)
+            if self.few:
+                _show_table(self.console, reading.source, reading.predictions)
+            else:
+                faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in reading.predictions)
+                self.line(f"{escape_invalid_utf8(reading.source)}: {faces or 'no face found'}")
 
     def line(self, text: object) -> None:
         """Print a text, or anything Rich can print, unless only JSON is wanted."""
@@ -73,11 +76,6 @@ class Printer:
             else:
                 for path in inside:
                     self.line(f"wrote {escape_invalid_utf8(str(path))}")
-
-
-def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
-    faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in predictions)
-    console.print(f"{escape_invalid_utf8(source)}: {faces or 'no face found'}", soft_wrap=True, markup=False)
 
 
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:

@@ -130,7 +130,7 @@ class Sound:
         """Yield packets to copy or decoded frames to encode, with times from the start of the new file."""
         import av
 
-        if self._start >= 2:  # seconds; less is read faster than found
+        if self._start >= 2:  # seconds; an earlier start is reached faster without
             with suppress(av.FFmpegError):  # then it is read from the beginning
                 self._container.seek(self._shift, stream=self._source)
         try:

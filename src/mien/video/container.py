@@ -187,21 +187,16 @@ def _camera(camera: str, name: str, platform: str) -> Location:
     if platform == "darwin":
         # Many cameras refuse ffmpeg's default rate of 29.97.
         return Location(device, name, "avfoundation", {"framerate": "30", "pixel_format": "uyvy422"}, TIMEOUT, True)
-    if platform == "win32":
-        return Location(f"video={_dshow_name(device)}", name, "dshow", {}, TIMEOUT, True)
-    return Location(f"/dev/video{device}" if device.isdecimal() else device, name, "v4l2", {}, TIMEOUT, True)
+    if platform != "win32":
+        return Location(f"/dev/video{device}" if device.isdecimal() else device, name, "v4l2", {}, TIMEOUT, True)
+    if device.isdecimal():
+        import av
 
-
-def _dshow_name(device: str) -> str:
-    """Return the name of a camera in Windows' DirectShow, given its name or number."""
-    import av
-
-    if not device.isdecimal():
-        return device
-    names = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
-    if int(device) >= len(names):
-        raise InputError(f"camera:{device}: no such camera. There are {len(names)}: {', '.join(names) or 'none'}.")
-    return names[int(device)]
+        names = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
+        if int(device) >= len(names):
+            raise InputError(f"camera:{device}: no such camera. There are {len(names)}: {', '.join(names) or 'none'}.")
+        device = names[int(device)]
+    return Location(f"video={device}", name, "dshow", {}, TIMEOUT, True)
 
 
 def open_container(location: Location) -> InputContainer:

@@ -187,6 +187,8 @@ class VideoReader:
 
     def _from_start(self) -> Iterator[VideoFrame]:
         """Yield the frames from the key frame before the start on, after counting those before the start."""
+        import av
+
         self._clock.last = None  # the next frame does not follow the first
         target = self._clock.stamp(self._start)
         for packet in self._packets():
@@ -196,7 +198,12 @@ class VideoReader:
         if self._numbers.known:
             for seconds in (0, 10, 60):  # before the target, until there is a key frame
                 self._numbers.jump(target)
-                frames = self._seek(target - round(seconds / self._tick))
+                self._tail.clear()
+                try:
+                    self._container.seek(target - round(seconds / self._tick), stream=self._stream)
+                except av.FFmpegError:
+                    continue
+                frames = self._decode()
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= target:
                     yield from chain([first], frames)
@@ -204,14 +211,6 @@ class VideoReader:
         self._container.close()  # without time stamps or key frames: decode it all
         self._open()
         yield from self._decode()
-
-    def _seek(self, stamp: int) -> Iterator[VideoFrame]:
-        import av
-
-        self._tail.clear()
-        with suppress(av.FFmpegError):
-            self._container.seek(stamp, stream=self._stream)
-            yield from self._decode()
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yield frames in the order they are shown, from the current position; skip and count corrupt packets."""
@@ -240,7 +239,7 @@ class VideoReader:
         import av
         from av.packet import Packet
 
-        for _ in range(100):  # more corrupt places are not read over
+        for _ in range(100):  # give up after so many corrupt places
             try:
                 yield from self._container.demux(self._stream)
                 return
