@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from mien import cli
-from mien.cli.camera import _Recording
+from mien.cli.camera import record
 from mien.errors import OutputError
-from mien.output.run import Targets
+from mien.output.run import RunWriter, Targets
 from mien.predict.recognizer import Recognizer
 from mien.structures import Frame, Reading
 from mien.video.sources import Source
@@ -255,14 +255,10 @@ def test_a_recording_ends_when_its_file_cannot_be_written(
     monkeypatch.setattr("mien.output.run.AnnotationWriter.add", full)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0)
     readings = iter([Reading("camera:0", frame), Reading("camera:0", frame)])
-    recording = _Recording(
-        Targets(annotate=tmp_path / "clip.mp4"),
-        Recognizer(tiny_onnx, detector=None),
-        Source("camera:0", "live", "camera:0"),
-        {},
-    )
+    classes, source = Recognizer(tiny_onnx, detector=None).classes, Source("camera:0", "live", "camera:0")
+    run = RunWriter(Targets(annotate=tmp_path / "clip.mp4"), classes, {}, [source], resumable=False)
     with pytest.raises(OutputError, match="the disk is full"):
-        list(recording.record(readings))
+        list(record(readings, run))
     assert len(list(readings)) == 1
 
 

@@ -3,7 +3,7 @@ import signal
 import pytest
 
 from mien import cli
-from mien.cli.stopping import stopping
+from mien.cli import stopping
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
 
 from mien import __version__
+from mien.atomic import STOPS
 from mien.cli.audit import audit
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
@@ -21,7 +25,6 @@ from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
 from mien.cli.split import split
-from mien.cli.stopping import stopping
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
 from mien.errors import MienError, reason
 
@@ -49,18 +52,24 @@ def _options(
     pass
 
 
-app.command()(predict)
-app.command()(camera)
-app.command()(models)
-app.command()(info)
-app.command()(doctor)
-app.command()(train)
-app.command()(evaluate)
-app.command()(export)
-app.command()(recipes)
-app.command()(audit)
-app.command()(prepare)
-app.command()(split)
+for command in (predict, camera, models, info, doctor, train, evaluate, export, recipes, audit, prepare, split):
+    app.command()(command)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Let `kill` and a closed terminal end a command as Ctrl-C does, so that the file being written is finished.
+
+    A signal that is ignored, as under `nohup`, stays ignored.
+    """
+    ours = [number for number in STOPS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main() -> None:
@@ -81,7 +90,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None:
             _fail(f"{error.filename}: cannot be read or written ({reason(error)}); check the path and who may use it")
-        _discard_output()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would report the error again at exit
         _fail(f"the output cannot be written ({reason(error)}); free some space or write elsewhere")
 
 
@@ -89,8 +98,3 @@ def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports
-
-
-def _discard_output() -> None:
-    """Send buffered output nowhere; otherwise Python would report the error again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

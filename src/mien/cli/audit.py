@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.pairs import parse_pairs
+from mien.cli import options
 from mien.cli.progress import StepBar
 from mien.errors import DataError, InputError, OutputError, require
 
@@ -22,11 +22,9 @@ SHOWN = 10
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)],
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
-    ] = None,
+    data: options.CorpusData,
+    corpus: options.CorpusName,
+    option: options.CorpusOptions = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
 ) -> None:
@@ -34,34 +32,28 @@ def audit(
     require("imagehash", "train")
     from mien.audit import audit as run
     from mien.audit import write_audit
+    from mien.audit.picture import draw_twins
     from mien.datasets import load_corpus
-    from mien.output.annotate import FORMATS
+    from mien.output.annotate import FORMATS, write_picture
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the report is JSON; name a .json file, for example --out report.json")
     if picture is not None and picture.suffix.lower() not in FORMATS:
         raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
-    options = parse_pairs(option, "--option", "size=48", DataError)
+    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
     with StepBar() as progress:
-        loaded = load_corpus(corpus, data, options=options, on_step=partial(progress.step, "decoding"))
+        loaded = load_corpus(corpus, data, options=chosen, on_step=partial(progress.step, "decoding"))
         done = run(loaded, data, progress.step)
     _show(done)
     if out is not None:
         for path in write_audit(out, done):
             typer.echo(f"wrote {path}")
     if picture is not None:
-        _draw(picture, done)
+        write_picture(picture, draw_twins(done.corpus, done.twins))
+        typer.echo(f"wrote {picture}")
     if skipped := len(loaded.skipped):
         typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
         raise typer.Exit(3)
-
-
-def _draw(path: Path, done: Audit) -> None:
-    from mien.audit.picture import draw_twins
-    from mien.output.annotate import write_picture
-
-    write_picture(path, draw_twins(done.corpus, done.twins))
-    typer.echo(f"wrote {path}")
 
 
 def _show(done: Audit) -> None:
@@ -76,8 +68,8 @@ def _show(done: Audit) -> None:
     facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
     colour = "grey" if numbers.channels == 1 else "RGB"
     console.print(Text(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}", "bold"), soft_wrap=True)
-    _print_table(console, numbers.table(), sums=True)
-    _print_table(console, numbers.brightness())
+    print_table(console, numbers.table(), sums=True)
+    print_table(console, numbers.brightness())
     if files := report["files"]:
         sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
         console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
@@ -89,13 +81,15 @@ def _show(done: Audit) -> None:
         typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 
 
-def _print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+def print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+    """Print a header and rows; with `sums` the last row is set apart."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.ROUNDED)
     for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(Text(name), justify="right" if number else "left")
     for row in rows[1:]:
-        table.add_row(*row, end_section=sums and row is rows[-2])
+        table.add_row(*map(Text, row), end_section=sums and row is rows[-2])
     console.print(table)

@@ -19,10 +19,7 @@ from mien.errors import InputError, MienError, OutputError
 if TYPE_CHECKING:
     from mien.cli.window import Window
     from mien.output.run import RunWriter, Targets
-    from mien.predict.recognizer import Recognizer
     from mien.structures import Reading
-    from mien.video.reader import VideoReader
-    from mien.video.sources import Source
 
 
 def camera(
@@ -49,6 +46,7 @@ def camera(
     smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
     """Show a camera live, with boxes, bars and frames per second. Q quits; the window lists the other keys."""
+    from mien.output.run import RunWriter
     from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced
     from mien.video.sources import expand
@@ -64,19 +62,22 @@ def camera(
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     video = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, video, faces))
-    readings = recognizer.stream([found], video, live=True, on_video=None if recording is None else recording.on_video)
+    run = None
+    if targets is not None:
+        run = RunWriter(targets, recognizer.classes, settings(recognizer, video, faces), [found], resumable=False)
+    readings = recognizer.stream([found], video, live=True, on_video=None if run is None else run.opened)
     closing = Event()
     if window is not None and found.kind != "live":
         readings = paced(readings, closing)
-    if recording is None:
-        _run(readings, window, closing)
-    else:
-        try:
-            _run(recording.record(readings), window, closing)
-        finally:
-            recording.report()
-        recording.check()
+    if run is None:
+        _show(readings, window, closing)
+        return
+    try:
+        _show(record(readings, run), window, closing)
+    finally:
+        for line in (*run.warnings, *(f"wrote {path}" for path in run.written)):
+            typer.echo(line, err=True)
+    _raise_failure(run, MienError)
 
 
 def _targets(out: Path) -> Targets:
@@ -105,46 +106,23 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
         return None
 
 
-class _Recording:
-    """Writes readings to a file while they are shown."""
-
-    def __init__(self, targets: Targets, recognizer: Recognizer, source: Source, about: dict[str, str]) -> None:
-        self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
-        self.outputs: RunWriter | None = None
-
-    def on_video(self, video: VideoReader) -> None:
-        """Pass the opened video to the files."""
-        if self.outputs is not None:
-            self.outputs.opened(video)
-
-    def record(self, readings: Iterator[Reading]) -> Iterator[Reading]:
-        """Yield the readings after writing each. Closing this iterator finishes the files, in the thread that runs it."""
-        from mien.output.run import RunWriter
-
-        with RunWriter(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
-            try:
-                for reading in readings:
-                    self.outputs.add(reading)
-                    self.check(OutputError)  # stop showing what is no longer recorded
-                    yield reading
-            except GeneratorExit:  # the user has stopped the recording
-                pass
-
-    def report(self) -> None:
-        """Print which files are complete, and what they lack."""
-        if self.outputs is None:
-            return
-        for line in (*self.outputs.warnings, *(f"wrote {path}" for path in self.outputs.written)):
-            typer.echo(line, err=True)
-
-    def check(self, kind: type[MienError] = MienError) -> None:
-        """Raise the first error of a kind, if there was one."""
-        for _, error in [] if self.outputs is None else self.outputs.failures:
-            if isinstance(error, kind):
-                raise error
+def record(readings: Iterator[Reading], run: RunWriter) -> Iterator[Reading]:
+    """Yield the readings after writing each. Closing this iterator finishes the files, in the thread that runs it."""
+    with run, suppress(GeneratorExit):  # the user has stopped the recording
+        for reading in readings:
+            run.add(reading)
+            _raise_failure(run, OutputError)  # stop showing what is no longer recorded
+            yield reading
 
 
-def _run(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
+def _raise_failure(run: RunWriter, kind: type[MienError]) -> None:
+    """Raise the first error of a kind, if there was one."""
+    for _, error in run.failures:
+        if isinstance(error, kind):
+            raise error
+
+
+def _show(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
     """Show the readings, or wait for them, until they end or the user stops; then set `closing`."""
     from mien.cli.window import wait_for
     from mien.video.live import Newest

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import typer
 
 DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn", "lapx")
 """Packages of the base install whose versions are shown."""
-
-ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}
-"""Packages that may be installed instead of one of them."""
 
 
 class Finding(NamedTuple):
@@ -66,11 +64,9 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in (distribution, *ALTERNATIVES.get(distribution, ())):
-        try:
+    for name in (distribution, f"{distribution}-gpu"):  # onnxruntime-gpu may be installed instead of onnxruntime
+        with suppress(PackageNotFoundError):
             return Finding(name, True, version(name))
-        except PackageNotFoundError:
-            continue
     return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")
 
 
@@ -130,15 +126,7 @@ def _extras() -> Iterator[Finding]:
         return
     for extra in metadata("mien").get_all("Provides-Extra") or []:
         wanted = [line for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
-        missing = [name for name in map(_requirement, wanted) if name != "mien" and not _version(name).ok]
+        packages = [re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0] for line in wanted]
+        missing = [name for name in packages if name != "mien" and not _version(name).ok]
         text = f"missing {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
         yield Finding(f"extra {extra}", None if missing else True, text)
-
-
-def _requirement(line: str) -> str:
-    """Return the name of the package in a requirement.
-
-    >>> _requirement('torch>=2.4; extra == "train"')
-    'torch'
-    """
-    return re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]

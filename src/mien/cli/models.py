@@ -149,16 +149,12 @@ def _read_info(path: Path) -> ModelInfo:
         from mien.predict.onnx_backend import OnnxBackend
 
         return OnnxBackend(path, threads=1).info
-    return ModelInfo.from_json(_safetensors_metadata(path).get(METADATA_KEY), str(path))
-
-
-def _safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return a checkpoint's metadata without torch: the file begins with a length (8 bytes) and a JSON header."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
-    try:
+    try:  # without torch: the file begins with a length (8 bytes) and a JSON header
         with path.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
-        return dict(header.get("__metadata__", {}))
+        metadata = header.get("__metadata__", {}).get(METADATA_KEY)
     except (ValueError, TypeError, AttributeError, OSError):
         raise CheckpointError(f"{path}: is not a safetensors file or is corrupt; train or download it again") from None
+    return ModelInfo.from_json(metadata, str(path))

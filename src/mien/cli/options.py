@@ -1,10 +1,14 @@
-"""The options that `mien predict` and `mien camera` share, each with the same name, help and default group."""
+"""Options that several commands share: `mien predict` and `camera`, `mien audit` and `split`; and how `KEY=VALUE` is read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mien.errors import MienError, require
 
 FILES, TERMINAL, FACES, VIDEOS = "Output files", "Terminal", "Model and faces", "Videos"
 """Groups of options in the help."""
@@ -35,3 +39,33 @@ DetectEvery = Annotated[
 ]
 Smooth = Annotated[str, option("Smooth probabilities over time: exponential, centred or none.", "NAME", VIDEOS)]
 SmoothSeconds = Annotated[float, option("Length of the smoothing filter.", "SECONDS", VIDEOS)]
+
+CorpusData = Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)]
+CorpusName = Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)]
+CorpusOptions = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
+]
+
+
+def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: type[MienError]) -> dict[str, Any]:
+    """Return the keys and values of a repeated option; values are read as YAML.
+
+    Args:
+        texts: The option's arguments, each `key=value`.
+        flag: Name of the option, for error messages.
+        example: A valid argument, for error messages.
+        error: The error to raise for an invalid argument.
+    """
+    yaml = require("yaml", "train")
+    from mien.recipe import read_yaml
+
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise error(f"{flag} {text}: write it as key=value, for example {flag} {example}")
+        try:
+            found[key] = read_yaml(value)
+        except (yaml.YAMLError, ValueError):  # YAML takes 2024-13-45 for a date
+            raise error(f"{flag} {text}: the value cannot be read") from None
+    return found

@@ -13,9 +13,6 @@ from mien.cli.progress import StepBar
 if TYPE_CHECKING:
     from mien.prepare import Report
 
-SHOWN = 10
-"""Most photos that are listed in the terminal; the report lists all."""
-
 
 def prepare(
     photos: Annotated[
@@ -63,7 +60,7 @@ def _list_failures(report: Report, out: Path) -> None:
     lines = [f"{name}: no face was found in it" for name in report.no_face]
     lines += [f"{name}: {reason}" for name, reason in report.unreadable.items()]
     lines += report.skipped
-    for line in lines[:SHOWN]:
+    for line in lines[:10]:
         typer.echo(f"skipped: {' '.join(line.split())}", err=True)
     faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
     others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"

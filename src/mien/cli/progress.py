@@ -6,8 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
 
     from mien import Reading, VideoOptions
@@ -36,7 +34,7 @@ class _Bar:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *details: object) -> None:
         self.bar.stop()
 
 

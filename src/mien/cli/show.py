@@ -22,17 +22,8 @@ if TYPE_CHECKING:
 BAR_WIDTH = 20
 """Characters of a full bar; fewer in a narrow terminal."""
 
-ANY_WIDTH = 1_000
-"""Characters per line in which every table fits."""
-
-MIN_SHOWN = 0.01
-"""Smallest probability that gets a bar in the terminal; tables and files contain all of them."""
-
 FEW = 10
 """Up to so many sources, each picture gets a table, and each written file a line."""
-
-PEOPLE = 8
-"""People of a video in the summary, at most."""
 
 
 class Printer:
@@ -63,8 +54,11 @@ class Printer:
             for row in rows(reading.predictions):
                 typer.echo(json_line(row))
         elif self.prints_text and reading.frame is not None and reading.frame.index is None:
-            show = _show_table if self.few else _show_line
-            show(self.console, reading.source, reading.predictions)
+            if self.few:
+                _show_table(self.console, reading.source, reading.predictions)
+            else:
+                faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in reading.predictions)
+                self.line(f"{escape_invalid_utf8(reading.source)}: {faces or 'no face found'}")
 
     def line(self, text: object) -> None:
         """Print a text, or anything Rich can print, unless only JSON is wanted."""
@@ -84,11 +78,6 @@ class Printer:
                     self.line(f"wrote {escape_invalid_utf8(str(path))}")
 
 
-def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
-    faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in predictions)
-    console.print(f"{escape_invalid_utf8(source)}: {faces or 'no face found'}", soft_wrap=True, markup=False)
-
-
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
     from rich.measure import Measurement
     from rich.text import Text
@@ -97,7 +86,7 @@ def _show_table(console: Console, source: str, predictions: tuple[Prediction, ..
     console.print(Text(f"{escape_invalid_utf8(source)}: {faces}", "bold"), soft_wrap=True)
     if predictions:
         table = _faces_table(predictions, console.options.ascii_only, BAR_WIDTH)
-        spare = console.width - Measurement.get(console, console.options.update(width=ANY_WIDTH), table).maximum
+        spare = console.width - Measurement.get(console, console.options.update(width=1000), table).maximum
         if spare < 0:
             table = _faces_table(predictions, console.options.ascii_only, max(1, BAR_WIDTH + spare))
         console.print(table)
@@ -133,14 +122,14 @@ def _bars(prediction: Prediction, ascii_only: bool, bar_width: int) -> Text:
     width = max(len(name) for name in prediction.classes)
     lines = []
     for prob, name in ranked:
-        if prob >= MIN_SHOWN:
+        if prob >= 0.01:  # tables and files contain all of them
             red, green, blue = COLOURS.get(name, OTHER)
             bar = (full * round(prob * bar_width) or thin).ljust(bar_width)
             lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
     return Text("\n").join(lines)
 
 
-def summary_table(summary: Summary, max_people: int = PEOPLE) -> Table:
+def summary_table(summary: Summary, max_people: int = 8) -> Table:
     """Return a short table of each video: the people seen longest, and what they showed most."""
     from rich import box
     from rich.table import Table

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.pairs import parse_pairs
+from mien.cli import options
+from mien.cli.audit import print_table
 from mien.cli.training import open_corpus
 from mien.errors import DataError, OutputError, require
 
@@ -18,15 +19,13 @@ EXAMPLE = "'{name: kfold, folds: 10, fold: 0, by: subject}'"
 
 
 def split(
-    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)],
+    data: options.CorpusData,
+    corpus: options.CorpusName,
     protocol: Annotated[
         str, typer.Option(metavar="YAML", help=f"How to split it: {EXAMPLE}, or a list of such steps.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
-    ] = None,
+    option: options.CorpusOptions = None,
 ) -> None:
     """Split a corpus and write which image is in which split, for recipes and for others."""
     from mien.datasets import write_protocol
@@ -34,8 +33,8 @@ def split(
     if out.suffix != ".json":
         raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
-    options = parse_pairs(option, "--option", "size=48", DataError)
-    made = open_corpus({"corpus": corpus, "options": options, "protocol": steps}, data)
+    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    made = open_corpus({"corpus": corpus, "options": chosen, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
     typer.echo(f"wrote {out}")
@@ -69,9 +68,7 @@ def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
 
 def _show(corpus: Corpus) -> None:
     import numpy as np
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -79,12 +76,9 @@ def _show(corpus: Corpus) -> None:
     counts = np.array(
         [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
     )
-    table = Table(box=box.ROUNDED)
-    table.add_column("class")
-    for name in (*corpus.splits, "together"):
-        table.add_column(Text(name), justify="right")
+    rows = [["class", *corpus.splits, "together"]]
     for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True):
-        table.add_row(Text(name), *(f"{n:,}" for n in (*row, row.sum())), end_section=name == corpus.classes[-1])
-    console.print(table)
+        rows.append([name, *(f"{n:,}" for n in (*row, row.sum()))])
+    print_table(console, rows, sums=True)
     if left := len(corpus.target) - counts.sum():
         console.print(f"{left:,} of {len(corpus.target):,} images are in no split", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.pairs import parse_pairs
+from mien.cli.options import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
 if TYPE_CHECKING:

@@ -24,21 +24,6 @@ from mien.video.live import Newest
 
 KEYS = "q quit    m mirror    s snapshot    space pause    h hide"
 
-SHARE = 0.8
-"""The window takes at most this share of the screen's width and height."""
-
-LOWEST = 480
-"""The window is enlarged to at least this height, px, if the screen has room."""
-
-TICK = 1 / 60
-"""Seconds between two checks of the keyboard."""
-
-NOTE = 3.0
-"""Seconds for which a note is shown, such as the name of a snapshot."""
-
-UNSEEN = ("offscreen", "dummy")
-"""Drivers that SDL uses when it cannot open a window; they show nothing."""
-
 INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
 
 
@@ -74,7 +59,7 @@ class Window:
         """
         try:
             while not feed.ended:
-                reading = feed.take(TICK)
+                reading = feed.take(1 / 60)  # seconds between two checks of the keyboard
                 if reading is not None and reading.error is not None:
                     raise reading.error
                 new = reading is not None and not self.paused
@@ -123,7 +108,7 @@ class Window:
             self._note = f"saved {path.name}"
         except MienError as error:  # not a reason to quit
             self._note = str(error)
-        self._note_until, self._drawn = time.monotonic() + NOTE, None
+        self._note_until, self._drawn = time.monotonic() + 3, None
 
     def _picture(self) -> NDArray[np.uint8]:
         assert self._reading is not None
@@ -167,7 +152,8 @@ class Window:
     def _open(self, width: int, height: int) -> Any:
         pygame = self._pygame
         wide, high = pygame.display.get_desktop_sizes()[0]
-        factor = min(max(1.0, LOWEST / height), SHARE * wide / width, SHARE * high / height)
+        # At least 480 px high, at most 80 % of the screen.
+        factor = min(max(1.0, 480 / height), 0.8 * wide / width, 0.8 * high / height)
         try:
             screen = pygame.display.set_mode((round(width * factor), round(height * factor)), pygame.RESIZABLE)
         except pygame.error as error:
@@ -178,17 +164,14 @@ class Window:
 
 def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, tuple[Prediction, ...]]:
     """Return a frame mirrored left to right, and its predictions with the faces moved to match."""
-    width = frame.image.shape[1]
-    image = np.ascontiguousarray(frame.image[:, ::-1])
-    return replace(frame, image=image), tuple(
-        p if p.face is None else replace(p, face=_mirrored_face(p.face, width)) for p in predictions
-    )
-
-
-def _mirrored_face(face: Face, width: int) -> Face:
-    left, top, right, bottom = face.box_xyxy.tolist()
-    box = np.array([width - right, top, width - left, bottom], np.float32)
-    return Face(box, face.score)  # landmarks are not drawn
+    width, moved = frame.image.shape[1], []
+    for prediction in predictions:
+        if prediction.face is not None:
+            left, top, right, bottom = prediction.face.box_xyxy.tolist()
+            box = np.array([width - right, top, width - left, bottom], np.float32)
+            prediction = replace(prediction, face=Face(box, prediction.face.score))  # landmarks are not drawn
+        moved.append(prediction)
+    return replace(frame, image=np.ascontiguousarray(frame.image[:, ::-1])), tuple(moved)
 
 
 def wait_for(feed: Newest[Reading]) -> None:
@@ -212,7 +195,8 @@ def _open_display() -> Any:
         pygame.display.init()
     except pygame.error as error:
         raise _no_display(error) from None
-    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # there is no such display
+    # SDL uses one of these drivers, which show nothing, when it cannot open a window.
+    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in ("offscreen", "dummy"):
         pygame.display.quit()
         raise OutputError(f"the display named by DISPLAY or WAYLAND_DISPLAY cannot be reached; {INSTEAD}")
     return pygame

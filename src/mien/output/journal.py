@@ -236,7 +236,7 @@ class Journal:
 
     def _prepared(self, resume: bool) -> sqlite3.Connection:
         """Open the database, which no other process can then open, and make its tables or check its settings."""
-        database = sqlite3.connect(self.path, timeout=0)
+        database = sqlite3.connect(self.path, timeout=0, check_same_thread=False)  # `mien camera` writes in a second thread
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")

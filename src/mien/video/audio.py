@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -21,19 +21,10 @@ COPIED = {
     "matroska": {"aac", "mp3", "ac3", "eac3", "flac", "opus", "vorbis", "dca", "pcm_s16le", "pcm_s24le"},
     "webm": {"opus", "vorbis"},
 }
-"""Codecs that are copied into each container: those that players expect there."""
-
-ENCODERS = {"mp4": "aac", "mov": "aac", "matroska": "aac", "webm": "libopus"}
-"""The encoder for all other sound, by container."""
+"""Codecs that are copied into each container: those that players expect there. Other sound is encoded."""
 
 RATES = {"aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000), "libopus": (48000,)}
 """Samples per second that each encoder takes."""
-
-BIT_RATE = 128_000
-"""Bits per second of encoded sound."""
-
-SEEK_FROM = 2.0
-"""Start, in seconds, from which the reader seeks instead of reading the sound from the beginning."""
 
 
 class _SharedFile:
@@ -42,29 +33,25 @@ class _SharedFile:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._position = stream, 0
 
-    def read(self, size: int = -1) -> bytes:
-        with self._at_position():
-            return self._stream.read(size)
+    def seekable(self) -> bool:
+        return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with self._at_position():
-            return self._stream.seek(offset, whence)
+        return self._at_position(self._stream.seek, offset, whence)
 
     def tell(self) -> int:
         return self._position
 
-    def seekable(self) -> bool:
-        return True
+    def read(self, size: int = -1) -> bytes:
+        return self._at_position(self._stream.read, size)
 
-    @contextmanager
-    def _at_position(self) -> Iterator[None]:
+    def _at_position(self, call: Callable[..., Any], *arguments: int) -> Any:
         others = self._stream.tell()
         self._stream.seek(self._position)
-        try:
-            yield
-        finally:
-            self._position = self._stream.tell()
-            self._stream.seek(others)
+        result = call(*arguments)
+        self._position = self._stream.tell()
+        self._stream.seek(others)
+        return result
 
 
 def find_sound(source: VideoSource, out: OutputContainer, start: float) -> Sound | None:
@@ -114,26 +101,21 @@ class Sound:
         self._shift = round((float(origin) + start) / self._tick)
         # The edit list of MP4 and MOV lets a player decode the packet before the first one it plays. Others have none.
         self._lead = self.copied and kind in ("mp4", "mov")
-        copy = out.add_stream_from_template
-        self._target = copy(self._source) if self.copied else _encoder(out, self._source, ENCODERS[kind])
+        self._target = out.add_stream_from_template(self._source) if self.copied else _encoder(out, self._source)
         self.problem: str | None = None
         self._last: int | None = None
-        self._waiting: Any = None
         self._pieces = self._read()
+        self._next = next(self._pieces, None)
 
     def write_until(self, time: float) -> None:
         """Write the sound before this second of the new file."""
-        while True:
-            piece = next(self._pieces, None) if self._waiting is None else self._waiting
-            self._waiting = piece
-            if piece is None or piece.pts >= time / self._tick:
-                return
-            self._waiting = None
+        while self._next is not None and self._next.pts < time / self._tick:
             if self.copied:
-                piece.stream = self._target
-                self._out.mux(piece)
+                self._next.stream = self._target
+                self._out.mux(self._next)
             else:
-                self._encode(piece)
+                self._encode(self._next)
+            self._next = next(self._pieces, None)
 
     def finish(self) -> None:
         """Write what the encoder holds."""
@@ -148,7 +130,7 @@ class Sound:
         """Yield packets to copy or decoded frames to encode, with times from the start of the new file."""
         import av
 
-        if self._start >= SEEK_FROM:
+        if self._start >= 2:  # seconds; an earlier start is reached faster without
             with suppress(av.FFmpegError):  # then it is read from the beginning
                 self._container.seek(self._shift, stream=self._source)
         try:
@@ -180,8 +162,9 @@ class Sound:
         self._out.mux(packets)
 
 
-def _encoder(out: OutputContainer, source: AudioStream, name: str) -> Any:
+def _encoder(out: OutputContainer, source: AudioStream) -> Any:
+    name = "libopus" if out.format.name == "webm" else "aac"
     rate = source.rate if source.rate in RATES[name] else 48000
     stream: Any = out.add_stream(name, rate=rate, layout="stereo" if source.channels > 1 else "mono")
-    stream.bit_rate = BIT_RATE
+    stream.bit_rate = 128_000
     return stream

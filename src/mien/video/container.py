@@ -30,11 +30,11 @@ VideoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 MAX_PIXELS = 36_000_000
 """Pixels of the largest frame that is decoded, a little over 8K. A decoder holds many frames at once."""
 
+FRAME_LIMIT = {"max_pixels": str(MAX_PIXELS + 10**6)}
+"""The option that stops a decoder at larger frames than the header says. ffmpeg counts some padding too."""
+
 MAX_ALLOCATION = 256 * 2**20
 """Bytes that ffmpeg may allocate at once. The index of a forty-hour video takes 200 MB."""
-
-FRAME_THREADS_ABOVE = 1_000_000
-"""Pixels above which several frames are decoded in parallel, a little over 720p."""
 
 TIMEOUT = 10.0
 """Seconds that a camera or URL may send nothing."""
@@ -44,9 +44,6 @@ LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp")
 
 SCHEMES = ("http", "https", *LIVE_SCHEMES)
 """Schemes of the URLs that mien reads."""
-
-TEXT_FORMATS = frozenset(("tty", "bin", "xbin", "adf", "idf"))
-"""Formats in which ffmpeg renders plain text as a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +187,16 @@ def _camera(camera: str, name: str, platform: str) -> Location:
     if platform == "darwin":
         # Many cameras refuse ffmpeg's default rate of 29.97.
         return Location(device, name, "avfoundation", {"framerate": "30", "pixel_format": "uyvy422"}, TIMEOUT, True)
-    if platform == "win32":
-        return Location(f"video={_dshow_name(device)}", name, "dshow", {}, TIMEOUT, True)
-    return Location(f"/dev/video{device}" if device.isdecimal() else device, name, "v4l2", {}, TIMEOUT, True)
+    if platform != "win32":
+        return Location(f"/dev/video{device}" if device.isdecimal() else device, name, "v4l2", {}, TIMEOUT, True)
+    if device.isdecimal():
+        import av
 
-
-def _dshow_name(device: str) -> str:
-    """Return the name of a camera in Windows' DirectShow, given its name or number."""
-    import av
-
-    if not device.isdecimal():
-        return device
-    names = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
-    if int(device) >= len(names):
-        raise InputError(f"camera:{device}: no such camera. There are {len(names)}: {', '.join(names) or 'none'}.")
-    return names[int(device)]
+        names = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
+        if int(device) >= len(names):
+            raise InputError(f"camera:{device}: no such camera. There are {len(names)}: {', '.join(names) or 'none'}.")
+        device = names[int(device)]
+    return Location(f"video={device}", name, "dshow", {}, TIMEOUT, True)
 
 
 def open_container(location: Location) -> InputContainer:
@@ -218,7 +210,7 @@ def open_container(location: Location) -> InputContainer:
     _limit_allocations()
     if hasattr(location.file, "seek"):
         location.file.seek(0)
-    options = location.options | _frame_limit()
+    options = location.options | FRAME_LIMIT
     try:
         return av.open(location.file, "r", location.format, options, timeout=location.timeout, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
@@ -242,7 +234,7 @@ def open_video_stream(location: Location) -> tuple[InputContainer, VideoStream]:
 
     container, name = open_container(location), location.name
     try:
-        if container.format.name in TEXT_FORMATS:
+        if container.format.name in ("tty", "bin", "xbin", "adf", "idf"):  # ffmpeg renders text as a video
             raise InputError(f"{name} is text, not a video. Give a video.")
         # The cover picture of a song is a video stream too.
         streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
@@ -257,9 +249,9 @@ def open_video_stream(location: Location) -> tuple[InputContainer, VideoStream]:
     except InputError:
         container.close()
         raise
-    decoder.options = _frame_limit()
-    # Frame threads pay for large frames only: each thread adds a frame of delay and holds frames in memory.
-    frame_threads = decoder.width * decoder.height > FRAME_THREADS_ABOVE and not location.live
+    decoder.options = FRAME_LIMIT
+    # Frame threads pay for frames above 720p only: each thread adds a frame of delay and holds frames in memory.
+    frame_threads = decoder.width * decoder.height > 1_000_000 and not location.live
     with suppress(av.FFmpegError, RuntimeError):  # ffmpeg already opened the decoder: it keeps its threads
         stream.thread_type = "AUTO" if frame_threads else "SLICE"
         stream.thread_count = min(4, os.cpu_count() or 1)
@@ -271,11 +263,6 @@ def check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} megapixels"
         raise InputError(f"{name} has frames of {width}x{height}, more than the {limit} mien reads. Make it smaller.")
-
-
-def _frame_limit() -> dict[str, str]:
-    """Return the option that stops a decoder at larger frames than the header says. ffmpeg counts some padding too."""
-    return {"max_pixels": str(MAX_PIXELS + 10**6)}
 
 
 @cache

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 from mien.structures import Frame, Reading
 
 T = TypeVar("T")
-
-PATIENCE = 12.0
-"""Seconds to wait for the thread to end. A silent camera gives up before."""
-
-CATCH_UP = 0.5
-"""Seconds that playing may be late and still catch up. If it is later, playing continues from there."""
 
 
 class Newest(Generic[T]):
@@ -72,7 +68,7 @@ class Newest(Generic[T]):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(PATIENCE)
+        self._thread.join(12.0)  # a silent camera gives up before
         if self._ending:  # it no longer waits for its source
             self._thread.join()
         self._raise()
@@ -109,30 +105,24 @@ class Newest(Generic[T]):
 
 def newest(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Yield the newest frame each time one is asked for; drop frames that come too fast."""
-    feed = Newest(frames)
-    try:
-        while not feed.ended:
-            frame = feed.take()
-            if frame is not None:
-                yield frame
-    finally:
-        feed.close()
+    with closing(Newest(frames)) as feed:
+        yield from iter(feed.take, None)
 
 
-def paced(readings: Iterable[Reading], closing: threading.Event) -> Iterator[Reading]:
+def paced(readings: Iterable[Reading], stop: threading.Event) -> Iterator[Reading]:
     """Yield every reading of a video at the time of its frame, or as soon as possible after it.
 
     Args:
         readings: The readings of one video.
-        closing: Ends the wait for the next reading when it is set.
+        stop: Ends the wait for the next reading when it is set.
     """
-    began: float | None = None
+    began = -math.inf
     for reading in readings:
         if reading.frame is not None and reading.frame.time is not None:
             now = time.monotonic()
-            due = reading.frame.time + (now - reading.frame.time if began is None else began)
-            if began is None or now - due > CATCH_UP:
+            late = now - (began + reading.frame.time)
+            if late > 0.5:  # too late to catch up: playing continues from here
                 began = now - reading.frame.time
-            elif due > now and closing.wait(due - now):
+            elif late < 0 and stop.wait(-late):
                 return
         yield reading

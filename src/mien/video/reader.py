@@ -27,22 +27,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-__all__ = ["MAX_PIXELS", "VideoReader", "VideoSource", "open_video"]
-
-MAX_RETRIES = 100
-"""Corrupt places after which reading a file continues."""
-
-MAX_ASPECT = 4
-"""Largest ratio of a pixel's sides that is believed."""
-
 TAIL = 8
 """Number of trailing frames to check: if one of them is corrupt, a file without a declared duration is truncated."""
-
-ROUNDING = 0.0005
-"""Seconds by which a container may round a time stamp."""
-
-SEEK_BACK = (0.0, 10.0, 60.0)
-"""Seconds to seek before the target, tried in turn until a key frame before the target is found."""
 
 
 def open_video(
@@ -167,7 +153,7 @@ class VideoReader:
 
     def _read(self, first: VideoFrame) -> Generator[Frame, None, None]:
         """Yield the wanted frames, then check that the video is complete."""
-        tolerance = min(float(self._tick) / 2, ROUNDING) + 1e-9
+        tolerance = min(float(self._tick) / 2, 0.0005) + 1e-9  # a container may round a time stamp by this
         is_part = self._start > tolerance
         due, found, ignored = self._start - tolerance, False, 0
         for frame in chain([first], self._from_start() if is_part and not self.live else self._following):
@@ -201,32 +187,30 @@ class VideoReader:
 
     def _from_start(self) -> Iterator[VideoFrame]:
         """Yield the frames from the key frame before the start on, after counting those before the start."""
+        import av
+
+        self._clock.last = None  # the next frame does not follow the first
         target = self._clock.stamp(self._start)
         for packet in self._packets():
             self._numbers.packet(packet)
             if not self._numbers.known or (packet.dts is not None and packet.dts > target):
                 break
         if self._numbers.known:
-            for seconds in SEEK_BACK:
+            for seconds in (0, 10, 60):  # before the target, until there is a key frame
                 self._numbers.jump(target)
-                frames = self._seek(target - round(seconds / self._tick))
+                self._tail.clear()
+                try:
+                    self._container.seek(target - round(seconds / self._tick), stream=self._stream)
+                except av.FFmpegError:
+                    continue
+                frames = self._decode()
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= target:
-                    self._clock.restart()
                     yield from chain([first], frames)
                     return
         self._container.close()  # without time stamps or key frames: decode it all
         self._open()
-        self._clock.restart()
         yield from self._decode()
-
-    def _seek(self, stamp: int) -> Iterator[VideoFrame]:
-        import av
-
-        self._tail.clear()
-        with suppress(av.FFmpegError):
-            self._container.seek(stamp, stream=self._stream)
-            yield from self._decode()
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yield frames in the order they are shown, from the current position; skip and count corrupt packets."""
@@ -255,7 +239,7 @@ class VideoReader:
         import av
         from av.packet import Packet
 
-        for _ in range(MAX_RETRIES):
+        for _ in range(100):  # give up after so many corrupt places
             try:
                 yield from self._container.demux(self._stream)
                 return
@@ -314,6 +298,6 @@ def _rotation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 def _square_pixels(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
     """Return a frame's size with square pixels: one side stays, the other grows."""
-    if not aspect or not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
+    if not aspect or not 1 / 4 <= aspect <= 4:  # a header that claims more is wrong
         return width, height
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))

@@ -12,12 +12,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, islice, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import Image
@@ -57,7 +57,7 @@ class Source:
     error: InputError | None = None
 
 
-def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Iterator[Source]:
+def expand(inputs: Any, *, repeats: bool = False) -> Iterator[Source]:
     """Yield every picture and video that is named, in order, the same file once.
 
     Args:
@@ -72,14 +72,13 @@ def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Ite
             `"-"`: a picture or video on standard input.
             `"camera:0"`, or a URL such as `"rtsp://door/1"`.
             Bytes or an open binary file of a picture or video; a Pillow image; a uint8 array, RGB or grey.
-        recursive: Also read the folders in a folder.
         repeats: Yield a file again each time it is named.
 
     Yields:
         One source per picture or video; one of kind "error", with its `error`, for a name that cannot be read, an empty
         folder, or a pattern without a match.
     """
-    return _Expansion(recursive, repeats).each(inputs)
+    return _Expansion(repeats).each(inputs)
 
 
 def drawn(folder: str | os.PathLike[str]) -> bool:
@@ -100,8 +99,8 @@ def by_ending(name: str) -> Kind | None:
 class _Expansion:
     """Expands inputs and remembers what was named so far."""
 
-    def __init__(self, recursive: bool, repeats: bool) -> None:
-        self.recursive, self.repeats = recursive, repeats
+    def __init__(self, repeats: bool) -> None:
+        self.repeats = repeats
         self.count = 0  # inputs so far
         self.seen: set[str] = set()  # real paths, cameras and URLs
         self.folders: set[str] = set()  # real paths
@@ -126,19 +125,21 @@ class _Expansion:
             yield _bad(f"{name} is of type {kind}, which mien cannot read. Give a path, bytes, an image or an array.", name)
 
     def _named(self, name: str) -> Iterator[Source]:
-        if name == "-":
-            yield _standard_input()
+        if sys.stdin is None and name in ("-", "@-"):
+            yield _bad(f"{name}: standard input is closed. Send the data through a pipe.", name)
+        elif name == "-":
+            yield _open_file(sys.stdin.buffer, "standard input")
         elif name.startswith("@") and not os.path.lexists(name):
             yield from self._listed(name[1:])
         else:
             yield from self._path_or_url(name)
 
     def _listed(self, name: str) -> Iterator[Source]:
-        """Yield the sources in a file of names."""
+        """Yield the sources in a file of names, which may hold any bytes that a path may."""
         try:
-            with _lines(name) as lines:
+            with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as lines:
                 for line in lines:
-                    entry = line.rstrip("\r\n")
+                    entry = line.decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
                     if entry.strip() and not entry.startswith("#"):
                         self.count += 1
                         yield from self._path_or_url(entry)
@@ -191,7 +192,7 @@ class _Expansion:
             if any(map(is_drawn, islice(accumulate(Path(match).parts, os.path.join), named, None))):
                 continue
             if Path(match).is_dir():
-                wanted = self.recursive and "**" not in pattern
+                wanted = "**" not in pattern
             else:
                 wanted = by_ending(match) is not None or Path(match).suffix.lower() == suffix != ""
             if wanted:
@@ -227,8 +228,8 @@ class _Expansion:
                     path = os.path.join(folder, file)  # noqa: PTH118 -- pathlib is slow for many names
                     key = os.path.realpath(path) if os.path.islink(path) else f"{real}{os.sep}{file}"  # noqa: PTH114
                     yield from self._once(key, Source(path, kind, path))
-            visible = [each for each in folders if self.recursive and not each.startswith(".")]
-            folders[:] = sorted((each for each in visible if not drawn(Path(folder, each))), key=_natural)
+            wanted = [each for each in folders if not each.startswith(".") and not drawn(Path(folder, each))]
+            folders[:] = sorted(wanted, key=_natural)
         if not (found or unreadable):
             text = f"{name}: no picture or video with a known ending is in it. Name another folder, or the files themselves."
             unreadable.append(_bad(text, name))
@@ -280,12 +281,6 @@ def _in_memory(item: Any, number: int) -> Source:
     return Source(f"{kind} {number}", kind, item)
 
 
-def _standard_input() -> Source:
-    if sys.stdin is None:
-        return _bad("standard input is closed. Send the picture or video through a pipe.", "standard input")
-    return _open_file(sys.stdin.buffer, "standard input")
-
-
 def _open_file(stream: BinaryIO, name: str) -> Source:
     """Return the source of an open binary file; one that cannot seek is copied to the disk first."""
     try:
@@ -297,22 +292,6 @@ def _open_file(stream: BinaryIO, name: str) -> Source:
         return Source(name, "picture", stream.read()) if is_picture(stream) else Source(name, "video", stream)
     except (OSError, ValueError, TypeError) as error:  # TypeError: it is a text file
         return _bad(f"{name} cannot be read ({reason(error)}). Save it as a file first.", name)
-
-
-@contextmanager
-def _lines(name: str) -> Iterator[TextIO]:
-    """Open a file of names, which may hold any bytes that a path may; standard input stays open."""
-    if name != "-":
-        with Path(name).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            yield lines
-        return
-    if sys.stdin is None:
-        raise OSError("standard input is closed")
-    wrapper = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
-    try:
-        yield wrapper
-    finally:
-        wrapper.detach()
 
 
 def _bad(text: str, name: str) -> Source:

@@ -31,7 +31,7 @@ class Clock:
     def __init__(self, tick: Fraction, fps: float | None) -> None:
         self.origin, self.tick = 0, tick  # origin: the time stamp of second 0
         self.interval = 1 / (fps or 25.0)
-        self.last: float | None = None
+        self.last: float | None = None  # when the frame before is shown
         self.longest_gap = SLACK
         self.packets_end: int | None = None
 
@@ -49,10 +49,6 @@ class Clock:
     def stamp(self, time: float) -> int:
         """Return the time stamp of a second, or at most one unit before it."""
         return self.origin + math.floor(time / self.tick - 0.5)
-
-    def restart(self) -> None:
-        """Forget the last frame, because the next one does not follow it."""
-        self.last = None
 
     def packet(self, packet: Packet) -> None:
         """Note where a packet ends."""

@@ -43,13 +43,6 @@ H264: dict[str, object] = {"crf": "20", "preset": "veryfast", "bf": "0"}
 """Options of H.264. At a constant rate factor of 20 (0 is lossless, 51 the worst) the eye hardly sees a difference."""
 
 VP9: dict[str, object] = {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0"}
-"""Options of VP9."""
-
-BT709 = 1
-"""ffmpeg's number of the colours of HD video. It is written into the file so that every player shows the same colours."""
-
-MAX_THREADS = 4
-"""Most threads of the encoder, because each holds frames."""
 
 
 class VideoWriter:
@@ -81,8 +74,9 @@ class VideoWriter:
         self._kind = CONTAINERS.get(Path(path).suffix.lower())
         if self._kind is None:
             raise OutputError(f"{path} does not end like a video mien can write. End it with one of {', '.join(CONTAINERS)}.")
-        if isinstance(like, (str, os.PathLike)) and _same_file(path, like):
-            raise OutputError(f"{path} is the video that is read. Write to another name.")
+        with suppress(OSError, ValueError):  # one of them is not a file
+            if isinstance(like, (str, os.PathLike)) and Path(like).samefile(path):
+                raise OutputError(f"{path} is the video that is read. Write to another name.")
         self._like = like if like is not None and _can_be_read_twice(like) else None
         self._fps = fps
         self.frames = 0
@@ -138,7 +132,6 @@ class VideoWriter:
                     self.sound = "cut short" if self._sound.problem else self.sound
                 self._out.close()
             self._closed = True
-            self._release()
             self._files.close()
 
     def discard(self) -> None:
@@ -149,14 +142,8 @@ class VideoWriter:
         if self._out is not None:
             with suppress(Exception):  # what could not be written is thrown away
                 self._out.close()
-        self._release()
         discarded = OutputError(f"{self._path} is discarded")
         self._files.__exit__(type(discarded), discarded, None)  # an error makes `atomic_path` remove the temporary file
-
-    def _release(self) -> None:
-        self._out = None
-        if self._sound:
-            self._sound.close()
 
     @contextmanager
     def _or_discard(self) -> Iterator[None]:
@@ -185,9 +172,9 @@ class VideoWriter:
         self._stream.options = VP9 if webm else H264
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt, context.time_base = width, height, "yuv420p", TICK
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, so that all players show the same
         context.color_range = 1  # 16 to 235, as players expect
-        context.thread_type, context.thread_count = "FRAME", min(MAX_THREADS, os.cpu_count() or 1)
+        context.thread_type, context.thread_count = "FRAME", min(4, os.cpu_count() or 1)  # each thread holds frames
         self._start = first.time or 0.0
         if self._like is not None:
             try:
@@ -195,6 +182,7 @@ class VideoWriter:
             except InputError:
                 self.sound = "left out"
         if self._sound:
+            self._files.callback(self._sound.close)
             self.sound = "copied" if self._sound.copied else "encoded"
 
     def _encode(self, frame: Frame) -> None:
@@ -239,10 +227,3 @@ def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(image)
-
-
-def _same_file(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> bool:
-    try:
-        return scheme_of(os.fspath(like)) is None and Path(like).samefile(path)
-    except (OSError, ValueError):
-        return False
