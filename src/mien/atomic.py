@@ -26,13 +26,9 @@ UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 """Names of the temporary files of `atomic_path`."""
 
 _ADVICE: dict[int | None, str] = {
-    errno.ENOSPC: "free some space or write to another disk",
-    errno.EDQUOT: "free some space or write to another disk",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "part of the path is a file; choose another folder",
-    errno.EEXIST: "part of the path is a file; choose another folder",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "part of the path is a file; choose another folder"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 

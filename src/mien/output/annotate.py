@@ -45,9 +45,6 @@ WHITE: Colour = (255, 255, 255)
 SHADE = (16, 18, 24, 205)
 """Background of the bars and of unsure labels, RGBA."""
 
-TRACK_OPACITY = 32
-"""Opacity of the empty part of a bar, of 256."""
-
 BAR_LENGTH = 4.0
 """Length of a full bar, as a multiple of the font size."""
 
@@ -99,9 +96,9 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
 
 @dataclass
 class _Layout:
-    """A person's font size and the positions of label and bars in the last frame; None before the first."""
+    """A person's font size and the positions of label and bars in the last frame; 0 and None before the first."""
 
-    text: int | None = None
+    text: int = 0
     label: int | None = None
     bars: int | None = None
 
@@ -197,7 +194,9 @@ class _Sheet:
     def draw_box(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw a face's box in the expression's colour between dark edges, which show on any background; dashed if unsure."""
         longer = max(self.width, self.height)
-        layout.text = _text(box.right - box.left, self.unit, longer, layout.text)
+        wanted = _wanted_text(box.right - box.left, self.unit, longer)
+        if not layout.text or abs(wanted / layout.text - 1) >= HYSTERESIS:
+            layout.text = round(wanted)
         if prediction.face is None:
             return
         line = max(2, round(longer / 1200), round(min(1.5 * self.unit, 0.04 * (box.right - box.left))))
@@ -207,7 +206,6 @@ class _Sheet:
 
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
-        assert layout.text is not None
         name = prediction.label + ("?" if prediction.unsure else "")
         name = name if prediction.track is None else f"{prediction.track}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
@@ -224,7 +222,6 @@ class _Sheet:
 
     def draw_bars(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw a bar for each class next to a face or, if there is no room, over its edge; not at all if that is taken too."""
-        assert layout.text is not None
         classes, size = prediction.classes, _bar_text(layout.text)
         width, height = _panel_size(size, classes)
         panel = self._panel(box, layout, width, height)
@@ -232,16 +229,12 @@ class _Sheet:
             return
         self.taken.append(panel)
         paste(self.image, list_tile(classes, size, width, height, WHITE, SHADE), panel.left, panel.top)
-        pad, half = size * 0.5, size * 0.3
-        start, length, pitch = (
-            round(panel.left) + width - pad - size * BAR_LENGTH,
-            size * BAR_LENGTH,
-            (height - pad) / len(classes),
-        )
+        pad, half, length = size * 0.5, size * 0.3, size * BAR_LENGTH
+        start, pitch = round(panel.left) + width - pad - length, (height - pad) / len(classes)
         for i, (name, prob) in enumerate(zip(classes, prediction.probs.tolist(), strict=True)):
             middle = round(panel.top) + pad / 2 + (i + 0.5) * pitch
             bar = Box(start, middle - half, start + length, middle + half)
-            fill(self.image, bar, WHITE, TRACK_OPACITY)
+            fill(self.image, bar, WHITE, opacity=32)  # the empty part is faint
             fill(self.image, bar._replace(right=start + length * prob), _colour(name))
 
     def _panel(self, box: Box, layout: _Layout, width: int, height: int) -> Box | None:
@@ -261,7 +254,6 @@ class _Sheet:
 
     def _around(self, box: Box, layout: _Layout, width: int, height: int) -> dict[int, Box]:
         """Return the positions of a panel around its face, the best first."""
-        assert layout.text is not None
         gap = 3 * self.unit
         above = box.top - text_size("", layout.text)[1] - self.unit - gap - height
         corners = [
@@ -323,11 +315,6 @@ def _wanted_text(face_width: float, unit: float, longer: float) -> float:
     largest = 13 * unit
     smallest = max(11 * min(unit, 1.3), min(MIN_TEXT * longer, largest))
     return min(max(face_width * 0.13, smallest), largest)
-
-
-def _text(face_width: float, unit: float, longer: float, kept: int | None) -> int:
-    wanted = _wanted_text(face_width, unit, longer)
-    return kept if kept is not None and abs(wanted / kept - 1) < HYSTERESIS else round(wanted)
 
 
 def _bar_text(label_text: int) -> int:

@@ -24,6 +24,7 @@ FORMAT = 2
 
 _TABLES = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT)",
+    # name: as JSON, which is ASCII, because a file name may contain bytes that are not text
     # complete: read to the end, without an error; size and mtime: the file as it was when it was read
     "CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT UNIQUE, complete INTEGER, size INTEGER, mtime INTEGER)",
     # stored in the order of its key, so that reading the table needs no sorting
@@ -97,6 +98,7 @@ class Journal:
         check_table(table, classes)
         self.table, self.path = Path(table), journal_path(table)
         self.classes, self.about = tuple(classes), dict(about)
+        self._settings = {**about, "classes": ", ".join(classes)}
         self.resumed = self.dropped = 0
         self._columns = columns(classes)
         self._source: int | None = None  # id of the source in progress
@@ -118,12 +120,12 @@ class Journal:
         Anything but a file, such as standard input, is never done: it cannot be known whether it is still the same.
         """
         version = _file_version(source)
-        found = self._execute("SELECT complete, size, mtime FROM sources WHERE name = ?", _key(source)).fetchone()
+        found = self._execute("SELECT complete, size, mtime FROM sources WHERE name = ?", json.dumps(source)).fetchone()
         return version[0] is not None and found == (True, *version)
 
     def complete(self, source: str) -> bool:
         """Return whether a source was read to its end without an error, even if it has changed since."""
-        return self._execute("SELECT complete FROM sources WHERE name = ?", _key(source)).fetchone() == (True,)
+        return self._execute("SELECT complete FROM sources WHERE name = ?", json.dumps(source)).fetchone() == (True,)
 
     def begin(self, source: str) -> None:
         """Begin a source; this deletes rows of an earlier attempt."""
@@ -209,10 +211,10 @@ class Journal:
         self._execute(
             "INSERT INTO sources (name, complete, size, mtime) VALUES (?, FALSE, ?, ?) ON CONFLICT (name)"
             " DO UPDATE SET complete = FALSE, size = excluded.size, mtime = excluded.mtime",
-            _key(source),
+            json.dumps(source),
             *_file_version(source),
         )
-        (self._source,) = self._execute("SELECT id FROM sources WHERE name = ?", _key(source)).fetchone()
+        (self._source,) = self._execute("SELECT id FROM sources WHERE name = ?", json.dumps(source)).fetchone()
         self._rows = 0
 
     def _execute(self, command: str, *values: object) -> sqlite3.Cursor:
@@ -248,7 +250,12 @@ class Journal:
                 self.resumed = _count_complete(database, "AND size IS NOT NULL")
             else:
                 self.dropped = _count_complete(database) if version == FORMAT else 0
-                self._create_tables(database)
+                for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                    database.execute(f'DROP TABLE "{name}"')
+                for command in _TABLES:
+                    database.execute(command)
+                database.executemany("INSERT INTO settings VALUES (?, ?)", self._settings.items())
+                database.execute(f"PRAGMA user_version = {FORMAT}")
             if not self.dropped:  # otherwise the first finished source commits, and the earlier run is kept until then
                 database.commit()
         except BaseException:
@@ -256,28 +263,17 @@ class Journal:
             raise
         return database
 
-    def _create_tables(self, database: sqlite3.Connection) -> None:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            database.execute(f'DROP TABLE "{name}"')
-        for command in _TABLES:
-            database.execute(command)
-        database.executemany("INSERT INTO settings VALUES (?, ?)", self._settings().items())
-        database.execute(f"PRAGMA user_version = {FORMAT}")
-
     def _check(self, database: sqlite3.Connection, version: int) -> None:
         """Raise if the journal is of another version of mien or of a run with other settings."""
         if version != FORMAT:
             raise OutputError(f"{self.path}: is of another version of mien; start over without --resume")
-        old, new = dict(database.execute("SELECT name, value FROM settings")), self._settings()
+        old, new = dict(database.execute("SELECT name, value FROM settings")), self._settings
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         if changed:
             changes = "; ".join(f"{name}: {old.get(name, 'not set')}, now {new.get(name, 'not set')}" for name in changed)
             raise OutputError(
                 f"{self.path}: the interrupted run had other settings ({changes}); use those, or start over without --resume"
             )
-
-    def _settings(self) -> dict[str, str]:
-        return {**self.about, "classes": ", ".join(self.classes)}
 
     def _remove(self) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -303,11 +299,6 @@ def _code(error: sqlite3.Error) -> int:
 def _count_complete(database: sqlite3.Connection, condition: str = "") -> int:
     (number,) = database.execute(f"SELECT count(*) FROM sources WHERE complete {condition}").fetchone()
     return int(number)
-
-
-def _key(source: str) -> str:
-    """Return a source's name in ASCII: a file name may contain bytes that are not text."""
-    return json.dumps(source)
 
 
 def _file_version(source: str) -> tuple[int, int] | tuple[None, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mien.atomic import atomic_path
@@ -69,9 +70,11 @@ class OutputPaths:
         Raises:
             OutputError: It cannot be created.
         """
-        if not (self.is_file or self._created) and (not self.target.exists() or _is_empty(self.target)):
-            with atomic_path(self.target / MARK) as tmp_path:
-                tmp_path.touch()
+        if not (self.is_file or self._created):
+            with suppress(OSError):  # the folder may not be listed
+                if not self.target.exists() or not any(self.target.iterdir()):
+                    with atomic_path(self.target / MARK) as tmp_path:
+                        tmp_path.touch()
         self._created = True
 
     def _check_no_source_is_overwritten(self, sources: Sequence[Source], drawn: Sequence[Source]) -> None:
@@ -110,13 +113,6 @@ def _stem(source: str) -> str:
     while len(os.fsencode(stem)) > MAX_STEM:
         stem = stem[:-1]
     return stem
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError:  # it may not be listed
-        return False
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.errors import InputError, OutputError, require
+from mien.errors import InputError, require
 from mien.output.annotate import COLOURS
 from mien.output.summary import MAX_SAMPLE_GAP, format_time
-from mien.output.table import Row, columns, escape_invalid_utf8, row
+from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row
 from mien.structures import Prediction
 
 FORMATS = (".png", ".svg")
@@ -147,9 +147,7 @@ class Timeline:
             OutputError: The ending is unknown or the file cannot be written.
             MissingExtraError: matplotlib is not installed.
         """
-        ending = Path(path).suffix.lower()
-        if ending not in FORMATS:
-            raise OutputError(f"{path}: a timeline's name must end in {' or '.join(FORMATS)}; choose one of them")
+        ending = check_ending(path, "timeline", FORMATS)
         require("matplotlib", "tables")
         with _matplotlib_defaults(), atomic_path(path) as tmp_path:
             figure = self._figure(people)
@@ -194,28 +192,25 @@ class Timeline:
         for number, lane in enumerate(lanes.values()):
             _draw_lane(axes, lane, number, class_colours(self.classes))
         _style_axes(axes, lanes)
-        axes.set_title(self._title(len(lanes)), loc="left", parse_math=False)
-        _draw_legend(figure, self.classes, any(lane.unsure.any() for lane in lanes.values()))
-        return figure
-
-    def _title(self, shown: int) -> str:
         name = Path(escape_invalid_utf8(self.source) or "").name
         name = name if len(name) <= 80 else f"{name[:50]}…{name[-29:]}"
-        return name if shown == len(self._bins) else f"{name}   ({shown} of {len(self._bins)} people, those seen longest)"
+        if len(lanes) < len(self._bins):
+            name = f"{name}   ({len(lanes)} of {len(self._bins)} people, those seen longest)"
+        axes.set_title(name, loc="left", parse_math=False)
+        _draw_legend(figure, self.classes, any(lane.unsure.any() for lane in lanes.values()))
+        return figure
 
 
 @contextmanager
 def _matplotlib_defaults() -> Iterator[None]:
     """Use matplotlib's default settings in the block, and restore the user's afterwards; one thread at a time."""
-    import matplotlib
-    from matplotlib import font_manager
+    from matplotlib import font_manager, style
 
     installed = set(font_manager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
-    with _RC_LOCK, matplotlib.rc_context(), warnings.catch_warnings():
+    settings = {"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"}
+    with _RC_LOCK, style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name that no font can show is still a name
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"})
         yield
 
 
