@@ -56,7 +56,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
-        if _is_stream(target):
+        stream = str(target.parent) == "/dev/fd" or str(target) in ("/dev/stdout", "/dev/stderr")  # even redirected to a file
+        if stream or (target.exists() and not target.is_file()):
             yield target
             return
         target = target.resolve()  # replace the file a link points at, not the link
@@ -115,13 +116,6 @@ def check_place(target: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise output_error(target, error) from None
-
-
-def _is_stream(target: Path) -> bool:
-    """Return whether a path is a device, a pipe, or the name of an open stream, even one redirected to a file."""
-    if target.parent == Path("/dev/fd") or target in (Path("/dev/stdout"), Path("/dev/stderr")):
-        return True
-    return target.exists() and not target.is_file()
 
 
 @contextmanager

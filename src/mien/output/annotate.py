@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps
 from mien.atomic import atomic_buffer
 from mien.errors import OutputError
 from mien.output.paint import Box, Colour, fill, font, list_tile, outline, paste, text_size, text_tile
+from mien.output.table import check_ending
 from mien.structures import Prediction
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -117,14 +117,17 @@ class Annotator:
     def draw(self, image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
         """Return a copy of the next frame with its predictions drawn on it; image and result are as in `annotate`."""
         found = list(predictions)
-        factor = _enlargement(*image.shape[:2])
+        shorter, longer = sorted(image.shape[:2])
+        factor = max(1, min(math.ceil(MIN_SIDE / shorter), 8 * MIN_SIDE // longer))  # a narrow strip does not become huge
         canvas = np.array(ImageOps.scale(Image.fromarray(image), factor)) if factor > 1 else image.copy()
         height, width = canvas.shape[:2]
+        unit = max(1.0, min(width, height) / 400)  # width of a thin line, px
         boxes = [_face_box(prediction, width, height, factor) for prediction in found]
         self._strip = next((prediction.classes for prediction in found if prediction.face is None), self._strip)
         if self._strip:  # also for a frame without a face: all frames of a video have one size
-            canvas = _widened(canvas, self._strip)
-        sheet = _Sheet(canvas, boxes, _unit(width, height))
+            panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit, width))), self._strip)
+            canvas = np.hstack([canvas, np.full((height, math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)])
+        sheet = _Sheet(canvas, boxes, unit)
         # People who have a position keep it, and the others choose after them, in the order of their track numbers.
         layouts = [self._layout(prediction.track) for prediction in found]
         order = sorted(range(len(found)), key=lambda i: (layouts[i].bars in (None, NOWHERE), found[i].track or 0))
@@ -148,20 +151,13 @@ def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> Non
     Raises:
         OutputError: The ending is of no picture format, or the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise OutputError(f"{path}: its ending is not that of a picture format; choose one of {', '.join(FORMATS)}")
+    kind = FORMATS[check_ending(path, "picture", tuple(FORMATS))]
     with atomic_buffer(path) as buffer:
         try:
-            Image.fromarray(image).save(buffer, FORMATS[suffix], quality=92)
+            Image.fromarray(image).save(buffer, kind, quality=92)
         except (ValueError, OSError) as error:  # from the format, not from the disk: the buffer is in memory
             size = f"{image.shape[1]}x{image.shape[0]} px"
-            raise OutputError(f"{path}: {FORMATS[suffix]} cannot store {size} ({error}); choose the ending .png") from None
-
-
-def _enlargement(height: int, width: int) -> int:
-    """Return the whole factor that brings the shorter side to `MIN_SIDE` px and the longer one to at most eight times that."""
-    return max(1, min(-(-MIN_SIDE // min(height, width)), 8 * MIN_SIDE // max(height, width)))
+            raise OutputError(f"{path}: {kind} cannot store {size} ({error}); choose the ending .png") from None
 
 
 def _face_box(prediction: Prediction, width: int, height: int, factor: int) -> Box:
@@ -170,16 +166,6 @@ def _face_box(prediction: Prediction, width: int, height: int, factor: int) -> B
         return Box(0, 0, right, bottom)
     edges = prediction.face.box_xyxy.astype(float) * factor
     return Box(*np.clip(edges, 0, [right, bottom, right, bottom]).tolist())
-
-
-def _widened(image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Return the picture with an empty strip at its right, wide enough for a panel."""
-    height, width = image.shape[:2]
-    unit = _unit(width, height)
-    panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit, width))), classes)
-    wider = np.full((height, width + math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)
-    wider[:, :width] = image
-    return wider
 
 
 class _Sheet:
@@ -242,7 +228,9 @@ class _Sheet:
         around, over = self._around(box, layout, width, height), self._over(box, width, height)
         slack, kept = 6 * self.unit, layout.bars
         layout.bars = NOWHERE
-        if not self._covers_too_much(box, kept, width, height):
+        leeway = 1 if kept in (None, NOWHERE) else 1 + HYSTERESIS
+        tall = height > leeway * MAX_PANEL_HEIGHT * (box.bottom - box.top)
+        if not tall or len(self.faces) * width * height <= leeway * MAX_PANEL_SHARE * self.width * self.height:
             clear = {n: each for n, each in around.items() if not each.grown(-slack if n == kept else 0).overlaps(box)}
             layout.bars = self._choose(clear, NOWHERE if kept in over else kept, box, slack)
             if layout.bars == NOWHERE:
@@ -282,11 +270,6 @@ class _Sheet:
         inner = box.part(*INNER_FACE)
         return dict(sorted(positions.items(), key=lambda each: (each[1].intersection(inner), each[1].intersection(box))))
 
-    def _covers_too_much(self, box: Box, kept: int | None, width: int, height: int) -> bool:
-        leeway = 1 if kept in (None, NOWHERE) else 1 + HYSTERESIS
-        tall = height > leeway * MAX_PANEL_HEIGHT * (box.bottom - box.top)
-        return tall and len(self.faces) * width * height > leeway * MAX_PANEL_SHARE * self.width * self.height
-
     def _choose(self, positions: Mapping[int, Box], kept: int | None, own: Box, slack: float) -> int:
         """Return the number of the position to take: the kept one if nearly free, else the first free one, or `NOWHERE`.
 
@@ -303,11 +286,6 @@ class _Sheet:
         others = [face for face in self.faces if face is not own]
         inside = position.grown(min(spare, 0)).within(self.width, self.height)
         return inside and not any(position.grown(spare).overlaps(other) for other in (*others, *self.taken))
-
-
-def _unit(width: int, height: int) -> float:
-    """Return the width of a thin line in a picture of that size, px."""
-    return max(1.0, min(width, height) / 400)
 
 
 def _wanted_text(face_width: float, unit: float, longer: float) -> float:

@@ -13,7 +13,6 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Self
 
 from mien.atomic import check_place, output_error
 from mien.errors import OutputError
@@ -31,17 +30,13 @@ _TABLES = (
     "CREATE TABLE faces (source INTEGER, number INTEGER, face TEXT, PRIMARY KEY (source, number)) WITHOUT ROWID",
 )
 
-_OTHER_RUN = "another run is writing this table; wait for it, stop it, or choose another table"
-_NO_PERMISSION = "it cannot be written; choose a folder you may write to"
-_DAMAGED = "it is damaged; start over without --resume"
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: _OTHER_RUN,
-    sqlite3.SQLITE_LOCKED: _OTHER_RUN,
+    sqlite3.SQLITE_BUSY: "another run is writing this table; wait for it, stop it, or choose another table",
+    **dict.fromkeys(_DAMAGED, "it is damaged; start over without --resume"),
     sqlite3.SQLITE_FULL: "the disk is full; free some space or write to another disk",
-    sqlite3.SQLITE_READONLY: _NO_PERMISSION,
-    sqlite3.SQLITE_CANTOPEN: _NO_PERMISSION,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_READONLY: "it cannot be written; choose a folder you may write to",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be written; choose a folder you may write to",
 }
 
 
@@ -65,7 +60,7 @@ def journal_sources(table: str | os.PathLike[str]) -> list[str]:
 class Journal:
     """The rows of a run on their way to its table, one source after the other.
 
-        with Journal("faces.csv", classes, {"model": digest}, resume=True) as journal:
+        with closing(Journal("faces.csv", classes, {"model": digest}, resume=True)) as journal:
             for source in sources:
                 if not journal.done(source):
                     journal.begin(source)
@@ -108,12 +103,6 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open(resume)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
     def done(self, source: str) -> bool:
         """Return whether a file is complete and has not changed since it was read.
 
@@ -134,8 +123,6 @@ class Journal:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows of the source that was begun."""
-        if self._source is None:
-            raise ValueError("no source was begun")
         faces = [json.dumps([row[name] for name in self._columns]) for row in rows]
         first, self._rows = self._rows, self._rows + len(faces)
         with self._explained():
@@ -231,7 +218,7 @@ class Journal:
         try:
             return self._prepared(resume)
         except sqlite3.DatabaseError as error:
-            if resume or _code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if resume or _code(error) not in _DAMAGED:
                 raise
         self._remove()  # a damaged journal that is not wanted
         return self._prepared(resume)
@@ -247,9 +234,10 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if resume and version:
                 self._check(database, version)
-                self.resumed = _count_complete(database, "AND size IS NOT NULL")
+                (self.resumed,) = database.execute("SELECT count(size) FROM sources WHERE complete").fetchone()
             else:
-                self.dropped = _count_complete(database) if version == FORMAT else 0
+                if version == FORMAT:
+                    (self.dropped,) = database.execute("SELECT count(*) FROM sources WHERE complete").fetchone()
                 for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                     database.execute(f'DROP TABLE "{name}"')
                 for command in _TABLES:
@@ -294,11 +282,6 @@ class Journal:
 def _code(error: sqlite3.Error) -> int:
     """Return the primary SQLite code of an error, or 0 if the error is Python's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _count_complete(database: sqlite3.Connection, condition: str = "") -> int:
-    (number,) = database.execute(f"SELECT count(*) FROM sources WHERE complete {condition}").fetchone()
-    return int(number)
 
 
 def _file_version(source: str) -> tuple[int, int] | tuple[None, None]:

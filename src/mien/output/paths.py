@@ -58,7 +58,11 @@ class OutputPaths:
             raise OutputError(f"{target}: needs a video, but there are only pictures; leave it out")
         self._names = {} if self.is_file else _unique_names(sources, endings, earlier)
         self._created = False
-        self._check_no_source_is_overwritten(sources, drawn)
+        existing = {_file_id(path): path for path in (self.path(source.name) for source in drawn)} if target.exists() else {}
+        existing.pop(None, None)
+        for source in sources if existing else ():
+            if path := existing.get(_file_id(source.name)):
+                raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
     def path(self, source: str) -> Path:
         """Return the path for a source, given by its name."""
@@ -76,15 +80,6 @@ class OutputPaths:
                     with atomic_path(self.target / MARK) as tmp_path:
                         tmp_path.touch()
         self._created = True
-
-    def _check_no_source_is_overwritten(self, sources: Sequence[Source], drawn: Sequence[Source]) -> None:
-        if not self.target.exists():
-            return
-        existing = {_file_id(path): path for path in (self.path(source.name) for source in drawn)}
-        existing.pop(None, None)
-        for source in sources if existing else ():
-            if path := existing.get(_file_id(source.name)):
-                raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
 
 def _unique_names(sources: Sequence[Source], endings: Mapping[str, str], earlier: Sequence[str]) -> dict[str, str]:

@@ -156,7 +156,12 @@ class RunWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with uninterrupted():
-            self._finish(complete=kind is None)
+            self._end_source(complete=kind is None)
+            only_failed = len(self._sources) == 1 and bool(self.failures)
+            if self.read or self.resumed or (kind is None and not only_failed):
+                self._write(complete=kind is None)
+            elif self._journal is not None:  # nothing was read, because of Ctrl-C or the only source
+                self.resumable = self._journal.discard()
 
     def opened(self, video: VideoReader) -> None:
         """Take note of a video that was opened; pass it to `Recognizer.stream` as `on_video`."""
@@ -176,11 +181,10 @@ class RunWriter:
             OutputError: The table's journal cannot be written. If a drawing cannot be written, its source counts as a failure:
                 its rows are kept, and a resumed run tries it again.
         """
-        if self._current is None or reading.number != self._current.number:
-            self._end_source(complete=True)
-            self._begin_source(reading)
         current = self._current
-        assert current is not None
+        if current is None or reading.number != current.number:
+            self._end_source(complete=True)
+            current = self._begin_source(reading)
         if reading.error is not None:
             self._fail(current, reading.error)
         else:
@@ -197,17 +201,17 @@ class RunWriter:
         if reading.error is not None or not current.is_video:
             self._end_source(complete=True)
 
-    def _begin_source(self, reading: Reading) -> None:
+    def _begin_source(self, reading: Reading) -> _Current:
         is_video = reading.frame is not None and reading.frame.index is not None
         plot = Timeline(self.classes, reading.source, self._max_gap) if is_video and self._timelines is not None else None
-        self._current = _Current(reading.number, reading.source, is_video, plot)
+        self._current = current = _Current(reading.number, reading.source, is_video, plot)
         if is_video:
             self.summary.add_video(reading.source)
         if self._journal is not None and reading.error is None:  # if it cannot be opened, rows of an earlier run are kept
             self._journal.begin(reading.source)
+        return current
 
     def _end_source(self, complete: bool) -> None:
-        """Finish the files that belong to one source."""
         current = self._current
         if current is None:
             return
@@ -240,16 +244,8 @@ class RunWriter:
         self.failures.append((current.name, error))
         current.failed = True
 
-    def _finish(self, complete: bool) -> None:
-        """Write the files that belong to all sources; none if nothing was read, because of Ctrl-C or the only source."""
-        self._end_source(complete)
-        only_failed = len(self._sources) == 1 and bool(self.failures)
-        if self.read or self.resumed or (complete and not only_failed):
-            self._write(complete)
-        elif self._journal is not None:
-            self.resumable = self._journal.discard()
-
     def _write(self, complete: bool) -> None:
+        """Write the files that belong to all sources."""
         if self._annotations is not None:
             self.written = self._annotations.written + self.written
         if self._journal is not None and self._resume:  # the journal also contains what was read before this run

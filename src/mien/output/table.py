@@ -307,7 +307,6 @@ class _LineFeeds:
 
 
 def _values(entry: Row, names: Sequence[str]) -> list[Any]:
-    """Return a row's values in the order of the columns."""
     if len(entry) != len(names) or not all(name in entry for name in names):
         raise ValueError(f"a row must have the columns {', '.join(names)}, got {', '.join(entry)}")
     return [entry[name] for name in names]
