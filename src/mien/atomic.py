@@ -26,13 +26,9 @@ UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 """Names of the temporary files of `atomic_path`."""
 
 _ADVICE: dict[int | None, str] = {
-    errno.ENOSPC: "free some space or write to another disk",
-    errno.EDQUOT: "free some space or write to another disk",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "part of the path is a file; choose another folder",
-    errno.EEXIST: "part of the path is a file; choose another folder",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "part of the path is a file; choose another folder"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -60,7 +56,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
-        if _is_stream(target):
+        stream = str(target.parent) == "/dev/fd" or str(target) in ("/dev/stdout", "/dev/stderr")  # even redirected to a file
+        if stream or (target.exists() and not target.is_file()):
             yield target
             return
         target = target.resolve()  # replace the file a link points at, not the link
@@ -119,13 +116,6 @@ def check_place(target: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise output_error(target, error) from None
-
-
-def _is_stream(target: Path) -> bool:
-    """Return whether a path is a device, a pipe, or the name of an open stream, even one redirected to a file."""
-    if target.parent == Path("/dev/fd") or target in (Path("/dev/stdout"), Path("/dev/stderr")):
-        return True
-    return target.exists() and not target.is_file()
 
 
 @contextmanager

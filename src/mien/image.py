@@ -163,7 +163,6 @@ def _is_heif(start: bytes) -> bool:
 
 
 def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Return a Pillow image's pixels as RGB, upright."""
     size = f"{picture.width}x{picture.height}"
     if picture.width * picture.height > MAX_PIXELS:
         raise InputError(
@@ -204,7 +203,7 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
     except Exception:  # a picture with corrupt metadata is still a picture
         orientation = 1
     width, height = picture.size
-    upright = np.empty((*((width, height) if orientation in (5, 6, 7, 8) else (height, width)), 3), np.uint8)
+    upright = np.empty((width, height, 3) if 5 <= orientation <= 8 else (height, width, 3), np.uint8)
     swapped = upright.swapaxes(0, 1)
     views = {  # the upright picture in the file's order of pixels, by EXIF orientation (EXIF 2.3, table 8)
         2: upright[:, ::-1],
@@ -227,19 +226,14 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
 def _rgb(picture: Image.Image, deep: bool) -> Image.Image:
     """Return a picture of any mode as RGB, white where it is transparent; `deep` says that grey values have 16 bits."""
     if picture.mode.startswith("I"):
-        picture = _eight_bits(picture, deep)
+        values = np.asarray(picture).astype(np.int64)
+        values[values == picture.info.get("transparency", -1)] = 65535 if deep else 255  # white
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError("has values outside 16 bits; scale it to 8 bits and save it again")
+        picture = Image.fromarray(((values + 128) // 257 if deep else values).astype(np.uint8))
     if picture.mode == "F":
         raise InputError("has floating-point values; scale it to 8 bits and save it again")
     if picture.has_transparency_data:
         top = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", top.size, "white"), top).convert("RGB")
     return picture.convert("RGB")
-
-
-def _eight_bits(picture: Image.Image, deep: bool) -> Image.Image:
-    """Return a grey picture with 8 bits; its mode has room for more, which it uses if `deep`."""
-    values = np.asarray(picture).astype(np.int64)
-    values[values == picture.info.get("transparency", -1)] = 65535 if deep else 255  # white
-    if values.min() < 0 or values.max() > 65535:
-        raise InputError("has values outside 16 bits; scale it to 8 bits and save it again")
-    return Image.fromarray(((values + 128) // 257 if deep else values).astype(np.uint8))

@@ -105,7 +105,7 @@ def test_a_full_disk_leaves_no_partial_picture(tmp_path: Path) -> None:
 
 
 def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"is not that of a picture format; choose one of \.jpg"):
+    with pytest.raises(OutputError, match=r"a picture's name must end in \.jpg"):
         write_picture(tmp_path / "a.docx", grey(20, 30))
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps
 from mien.atomic import atomic_buffer
 from mien.errors import OutputError
 from mien.output.paint import Box, Colour, fill, font, list_tile, outline, paste, text_size, text_tile
+from mien.output.table import check_ending
 from mien.structures import Prediction
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -44,9 +44,6 @@ WHITE: Colour = (255, 255, 255)
 
 SHADE = (16, 18, 24, 205)
 """Background of the bars and of unsure labels, RGBA."""
-
-TRACK_OPACITY = 32
-"""Opacity of the empty part of a bar, of 256."""
 
 BAR_LENGTH = 4.0
 """Length of a full bar, as a multiple of the font size."""
@@ -99,9 +96,9 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
 
 @dataclass
 class _Layout:
-    """A person's font size and the positions of label and bars in the last frame; None before the first."""
+    """A person's font size and the positions of label and bars in the last frame; 0 and None before the first."""
 
-    text: int | None = None
+    text: int = 0
     label: int | None = None
     bars: int | None = None
 
@@ -120,14 +117,17 @@ class Annotator:
     def draw(self, image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
         """Return a copy of the next frame with its predictions drawn on it; image and result are as in `annotate`."""
         found = list(predictions)
-        factor = _enlargement(*image.shape[:2])
+        shorter, longer = sorted(image.shape[:2])
+        factor = max(1, min(math.ceil(MIN_SIDE / shorter), 8 * MIN_SIDE // longer))  # a narrow strip does not become huge
         canvas = np.array(ImageOps.scale(Image.fromarray(image), factor)) if factor > 1 else image.copy()
         height, width = canvas.shape[:2]
+        unit = max(1.0, min(width, height) / 400)  # width of a thin line, px
         boxes = [_face_box(prediction, width, height, factor) for prediction in found]
         self._strip = next((prediction.classes for prediction in found if prediction.face is None), self._strip)
         if self._strip:  # also for a frame without a face: all frames of a video have one size
-            canvas = _widened(canvas, self._strip)
-        sheet = _Sheet(canvas, boxes, _unit(width, height))
+            panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit, width))), self._strip)
+            canvas = np.hstack([canvas, np.full((height, math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)])
+        sheet = _Sheet(canvas, boxes, unit)
         # People who have a position keep it, and the others choose after them, in the order of their track numbers.
         layouts = [self._layout(prediction.track) for prediction in found]
         order = sorted(range(len(found)), key=lambda i: (layouts[i].bars in (None, NOWHERE), found[i].track or 0))
@@ -151,20 +151,13 @@ def write_picture(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> Non
     Raises:
         OutputError: The ending is of no picture format, or the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise OutputError(f"{path}: its ending is not that of a picture format; choose one of {', '.join(FORMATS)}")
+    kind = FORMATS[check_ending(path, "picture", tuple(FORMATS))]
     with atomic_buffer(path) as buffer:
         try:
-            Image.fromarray(image).save(buffer, FORMATS[suffix], quality=92)
+            Image.fromarray(image).save(buffer, kind, quality=92)
         except (ValueError, OSError) as error:  # from the format, not from the disk: the buffer is in memory
             size = f"{image.shape[1]}x{image.shape[0]} px"
-            raise OutputError(f"{path}: {FORMATS[suffix]} cannot store {size} ({error}); choose the ending .png") from None
-
-
-def _enlargement(height: int, width: int) -> int:
-    """Return the whole factor that brings the shorter side to `MIN_SIDE` px and the longer one to at most eight times that."""
-    return max(1, min(-(-MIN_SIDE // min(height, width)), 8 * MIN_SIDE // max(height, width)))
+            raise OutputError(f"{path}: {kind} cannot store {size} ({error}); choose the ending .png") from None
 
 
 def _face_box(prediction: Prediction, width: int, height: int, factor: int) -> Box:
@@ -173,16 +166,6 @@ def _face_box(prediction: Prediction, width: int, height: int, factor: int) -> B
         return Box(0, 0, right, bottom)
     edges = prediction.face.box_xyxy.astype(float) * factor
     return Box(*np.clip(edges, 0, [right, bottom, right, bottom]).tolist())
-
-
-def _widened(image: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Return the picture with an empty strip at its right, wide enough for a panel."""
-    height, width = image.shape[:2]
-    unit = _unit(width, height)
-    panel, _ = _panel_size(_bar_text(round(_wanted_text(width, unit, width))), classes)
-    wider = np.full((height, width + math.ceil(panel + 6 * unit), 3), SHADE[:3], np.uint8)
-    wider[:, :width] = image
-    return wider
 
 
 class _Sheet:
@@ -197,7 +180,9 @@ class _Sheet:
     def draw_box(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw a face's box in the expression's colour between dark edges, which show on any background; dashed if unsure."""
         longer = max(self.width, self.height)
-        layout.text = _text(box.right - box.left, self.unit, longer, layout.text)
+        wanted = _wanted_text(box.right - box.left, self.unit, longer)
+        if not layout.text or abs(wanted / layout.text - 1) >= HYSTERESIS:
+            layout.text = round(wanted)
         if prediction.face is None:
             return
         line = max(2, round(longer / 1200), round(min(1.5 * self.unit, 0.04 * (box.right - box.left))))
@@ -207,7 +192,6 @@ class _Sheet:
 
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
-        assert layout.text is not None
         name = prediction.label + ("?" if prediction.unsure else "")
         name = name if prediction.track is None else f"{prediction.track}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
@@ -224,7 +208,6 @@ class _Sheet:
 
     def draw_bars(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw a bar for each class next to a face or, if there is no room, over its edge; not at all if that is taken too."""
-        assert layout.text is not None
         classes, size = prediction.classes, _bar_text(layout.text)
         width, height = _panel_size(size, classes)
         panel = self._panel(box, layout, width, height)
@@ -232,16 +215,12 @@ class _Sheet:
             return
         self.taken.append(panel)
         paste(self.image, list_tile(classes, size, width, height, WHITE, SHADE), panel.left, panel.top)
-        pad, half = size * 0.5, size * 0.3
-        start, length, pitch = (
-            round(panel.left) + width - pad - size * BAR_LENGTH,
-            size * BAR_LENGTH,
-            (height - pad) / len(classes),
-        )
+        pad, half, length = size * 0.5, size * 0.3, size * BAR_LENGTH
+        start, pitch = round(panel.left) + width - pad - length, (height - pad) / len(classes)
         for i, (name, prob) in enumerate(zip(classes, prediction.probs.tolist(), strict=True)):
             middle = round(panel.top) + pad / 2 + (i + 0.5) * pitch
             bar = Box(start, middle - half, start + length, middle + half)
-            fill(self.image, bar, WHITE, TRACK_OPACITY)
+            fill(self.image, bar, WHITE, opacity=32)  # the empty part is faint
             fill(self.image, bar._replace(right=start + length * prob), _colour(name))
 
     def _panel(self, box: Box, layout: _Layout, width: int, height: int) -> Box | None:
@@ -249,7 +228,9 @@ class _Sheet:
         around, over = self._around(box, layout, width, height), self._over(box, width, height)
         slack, kept = 6 * self.unit, layout.bars
         layout.bars = NOWHERE
-        if not self._covers_too_much(box, kept, width, height):
+        leeway = 1 if kept in (None, NOWHERE) else 1 + HYSTERESIS
+        tall = height > leeway * MAX_PANEL_HEIGHT * (box.bottom - box.top)
+        if not tall or len(self.faces) * width * height <= leeway * MAX_PANEL_SHARE * self.width * self.height:
             clear = {n: each for n, each in around.items() if not each.grown(-slack if n == kept else 0).overlaps(box)}
             layout.bars = self._choose(clear, NOWHERE if kept in over else kept, box, slack)
             if layout.bars == NOWHERE:
@@ -261,7 +242,6 @@ class _Sheet:
 
     def _around(self, box: Box, layout: _Layout, width: int, height: int) -> dict[int, Box]:
         """Return the positions of a panel around its face, the best first."""
-        assert layout.text is not None
         gap = 3 * self.unit
         above = box.top - text_size("", layout.text)[1] - self.unit - gap - height
         corners = [
@@ -290,11 +270,6 @@ class _Sheet:
         inner = box.part(*INNER_FACE)
         return dict(sorted(positions.items(), key=lambda each: (each[1].intersection(inner), each[1].intersection(box))))
 
-    def _covers_too_much(self, box: Box, kept: int | None, width: int, height: int) -> bool:
-        leeway = 1 if kept in (None, NOWHERE) else 1 + HYSTERESIS
-        tall = height > leeway * MAX_PANEL_HEIGHT * (box.bottom - box.top)
-        return tall and len(self.faces) * width * height > leeway * MAX_PANEL_SHARE * self.width * self.height
-
     def _choose(self, positions: Mapping[int, Box], kept: int | None, own: Box, slack: float) -> int:
         """Return the number of the position to take: the kept one if nearly free, else the first free one, or `NOWHERE`.
 
@@ -313,21 +288,11 @@ class _Sheet:
         return inside and not any(position.grown(spare).overlaps(other) for other in (*others, *self.taken))
 
 
-def _unit(width: int, height: int) -> float:
-    """Return the width of a thin line in a picture of that size, px."""
-    return max(1.0, min(width, height) / 400)
-
-
 def _wanted_text(face_width: float, unit: float, longer: float) -> float:
     """Return the label's font size, px: it follows the face, within limits set by the picture's longer side."""
     largest = 13 * unit
     smallest = max(11 * min(unit, 1.3), min(MIN_TEXT * longer, largest))
     return min(max(face_width * 0.13, smallest), largest)
-
-
-def _text(face_width: float, unit: float, longer: float, kept: int | None) -> int:
-    wanted = _wanted_text(face_width, unit, longer)
-    return kept if kept is not None and abs(wanted / kept - 1) < HYSTERESIS else round(wanted)
 
 
 def _bar_text(label_text: int) -> int:

@@ -13,7 +13,6 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Self
 
 from mien.atomic import check_place, output_error
 from mien.errors import OutputError
@@ -24,23 +23,20 @@ FORMAT = 2
 
 _TABLES = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT)",
+    # name: as JSON, which is ASCII, because a file name may contain bytes that are not text
     # complete: read to the end, without an error; size and mtime: the file as it was when it was read
     "CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT UNIQUE, complete INTEGER, size INTEGER, mtime INTEGER)",
     # stored in the order of its key, so that reading the table needs no sorting
     "CREATE TABLE faces (source INTEGER, number INTEGER, face TEXT, PRIMARY KEY (source, number)) WITHOUT ROWID",
 )
 
-_OTHER_RUN = "another run is writing this table; wait for it, stop it, or choose another table"
-_NO_PERMISSION = "it cannot be written; choose a folder you may write to"
-_DAMAGED = "it is damaged; start over without --resume"
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: _OTHER_RUN,
-    sqlite3.SQLITE_LOCKED: _OTHER_RUN,
+    sqlite3.SQLITE_BUSY: "another run is writing this table; wait for it, stop it, or choose another table",
+    **dict.fromkeys(_DAMAGED, "it is damaged; start over without --resume"),
     sqlite3.SQLITE_FULL: "the disk is full; free some space or write to another disk",
-    sqlite3.SQLITE_READONLY: _NO_PERMISSION,
-    sqlite3.SQLITE_CANTOPEN: _NO_PERMISSION,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_READONLY: "it cannot be written; choose a folder you may write to",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be written; choose a folder you may write to",
 }
 
 
@@ -64,7 +60,7 @@ def journal_sources(table: str | os.PathLike[str]) -> list[str]:
 class Journal:
     """The rows of a run on their way to its table, one source after the other.
 
-        with Journal("faces.csv", classes, {"model": digest}, resume=True) as journal:
+        with closing(Journal("faces.csv", classes, {"model": digest}, resume=True)) as journal:
             for source in sources:
                 if not journal.done(source):
                     journal.begin(source)
@@ -97,6 +93,7 @@ class Journal:
         check_table(table, classes)
         self.table, self.path = Path(table), journal_path(table)
         self.classes, self.about = tuple(classes), dict(about)
+        self._settings = {**about, "classes": ", ".join(classes)}
         self.resumed = self.dropped = 0
         self._columns = columns(classes)
         self._source: int | None = None  # id of the source in progress
@@ -106,24 +103,18 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open(resume)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
     def done(self, source: str) -> bool:
         """Return whether a file is complete and has not changed since it was read.
 
         Anything but a file, such as standard input, is never done: it cannot be known whether it is still the same.
         """
         version = _file_version(source)
-        found = self._execute("SELECT complete, size, mtime FROM sources WHERE name = ?", _key(source)).fetchone()
+        found = self._execute("SELECT complete, size, mtime FROM sources WHERE name = ?", json.dumps(source)).fetchone()
         return version[0] is not None and found == (True, *version)
 
     def complete(self, source: str) -> bool:
         """Return whether a source was read to its end without an error, even if it has changed since."""
-        return self._execute("SELECT complete FROM sources WHERE name = ?", _key(source)).fetchone() == (True,)
+        return self._execute("SELECT complete FROM sources WHERE name = ?", json.dumps(source)).fetchone() == (True,)
 
     def begin(self, source: str) -> None:
         """Begin a source; this deletes rows of an earlier attempt."""
@@ -132,8 +123,6 @@ class Journal:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows of the source that was begun."""
-        if self._source is None:
-            raise ValueError("no source was begun")
         faces = [json.dumps([row[name] for name in self._columns]) for row in rows]
         first, self._rows = self._rows, self._rows + len(faces)
         with self._explained():
@@ -209,10 +198,10 @@ class Journal:
         self._execute(
             "INSERT INTO sources (name, complete, size, mtime) VALUES (?, FALSE, ?, ?) ON CONFLICT (name)"
             " DO UPDATE SET complete = FALSE, size = excluded.size, mtime = excluded.mtime",
-            _key(source),
+            json.dumps(source),
             *_file_version(source),
         )
-        (self._source,) = self._execute("SELECT id FROM sources WHERE name = ?", _key(source)).fetchone()
+        (self._source,) = self._execute("SELECT id FROM sources WHERE name = ?", json.dumps(source)).fetchone()
         self._rows = 0
 
     def _execute(self, command: str, *values: object) -> sqlite3.Cursor:
@@ -229,7 +218,7 @@ class Journal:
         try:
             return self._prepared(resume)
         except sqlite3.DatabaseError as error:
-            if resume or _code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if resume or _code(error) not in _DAMAGED:
                 raise
         self._remove()  # a damaged journal that is not wanted
         return self._prepared(resume)
@@ -245,10 +234,16 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if resume and version:
                 self._check(database, version)
-                self.resumed = _count_complete(database, "AND size IS NOT NULL")
+                (self.resumed,) = database.execute("SELECT count(size) FROM sources WHERE complete").fetchone()
             else:
-                self.dropped = _count_complete(database) if version == FORMAT else 0
-                self._create_tables(database)
+                if version == FORMAT:
+                    (self.dropped,) = database.execute("SELECT count(*) FROM sources WHERE complete").fetchone()
+                for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                    database.execute(f'DROP TABLE "{name}"')
+                for command in _TABLES:
+                    database.execute(command)
+                database.executemany("INSERT INTO settings VALUES (?, ?)", self._settings.items())
+                database.execute(f"PRAGMA user_version = {FORMAT}")
             if not self.dropped:  # otherwise the first finished source commits, and the earlier run is kept until then
                 database.commit()
         except BaseException:
@@ -256,28 +251,17 @@ class Journal:
             raise
         return database
 
-    def _create_tables(self, database: sqlite3.Connection) -> None:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            database.execute(f'DROP TABLE "{name}"')
-        for command in _TABLES:
-            database.execute(command)
-        database.executemany("INSERT INTO settings VALUES (?, ?)", self._settings().items())
-        database.execute(f"PRAGMA user_version = {FORMAT}")
-
     def _check(self, database: sqlite3.Connection, version: int) -> None:
         """Raise if the journal is of another version of mien or of a run with other settings."""
         if version != FORMAT:
             raise OutputError(f"{self.path}: is of another version of mien; start over without --resume")
-        old, new = dict(database.execute("SELECT name, value FROM settings")), self._settings()
+        old, new = dict(database.execute("SELECT name, value FROM settings")), self._settings
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         if changed:
             changes = "; ".join(f"{name}: {old.get(name, 'not set')}, now {new.get(name, 'not set')}" for name in changed)
             raise OutputError(
                 f"{self.path}: the interrupted run had other settings ({changes}); use those, or start over without --resume"
             )
-
-    def _settings(self) -> dict[str, str]:
-        return {**self.about, "classes": ", ".join(self.classes)}
 
     def _remove(self) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -298,16 +282,6 @@ class Journal:
 def _code(error: sqlite3.Error) -> int:
     """Return the primary SQLite code of an error, or 0 if the error is Python's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _count_complete(database: sqlite3.Connection, condition: str = "") -> int:
-    (number,) = database.execute(f"SELECT count(*) FROM sources WHERE complete {condition}").fetchone()
-    return int(number)
-
-
-def _key(source: str) -> str:
-    """Return a source's name in ASCII: a file name may contain bytes that are not text."""
-    return json.dumps(source)
 
 
 def _file_version(source: str) -> tuple[int, int] | tuple[None, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mien.atomic import atomic_path
@@ -57,7 +58,11 @@ class OutputPaths:
             raise OutputError(f"{target}: needs a video, but there are only pictures; leave it out")
         self._names = {} if self.is_file else _unique_names(sources, endings, earlier)
         self._created = False
-        self._check_no_source_is_overwritten(sources, drawn)
+        existing = {_file_id(path): path for path in (self.path(source.name) for source in drawn)} if target.exists() else {}
+        existing.pop(None, None)
+        for source in sources if existing else ():
+            if path := existing.get(_file_id(source.name)):
+                raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
     def path(self, source: str) -> Path:
         """Return the path for a source, given by its name."""
@@ -69,19 +74,12 @@ class OutputPaths:
         Raises:
             OutputError: It cannot be created.
         """
-        if not (self.is_file or self._created) and (not self.target.exists() or _is_empty(self.target)):
-            with atomic_path(self.target / MARK) as tmp_path:
-                tmp_path.touch()
+        if not (self.is_file or self._created):
+            with suppress(OSError):  # the folder may not be listed
+                if not self.target.exists() or not any(self.target.iterdir()):
+                    with atomic_path(self.target / MARK) as tmp_path:
+                        tmp_path.touch()
         self._created = True
-
-    def _check_no_source_is_overwritten(self, sources: Sequence[Source], drawn: Sequence[Source]) -> None:
-        if not self.target.exists():
-            return
-        existing = {_file_id(path): path for path in (self.path(source.name) for source in drawn)}
-        existing.pop(None, None)
-        for source in sources if existing else ():
-            if path := existing.get(_file_id(source.name)):
-                raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
 
 def _unique_names(sources: Sequence[Source], endings: Mapping[str, str], earlier: Sequence[str]) -> dict[str, str]:
@@ -110,13 +108,6 @@ def _stem(source: str) -> str:
     while len(os.fsencode(stem)) > MAX_STEM:
         stem = stem[:-1]
     return stem
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return not any(folder.iterdir())
-    except OSError:  # it may not be listed
-        return False
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from mien.atomic import check_place, uninterrupted
 from mien.errors import MienError, OutputError, require
@@ -20,8 +20,8 @@ from mien.output import annotate, timeline
 from mien.output.annotate import Annotator, write_picture
 from mien.output.journal import Journal, journal_sources
 from mien.output.paths import OutputPaths
-from mien.output.summary import MAX_SAMPLE_GAP, Summary, check_summary, write_summary
-from mien.output.table import rows
+from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Summary, write_summary
+from mien.output.table import check_ending, rows
 from mien.output.timeline import Timeline
 from mien.structures import Reading
 from mien.video.sources import Source
@@ -70,8 +70,7 @@ class _Current:
     is_video: bool
     timeline: Timeline | None
     faces: int = 0
-    drawable: bool = True  # until its drawing fails
-    failed: bool = False
+    failed: bool = False  # to be read, or to be drawn; then nothing more is drawn
 
 
 class RunWriter:
@@ -95,6 +94,7 @@ class RunWriter:
         read: Number of pictures and frames read.
         videos_without_faces: Names of the videos in which no face was found.
         failures: Names of the sources that could not be read or drawn, each with the reason.
+        warnings: One line for each annotated video whose sound was lost.
         written: The files that are complete.
         resumed: Number of sources that an interrupted run finished and this run keeps.
         dropped: Number of sources that an interrupted run finished and this run, not resumed, reads again.
@@ -120,17 +120,18 @@ class RunWriter:
         self._max_gap = max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
         self._live = {source.name for source in sources if source.kind == "live"}
         if targets.summary is not None:
-            check_summary(targets.summary)
+            check_ending(targets.summary, "summary", FORMATS)
             if targets.table is not None and os.path.realpath(targets.summary) == os.path.realpath(targets.table):
                 raise OutputError(f"{targets.summary}: is both the table and the summary; choose two names")
         for target in (targets.summary, targets.annotate, targets.timeline):
             if target is not None:
                 check_place(target)
         earlier = journal_sources(targets.table) if targets.table is not None and resume else []
+        self.warnings: list[str] = []
         self._annotations: AnnotationWriter | None = None
         self._timelines: OutputPaths | None = None
         if targets.annotate is not None:
-            self._annotations = AnnotationWriter(targets.annotate, sources, earlier)
+            self._annotations = AnnotationWriter(targets.annotate, sources, earlier, self.warnings)
         if targets.timeline is not None:
             require("matplotlib", "tables")
             self._timelines = OutputPaths(targets.timeline, sources, timeline.FORMATS, PLOTTED, earlier)
@@ -155,12 +156,12 @@ class RunWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with uninterrupted():
-            self._finish(complete=kind is None)
-
-    @property
-    def warnings(self) -> list[str]:
-        """One line for each annotated video whose sound was lost."""
-        return [] if self._annotations is None else self._annotations.warnings
+            self._end_source(complete=kind is None)
+            only_failed = len(self._sources) == 1 and bool(self.failures)
+            if self.read or self.resumed or (kind is None and not only_failed):
+                self._write(complete=kind is None)
+            elif self._journal is not None:  # nothing was read, because of Ctrl-C or the only source
+                self.resumable = self._journal.discard()
 
     def opened(self, video: VideoReader) -> None:
         """Take note of a video that was opened; pass it to `Recognizer.stream` as `on_video`."""
@@ -180,11 +181,10 @@ class RunWriter:
             OutputError: The table's journal cannot be written. If a drawing cannot be written, its source counts as a failure:
                 its rows are kept, and a resumed run tries it again.
         """
-        if self._current is None or reading.number != self._current.number:
-            self._end_source(complete=True)
-            self._begin_source(reading)
         current = self._current
-        assert current is not None
+        if current is None or reading.number != current.number:
+            self._end_source(complete=True)
+            current = self._begin_source(reading)
         if reading.error is not None:
             self._fail(current, reading.error)
         else:
@@ -195,32 +195,35 @@ class RunWriter:
             self.summary.extend(reading.predictions)
             if current.timeline is not None:
                 current.timeline.extend(reading.predictions)
-            if self._annotations is not None and current.drawable:
+            if self._annotations is not None and not current.failed:
                 with self._drawing(current):
                     self._annotations.add(reading)
         if reading.error is not None or not current.is_video:
             self._end_source(complete=True)
 
-    def _begin_source(self, reading: Reading) -> None:
+    def _begin_source(self, reading: Reading) -> _Current:
         is_video = reading.frame is not None and reading.frame.index is not None
         plot = Timeline(self.classes, reading.source, self._max_gap) if is_video and self._timelines is not None else None
-        self._current = _Current(reading.number, reading.source, is_video, plot)
+        self._current = current = _Current(reading.number, reading.source, is_video, plot)
         if is_video:
             self.summary.add_video(reading.source)
         if self._journal is not None and reading.error is None:  # if it cannot be opened, rows of an earlier run are kept
             self._journal.begin(reading.source)
+        return current
 
     def _end_source(self, complete: bool) -> None:
-        """Finish the files that belong to one source."""
         current = self._current
         if current is None:
             return
         if self._annotations is not None:
             with self._drawing(current):
                 self._annotations.end_source()
-        if current.timeline is not None:
+        if current.timeline is not None and self._timelines is not None:
             with self._drawing(current):
-                self._draw_timeline(current.name, current.timeline)
+                self._timelines.create_folder()
+                path = self._timelines.path(current.name)
+                current.timeline.draw(path)
+                self.written.append(path)
         if current.is_video and not current.faces:
             self.videos_without_faces.append(current.name)
         if self._journal is not None and current.failed:
@@ -235,34 +238,22 @@ class RunWriter:
         try:
             yield
         except OutputError as error:
-            current.drawable = False
             self._fail(current, error)
 
     def _fail(self, current: _Current, error: MienError) -> None:
         self.failures.append((current.name, error))
         current.failed = True
 
-    def _draw_timeline(self, source: str, plot: Timeline) -> None:
-        assert self._timelines is not None
-        self._timelines.create_folder()
-        path = self._timelines.path(source)
-        plot.draw(path)
-        self.written.append(path)
-
-    def _finish(self, complete: bool) -> None:
-        """Write the files that belong to all sources; none if nothing was read, because of Ctrl-C or the only source."""
-        self._end_source(complete)
-        only_failed = len(self._sources) == 1 and bool(self.failures)
-        if self.read or self.resumed or (complete and not only_failed):
-            self._write(complete)
-        elif self._journal is not None:
-            self.resumable = self._journal.discard()
-
     def _write(self, complete: bool) -> None:
+        """Write the files that belong to all sources."""
         if self._annotations is not None:
             self.written = self._annotations.written + self.written
-        if self._journal is not None and self._resume:
-            self._sum_up(self._journal)
+        if self._journal is not None and self._resume:  # the journal also contains what was read before this run
+            self.summary = Summary(self.classes, self._max_gap)
+            for source in self._sources:
+                if source.kind in PLOTTED and self._journal.complete(source.name):
+                    self.summary.add_video(source.name)
+            self.summary.extend(self._journal.rows())
         try:
             if self._journal is not None:
                 complete = complete or all(self._journal.complete(source.name) for source in self._sources)
@@ -273,14 +264,6 @@ class RunWriter:
                 write_summary(self.targets.summary, self.summary)
                 self.written.append(self.targets.summary)
 
-    def _sum_up(self, journal: Journal) -> None:
-        """Sum up the journal, which also contains what was read before this run."""
-        self.summary = Summary(self.classes, self._max_gap)
-        for source in self._sources:
-            if source.kind in PLOTTED and journal.complete(source.name):
-                self.summary.add_video(source.name)
-        self.summary.extend(journal.rows())
-
 
 class AnnotationWriter:
     """Writes the annotated pictures and videos of a run, source after source.
@@ -289,32 +272,27 @@ class AnnotationWriter:
         target: See `OutputPaths`.
         sources: What the run reads.
         earlier: See `OutputPaths`.
+        warnings: Gets one line for each video whose sound was lost.
 
     Attributes:
         written: The files that are complete.
-        warnings: One line for each video whose sound was lost.
 
     Raises:
         OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
     """
 
-    def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str] = ()) -> None:
+    def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str], warnings: list[str]) -> None:
         self.paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
         for source in sources if self.paths.is_file else ():
             endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
             if source.kind != "error" and target.suffix.lower() not in endings:
                 raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
-        self.written: list[Path] = []
-        self.warnings: list[str] = []
-        self._videos: dict[str, Any] = {}  # where to find the sound, by name; None if two videos have one name
-        for source in sources:
-            if source.kind == "video":
-                same = self._videos.get(source.name, source.value) == source.value
-                self._videos[source.name] = source.value if same else None
+        self.written, self._warnings = list[Path](), warnings
+        self._videos = {source.name: source.value for source in sources if source.kind == "video"}
         self._silent: dict[str, str] = {}  # "live" or "none": videos whose sound is not looked for, by name
         self._annotator = Annotator()
         self._video: VideoWriter | None = None
-        self._path, self._source = target, ""
+        self._path = target
 
     def opened(self, video: VideoReader) -> None:
         """Take note of a video that was opened, before its first frame."""
@@ -327,8 +305,7 @@ class AnnotationWriter:
         Raises:
             OutputError: The file cannot be written; nothing of it is left.
         """
-        if reading.frame is None:
-            return
+        assert reading.frame is not None
         self.paths.create_folder()
         path = self.paths.path(reading.source)
         if reading.frame.index is None:
@@ -336,8 +313,10 @@ class AnnotationWriter:
             self.written.append(path)
             return
         if self._video is None:
-            self._open_video(path, reading.source)
-        assert self._video is not None
+            silent = self._silent.get(reading.source)
+            self._path, self._source = path, reading.source
+            self._video = VideoWriter(path, like=None if silent else self._videos.get(reading.source))
+            self._warn(silent)
         try:
             image = self._annotator.draw(reading.frame.image, reading.predictions)
             self._video.write(replace(reading.frame, image=image))
@@ -354,12 +333,6 @@ class AnnotationWriter:
             self.written.append(self._path)
             self._warn(video.sound)
 
-    def _open_video(self, path: Path, source: str) -> None:
-        self._path, self._source = path, source
-        self._video = VideoWriter(path, like=None if source in self._silent else self._videos.get(source))
-        ambiguous = source in self._videos and self._videos[source] is None
-        self._warn(self._silent.get(source, "left out" if ambiguous else ""))
-
-    def _warn(self, sound: str) -> None:
+    def _warn(self, sound: str | None) -> None:
         if sound in LOST_SOUND:
-            self.warnings.append(f"{self._source}: {LOST_SOUND[sound]}")
+            self._warnings.append(f"{self._source}: {LOST_SOUND[sound]}")

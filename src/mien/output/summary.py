@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.errors import OutputError
-from mien.output.table import Row, columns, escape_invalid_utf8, row, write_csv
+from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row, write_csv
 from mien.structures import Prediction
 
 MAX_SAMPLE_GAP = 1.5
@@ -130,16 +128,14 @@ class VideoTotals(Totals):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.people: dict[int | None, PersonTotals] = {}
+        self.people: dict[int | None, PersonTotals] = defaultdict(lambda: PersonTotals(num_classes))
         self.frames = 0
         self._frame: tuple[int | None, float | None] | None = None
 
     def add(self, entry: Row, label: int, probs: Sequence[float], max_gap: float) -> None:
         """Add a face: its row, class index and probabilities."""
         track, time = entry["track"], entry["time"]
-        person = self.people.get(track)
-        if person is None:
-            person = self.people[track] = PersonTotals(len(probs))
+        person = self.people[track]
         for totals in (self, person):
             totals.add_face(label, probs, entry["unsure"], time)
         if track is not None and time is not None:
@@ -178,7 +174,7 @@ class Summary:
         self.classes, self.max_gap = tuple(classes), max_gap
         self._names = columns(classes)[-len(self.classes) :]
         self._index = {name: i for i, name in enumerate(self.classes)}
-        self._videos: dict[str | None, VideoTotals] = {}
+        self._videos: dict[str | None, VideoTotals] = defaultdict(lambda: VideoTotals(len(self.classes)))
         self._pictures = Totals(len(self.classes))
         self._picture_count = 0
         self._last_picture: object = object()  # equal to no source
@@ -196,8 +192,6 @@ class Summary:
 
     def add_video(self, source: str | None) -> VideoTotals:
         """Return the totals of a video, which appears in the summary from now on, even if nobody is found in it."""
-        if source not in self._videos:
-            self._videos[source] = VideoTotals(len(self.classes))
         return self._videos[source]
 
     def extend(self, items: Iterable[Prediction | Row]) -> None:
@@ -217,25 +211,13 @@ class Summary:
         return {"classes": list(self.classes), "max_gap": self.max_gap, "videos": videos, "pictures": pictures}
 
 
-def check_summary(path: str | os.PathLike[str]) -> str:
-    """Return a summary's ending, in lower case.
-
-    Raises:
-        OutputError: The ending is none of `FORMATS`.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise OutputError(f"{path}: a summary's name must end in {' or '.join(FORMATS)}; choose one of them")
-    return ending
-
-
 def write_summary(path: str | os.PathLike[str], summary: Summary) -> None:
     """Write a summary, completely or not at all: `.json` holds all of it, `.csv` one row per person and per video.
 
     Raises:
         OutputError: The ending is unknown or the file cannot be written.
     """
-    ending = check_summary(path)
+    ending = check_ending(path, "summary", FORMATS)
     with atomic_path(path) as tmp_path:
         if ending == ".json":
             text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False)

@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -163,8 +163,8 @@ def rows(items: Items) -> Iterator[Row]:
             raise InputError(f"a table is made of predictions, got {type(item).__name__}; give what Recognizer.predict returns")
 
 
-def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> None:
-    """Raise the errors of `write_table` that can be known before hours of work.
+def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> str:
+    """Return a table's ending, in lower case; raise the errors of `write_table` that can be known before hours of work.
 
     Raises:
         OutputError: The ending is none of `FORMATS`.
@@ -172,8 +172,23 @@ def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> None:
         LabelError: A class cannot be a column name.
     """
     columns(classes)
-    if _ending(path) == ".parquet":
+    ending = check_ending(path, "table", FORMATS)
+    if ending == ".parquet":
         require("pyarrow", "tables")
+    return ending
+
+
+def check_ending(path: str | os.PathLike[str], kind: str, formats: Sequence[str]) -> str:
+    """Return the ending of a file of that kind, in lower case.
+
+    Raises:
+        OutputError: It is none of `formats`.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in formats:
+        known = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise OutputError(f"{path}: a {kind}'s name must end in {known}; choose one of them")
+    return ending
 
 
 def write_table(
@@ -195,8 +210,7 @@ def write_table(
         MissingExtraError: Parquet was asked for and pyarrow is not installed.
         LabelError: A class cannot be a column name.
     """
-    check_table(path, classes)
-    names = _column_names(tuple(classes))
+    ending, names = check_table(path, classes), _column_names(tuple(classes))
     count = 0
 
     def counted() -> Iterator[list[Any]]:
@@ -206,7 +220,13 @@ def write_table(
             count += 1
 
     with atomic_path(path) as tmp_path:
-        _WRITERS[_ending(path)](tmp_path, counted(), names, dict(about or {}))
+        if ending == ".csv":
+            write_csv(tmp_path, names, counted())
+        elif ending == ".parquet":
+            _write_parquet(tmp_path, names, counted(), dict(about or {}))
+        else:
+            with tmp_path.open("w", newline="", encoding="utf-8") as file:
+                file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in counted())
     return count
 
 
@@ -223,18 +243,14 @@ def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
     pandas = require("pandas", "tables")
     table = list(rows(items))
     names = columns(classes) if classes is not None else list(table[0] if table else NAMES)
-    lines = [_values(entry, names) for entry in table]
-    values = zip(*lines, strict=True) if lines else ([] for _ in names)
-    series = {}
-    for column, cells in zip(_described(names), values, strict=True):
-        series[column.name] = pandas.Series(_column_values(column.kind, cells), dtype=_PANDAS_TYPES[column.kind])
-    return pandas.DataFrame(series)
+    lines = [list(map(_clean, _values(entry, names))) for entry in table]
+    kinds = {column.name: _PANDAS_TYPES[column.kind] for column in _described(names)}
+    return pandas.DataFrame(lines, columns=names, dtype=object).astype(kinds)
 
 
 def json_line(entry: Row) -> str:
     """Return a row as one line of JSON, without the line break."""
-    values = {name: escape_invalid_utf8(v) if isinstance(v, str) else _finite(v) for name, v in entry.items()}
-    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=False, allow_nan=False)
 
 
 def escape_invalid_utf8(text: str | None) -> str | None:
@@ -277,7 +293,7 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Iterable[Any]])
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
         return escape_formula(value)
-    return str(value).lower() if isinstance(value, bool) else value
+    return str(value).lower() if isinstance(value, bool) else _clean(value)
 
 
 class _LineFeeds:
@@ -291,19 +307,16 @@ class _LineFeeds:
 
 
 def _values(entry: Row, names: Sequence[str]) -> list[Any]:
-    """Return a row's values in the order of the columns."""
     if len(entry) != len(names) or not all(name in entry for name in names):
         raise ValueError(f"a row must have the columns {', '.join(names)}, got {', '.join(entry)}")
-    return [_finite(entry[name]) for name in names]
+    return [entry[name] for name in names]
 
 
-def _finite(value: Any) -> Any:
-    """Return the value, or None for NaN and infinity."""
+def _clean(value: Any) -> Any:
+    """Return a value that every format can store: a text is valid UTF-8; None replaces NaN and infinity."""
+    if isinstance(value, str):
+        return escape_invalid_utf8(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _column_values(kind: str, values: Iterable[Any]) -> list[Any]:
-    return [escape_invalid_utf8(value) for value in values] if kind == "text" else list(values)
 
 
 def _described(names: Sequence[str]) -> list[Column]:
@@ -311,28 +324,8 @@ def _described(names: Sequence[str]) -> list[Column]:
     return [*SCHEMA, *(Column(name, "number", "0 to 1", f"probability of {name}") for name in classes)]
 
 
-def _ending(path: str | os.PathLike[str]) -> str:
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise OutputError(f"{path}: a table's name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}; choose one of them")
-    return ending
-
-
-Lines = Iterator[list[Any]]
-
-
-def _write_csv(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
-    write_csv(path, names, lines)
-
-
-def _write_jsonl(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in lines)
-
-
-def _write_parquet(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
+def _write_parquet(path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: dict[str, str]) -> None:
     arrow, parquet = require("pyarrow", "tables"), require("pyarrow.parquet", "tables")
-    described = _described(names)
     nullable = set(NAMES) - {"face", "label", "confidence", "unsure"}
     fields = [
         arrow.field(
@@ -341,22 +334,17 @@ def _write_parquet(path: Path, lines: Lines, names: Sequence[str], about: dict[s
             nullable=column.name in nullable,
             metadata={"unit": column.unit, "meaning": column.meaning},
         )
-        for column in described
+        for column in _described(names)
     ]
     schema = arrow.schema(fields, metadata=about)
 
     def batch(chunk: list[list[Any]]) -> Any:
-        values = (_column_values(c.kind, cells) for c, cells in zip(described, zip(*chunk, strict=True), strict=True))
-        return arrow.record_batch([arrow.array(v, f.type) for v, f in zip(values, fields, strict=True)], schema=schema)
+        values = zip(*chunk, strict=True)
+        return arrow.record_batch(
+            [arrow.array(map(_clean, v), f.type) for v, f in zip(values, fields, strict=True)], schema=schema
+        )
 
     with parquet.ParquetWriter(path, schema) as writer:
         batches = (batch(chunk) for chunk in iter(lambda: list(islice(lines, _CHUNK)), []))
         while group := list(islice(batches, _ROW_GROUP // _CHUNK)):
             writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)
-
-
-_WRITERS: dict[str, Callable[[Path, Lines, Sequence[str], dict[str, str]], None]] = {
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".jsonl": _write_jsonl,
-}

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.errors import InputError, OutputError, require
+from mien.errors import InputError, require
 from mien.output.annotate import COLOURS
 from mien.output.summary import MAX_SAMPLE_GAP, format_time
-from mien.output.table import Row, columns, escape_invalid_utf8, row
+from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row
 from mien.structures import Prediction
 
 FORMATS = (".png", ".svg")
@@ -147,9 +147,7 @@ class Timeline:
             OutputError: The ending is unknown or the file cannot be written.
             MissingExtraError: matplotlib is not installed.
         """
-        ending = Path(path).suffix.lower()
-        if ending not in FORMATS:
-            raise OutputError(f"{path}: a timeline's name must end in {' or '.join(FORMATS)}; choose one of them")
+        ending = check_ending(path, "timeline", FORMATS)
         require("matplotlib", "tables")
         with _matplotlib_defaults(), atomic_path(path) as tmp_path:
             figure = self._figure(people)
@@ -157,7 +155,6 @@ class Timeline:
             figure.savefig(tmp_path, format=ending[1:], dpi=DPI, metadata=metadata)
 
     def _double_bins(self) -> None:
-        """Merge every two bins into one."""
         self._bin_width *= 2
         for track, bins in self._bins.items():
             merged: dict[int, _Bin] = {}
@@ -187,35 +184,43 @@ class Timeline:
 
     def _figure(self, people: int) -> Any:
         from matplotlib.figure import Figure  # not pyplot: no global state, no display
+        from matplotlib.patches import Patch
 
-        lanes = self._lanes(people)
+        lanes, colours = self._lanes(people), class_colours(self.classes)
         figure = Figure(figsize=(WIDTH, MARGINS + LANE * max(1, len(lanes))), layout="constrained")
         axes = figure.subplots()
         for number, lane in enumerate(lanes.values()):
-            _draw_lane(axes, lane, number, class_colours(self.classes))
+            _draw_lane(axes, lane, number, colours)
         _style_axes(axes, lanes)
-        axes.set_title(self._title(len(lanes)), loc="left", parse_math=False)
-        _draw_legend(figure, self.classes, any(lane.unsure.any() for lane in lanes.values()))
-        return figure
-
-    def _title(self, shown: int) -> str:
         name = Path(escape_invalid_utf8(self.source) or "").name
         name = name if len(name) <= 80 else f"{name[:50]}…{name[-29:]}"
-        return name if shown == len(self._bins) else f"{name}   ({shown} of {len(self._bins)} people, those seen longest)"
+        if len(lanes) < len(self._bins):
+            name = f"{name}   ({len(lanes)} of {len(self._bins)} people, those seen longest)"
+        axes.set_title(name, loc="left", parse_math=False)
+        doubt = ", half as high where unsure" if any(lane.unsure.any() for lane in lanes.values()) else ""
+        legend = figure.legend(
+            handles=[Patch(color=colour, label=label) for label, colour in zip(self.classes, colours, strict=True)],
+            title=f"band: most probable expression{doubt}; areas: probabilities",
+            loc="outside lower center",
+            ncols=min(len(colours), 8),
+            frameon=False,
+        )
+        legend.get_title().set(color="0.4", fontsize="small")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        return figure
 
 
 @contextmanager
 def _matplotlib_defaults() -> Iterator[None]:
     """Use matplotlib's default settings in the block, and restore the user's afterwards; one thread at a time."""
-    import matplotlib
-    from matplotlib import font_manager
+    from matplotlib import font_manager, style
 
     installed = set(font_manager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
-    with _RC_LOCK, matplotlib.rc_context(), warnings.catch_warnings():
+    settings = {"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"}
+    with _RC_LOCK, style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name that no font can show is still a name
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"})
         yield
 
 
@@ -264,19 +269,7 @@ def _runs(lane: Lane) -> dict[tuple[int, bool], list[tuple[float, float]]]:
     return runs
 
 
-def _draw_legend(figure: Any, classes: Sequence[str], unsure: bool) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour, label=name) for name, colour in zip(classes, class_colours(classes), strict=True)]
-    title = "band: most probable expression" + (", half as high where unsure" if unsure else "") + "; areas: probabilities"
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(classes), 8), frameon=False, title=title)
-    legend.get_title().set(color="0.4", fontsize="small")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
 def _style_axes(axes: Any, lanes: dict[int | None, Lane]) -> None:
-    """Set the axes: people at the left, time at the bottom."""
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
     axes.set_ylim(max(1, len(lanes)), -0.06)
@@ -292,11 +285,7 @@ def _style_axes(axes: Any, lanes: dict[int | None, Lane]) -> None:
     first = min(float(lane.starts[0]) for lane in lanes.values())
     last = max(float(lane.ends[-1]) for lane in lanes.values())
     first = 0.0 if first <= 0.1 * last else first  # a whole video starts at 0, an excerpt where it was cut
-    _set_time_axis(axes, first, max(last, first + FIRST_BIN))
-
-
-def _set_time_axis(axes: Any, first: float, last: float) -> None:
-    """Label the time axis in seconds, or in minutes and hours if it is long."""
+    last = max(last, first + FIRST_BIN)
     axes.set_xlim(first, last)
     if last - first < TICKS[0]:
         axes.set_xlabel("time, s")
