@@ -25,12 +25,12 @@ def audit(
     data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
     corpus: Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)],
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
 ) -> None:
-    """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
+    """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
     from mien.audit import audit as run
     from mien.audit import write_audit

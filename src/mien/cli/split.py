@@ -25,10 +25,10 @@ def split(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")
     ] = None,
 ) -> None:
-    """Split a corpus and write which image is in which split, for recipes and for others."""
+    """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
     from mien.datasets import write_protocol
 
     if out.suffix != ".json":
