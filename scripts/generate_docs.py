@@ -3,7 +3,7 @@
     python scripts/generate_docs.py            write them (make tables)
     python scripts/generate_docs.py --check    write nothing; exit 1 and name what is out of date (make check)
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Measured figures come from `results/` and
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. Measured figures come from `results/` and
 `benchmarks/runs/`, reported ones from the recipes, facts about a model from its file.
 """
 
@@ -39,19 +39,19 @@ MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTA
 
 WIDTH = 118
 DESCRIPTIONS = {
-    "Makefile": "the verbs: demo, test, check, bench, tables, docs",
-    "pyproject.toml": "dependencies, extras and the settings of the tools",
+    "Makefile": "commands for developers: make demo, test, check, bench, tables, docs",
+    "pyproject.toml": "dependencies, optional parts and tool settings",
     "constraints.txt": "the versions mien is tested with",
-    ".ci/run": "what every change must pass",
+    ".ci/run": "the checks that every change must pass",
     "src/mien/": None,
-    "tests/": "mirrors src/mien",
+    "tests/": "tests, in the same folders as src/mien",
     "docs/": "these pages",
-    "benchmarks/": "scripts that measure speed and detection; each writes benchmarks/runs/",
-    "results/": "what mien evaluate and mien audit wrote; never edited by hand",
+    "benchmarks/": "scripts that measure speed, detection and robustness; they write to benchmarks/runs/",
+    "results/": "output of mien evaluate and mien audit; never edited by hand",
     "scripts/": "tools for maintainers",
 }
 """Lines of the tree that no docstring gives, in order. src/mien/ is followed by its folders."""
-PACKAGES = {"recipes/": "one YAML file per training", "weights/": "the bundled models"}
+PACKAGES = {"recipes/": "Recipes: each YAML file describes one training", "weights/": "The bundled models"}
 """Folders of src/mien/ whose description is not the first line of their `__init__.py`."""
 
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def render(text: str) -> str:
-    """Return a page with its generated parts written again."""
+    """Return a page with its generated parts regenerated."""
     return MARK.sub(lambda mark: f"{mark[1]}{BLOCKS[mark[2]]()}\n{mark[3]}", text)
 
 
@@ -204,7 +204,7 @@ def headline() -> str:
         shown = f"`{name}`" + " (default)" * (name == weights.DEFAULT)
         rows.append([shown, f"{parameters / 1e6:.1f} M", *figures])
     head = ["model", "parameters", "accuracy", "accuracy without twins", "macro-F1", "calibration error"]
-    return f"{_table(head, rows)}\n\nOne run each; the files are in `results/fer2013/`: {', '.join(sources)}."
+    return f"{_table(head, rows)}\n\nOne run each, in `results/fer2013/` in this order: {', '.join(sources)}."
 
 
 def recall() -> str:
@@ -216,7 +216,7 @@ def recall() -> str:
         values = [part["recall"].get(name) if part else None for part in parts]
         rows.append([name, *(NOT_RUN if value is None else _per_cent(value) for value in values)])
     note = f"\n\nFER2013 private_test, from `{measured[0]}`." if measured else ""
-    return _table(["expression", "recognised, all test images", "recognised, images without a twin"], rows) + note
+    return _table(["expression", "recognised, all test images", "recognised, without twins"], rows) + note
 
 
 def model_facts() -> str:
@@ -289,11 +289,36 @@ def recipes() -> str:
 
 
 def crop() -> str:
-    """Return what the crop changes: the summary of the newest run of benchmarks/crop.py."""
+    """Return what the crop changes, without and with a detector: the newest run of benchmarks/crop.py."""
     run = pictures.newest_run("crop")
     read = json.loads(run.read_text(encoding="utf-8"))
-    rows = [[row["what"], row["measured"]] for row in read["summary"]]
-    return f"{_table(['crop', 'accuracy, unless stated'], rows)}\n\n{_origin(run, read)}"
+    frame, found = read["whole_frame"], read["detected"]
+    zoom, aligned = (max(rows, key=lambda row: row["accuracy"]) for rows in (frame["margin"], found["aligned"]))
+    crops = [
+        ("no detector: FER2013's picture as it is", frame["as_it_is"]),
+        (f"no detector: the best zoom ({zoom['margin']:g})", zoom),
+        ("the faces that the detector finds: FER2013's picture as it is", found["whole_frame"]),
+        (f"the same faces: upright square, the model's crop {_square(found['models_crop'])}", found["models_crop"]),
+        (f"the same faces: upright square, the best crop {_square(found['best_crop'])}", found["best_crop"]),
+        (f"the same faces: aligned, the default margin ({found['default']['margin']:g})", found["default"]),
+        (f"the same faces: aligned, the best margin ({aligned['margin']:g})", aligned),
+    ]
+    rows = [[what, f"{100 * row['accuracy']:.1f} %"] for what, row in crops]
+    rows += [
+        ["aligned with the default margin, compared with the model's upright square", _gain(found["default_over_models_crop"])],
+        ["the best crop of all, compared with the default", _gain(found["best_of_all_over_default"])],
+    ]
+    alone = read["data"]["images"]
+    faces = f"{alone:,} faces without a detector; with MTCNN, the {found['found']:,} faces that it finds of {found['faces']:,}."
+    return f"{_table(['crop', 'accuracy'], rows)}\n\n{faces} {_origin(run, read)}"
+
+
+def _square(row: dict[str, float]) -> str:
+    return f"(`crop_scale` {row['crop_scale']:g}, `crop_shift` {row['crop_shift']:g})"
+
+
+def _gain(row: dict[str, float]) -> str:
+    return f"{100 * row['mean']:+.1f} points (standard error {100 * row['standard_error']:.1f})"
 
 
 def robustness() -> str:
@@ -301,17 +326,18 @@ def robustness() -> str:
     run = pictures.newest_run("robustness")
     read = json.loads(run.read_text(encoding="utf-8"))
     clean = read["clean"]
-    free = f" ({100 * clean['accuracy_twin_free']:.1f} without the images that have a twin in training)"
+    free = f" ({100 * clean['accuracy_twin_free']:.1f} without twins)"
     rows = [["none", f"**{100 * clean['accuracy']:.1f}**{free}"]]
     for curve in read["curves"].values():
         points = ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in curve["points"])
         rows.append([curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), points])
-    return f"{_table(['change', 'strength: **accuracy, %**'], rows)}\n\n{_origin(run, read)}"
+    table = _table(["change", "strength: **accuracy, %**"], rows)
+    return f"{table}\n\n{read['data']['images']:,} faces. {_origin(run, read)}"
 
 
 def _origin(run: Path, read: dict[str, Any]) -> str:
-    data = read["data"]
-    return f"{data['images']:,} faces of FER2013 {data['split']}, one model, from `{run.relative_to(ROOT).as_posix()}`."
+    model = Path(read["model"]["file"]).stem
+    return f"FER2013 {read['data']['split']}, model `{model}`, from `{run.relative_to(ROOT).as_posix()}`."
 
 
 def audits() -> list[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What one should know about a corpus before trusting it: twins, leaks, conflicting labels, blanks, balance; `mien audit`."""
+"""`mien audit`: twins, leaks between splits, conflicting labels, blank images and class balance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: one function per command, with its heavy imports inside.
+"""The command line: one function per command. Each imports heavy packages only when it runs.
 
 Exit status: 0 done, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
 130 interrupted.

@@ -28,7 +28,7 @@ def audit(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
 ) -> None:
-    """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
+    """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
     from mien.audit import audit as run
     from mien.audit import write_audit

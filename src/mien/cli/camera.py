@@ -31,10 +31,10 @@ def camera(
     mirror: Annotated[
         bool | None,
         typer.Option(
-            "--mirror/--no-mirror", help="Mirror the picture in the window; default for a camera.", show_default=False
+            "--mirror/--no-mirror", help="Mirror the picture in the window. Default: only for cameras.", show_default=False
         ),
     ] = None,
-    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key S saves pictures.")] = Path(),
+    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pictures that the key S saves.")] = Path(),
     model: options.Model = None,
     detector: options.DetectorName = "mtcnn",
     min_face: options.MinFace = None,
@@ -45,7 +45,7 @@ def camera(
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
-    """Show a camera live, with boxes, bars and frames per second. Q quits; the window lists the other keys."""
+    """Show a camera live and draw the expression of every face. Q quits; the window lists the other keys."""
     from mien.output.run import RunWriter
     from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced

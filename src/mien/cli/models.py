@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this network, also timm/<name>.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show only this network. timm/<name> works too.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show the network layer by layer.")] = False,
 ) -> None:
-    """List the bundled models, and the networks that can be trained, with their cost."""
+    """List the bundled models and the networks you can train, with their size and number of operations."""
     from importlib.util import find_spec
 
     from rich.console import Console

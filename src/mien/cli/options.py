@@ -21,29 +21,31 @@ def option(help: str, metavar: str | None, group: str, *names: str, **more: Any)
 
 Model = Annotated[str | None, option("A bundled model (see mien models) or an .onnx file.", "NAME|FILE", FACES)]
 DetectorName = Annotated[str, option("Face detector: mtcnn, centerface or haar.", "NAME", FACES)]
-MinFace = Annotated[float | None, option("Ignore faces whose shorter side is below this.", "PX", FACES)]
+MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]
 Align = Annotated[
     bool | None,
     option(
-        "Rotate faces upright by their landmarks; default: if the detector finds landmarks.",
+        "Rotate faces upright by their landmarks. Default: yes, if the detector finds landmarks.",
         None,
         FACES,
         "--align/--no-align",
         show_default=False,
     ),
 ]
-UnsureBelow = Annotated[float, option("Mark predictions of lower confidence as unsure.", "P", FACES)]
+UnsureBelow = Annotated[float, option("Mark predictions whose confidence is below this as unsure.", "P", FACES)]
 DetectEvery = Annotated[
-    int, option("Detect faces in every Nth frame, at least every 0.25 s, and track them in between.", "N", VIDEOS)
+    int, option("Detect faces in every Nth frame and at least every 0.25 s. Track them in between.", "N", VIDEOS)
 ]
 Smooth = Annotated[str, option("Smooth probabilities over time: exponential, centred or none.", "NAME", VIDEOS)]
-SmoothSeconds = Annotated[float, option("Length of the smoothing filter.", "SECONDS", VIDEOS)]
+SmoothSeconds = Annotated[
+    float, option("How strongly to smooth: time constant of exponential, half the window of centred.", "SECONDS", VIDEOS)
+]
 
 CorpusData = Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)]
 CorpusName = Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)]
 CorpusOptions = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of this corpus; may be repeated.")
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")
 ]
 
 

@@ -27,26 +27,30 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Pictures, videos, folders, patterns, URLs, camera:0, - for standard input, @FILE with one path per line.",
+            help="Pictures, videos, folders, patterns, URLs or camera:0. - is standard input, @FILE holds one path per line.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None, option("Write a table of all faces: .csv, .parquet or .jsonl.", "FILE", FILES, "--out", "-o")
+        Path | None, option("Write a table with one row per face: .csv, .parquet or .jsonl.", "FILE", FILES, "--out", "-o")
     ] = None,
     resume: Annotated[
-        bool, option("Continue an interrupted --out: read only what is missing.", None, FILES, "--resume")
+        bool, option("Continue an interrupted run with the same --out: read only what is missing.", None, FILES, "--resume")
     ] = False,
     summary: Annotated[
         Path | None, option("Write a summary of each person in each video: .json or .csv.", "FILE", FILES)
     ] = None,
     annotate: Annotated[
         Path | None,
-        option("Write the picture or video with boxes, labels and bars; for several sources, a folder.", "FILE|FOLDER", FILES),
+        option(
+            "Draw boxes, labels and bars on the picture or video. For several sources, name a folder.", "FILE|FOLDER", FILES
+        ),
     ] = None,
     timeline: Annotated[
         Path | None,
-        option("Plot the expressions in a video over time: .png or .svg; for several videos, a folder.", "FILE|FOLDER", FILES),
+        option(
+            "Plot the expressions in a video over time: .png or .svg. For several videos, name a folder.", "FILE|FOLDER", FILES
+        ),
     ] = None,
     jsonl: Annotated[bool, option("Print one JSON object per face instead of tables.", None, TERMINAL, "--jsonl")] = False,
     quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
@@ -57,9 +61,9 @@ def predict(
     max_faces: options.MaxFaces = None,
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
-    fps: Annotated[float | None, option("Read N frames per second; default: all.", "N", VIDEOS)] = None,
-    start: Annotated[float | None, option("Start at this time.", "SECONDS", VIDEOS)] = None,
-    end: Annotated[float | None, option("Stop at this time.", "SECONDS", VIDEOS)] = None,
+    fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
+    start: Annotated[float | None, option("Skip the part of the video before this time.", "SECONDS", VIDEOS)] = None,
+    end: Annotated[float | None, option("Skip the part of the video after this time.", "SECONDS", VIDEOS)] = None,
     detect_every: options.DetectEvery = 5,
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,

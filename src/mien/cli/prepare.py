@@ -19,27 +19,30 @@ def prepare(
         Path, typer.Argument(help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder to write; after a stop, the same command resumes.")
+        Path,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Folder to write. If the run is interrupted, the same command resumes it."
+        ),
     ],
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of the pictures.")] = 224,
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of the pictures that are written.")] = 224,
     augment: Annotated[
         int | None,
         typer.Option(
             metavar="1|5|10|15",
-            help="Pictures from each training face: 5 angles, 10 with a flip left to right, 15 also with one top to bottom. "
-            "Default: 15 with split folders, else 1. Without split folders, more than 1 makes all photos training photos.",
+            help="Pictures per training face: 5 at five angles, 10 also flipped left to right, 15 also top to bottom. "
+            "Default: 15 with split folders, else 1. Without them, more than 1 turns all photos into training photos.",
             show_default=False,
         ),
     ] = None,
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Crop every face of a photo, not only the largest.")] = False,
     grey: Annotated[bool, typer.Option("--grey", help="Write grey pictures.")] = False,
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Write JPEG of quality 95 instead of PNG.")] = False,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="Side of the smallest face to look for.")] = 40,
+    min_face: Annotated[float, typer.Option(metavar="PX", help="Side of the smallest face to find.")] = 40,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of processes; one per core by default.", show_default=False)
+        int | None, typer.Option(metavar="N", help="Number of processes. Default: one per core.", show_default=False)
     ] = None,
 ) -> None:
-    """Crop the faces from photos and augment them, as vgg16-gcca's paper does: a corpus with a manifest and a report."""
+    """Make a corpus from photos: crop the faces, augment them as in vgg16_gcca's paper, and write a manifest and a report."""
     from mien.prepare import Settings
     from mien.prepare import prepare as run
     from mien.provenance import available_cores

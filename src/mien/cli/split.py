@@ -27,7 +27,7 @@ def split(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
     option: options.CorpusOptions = None,
 ) -> None:
-    """Split a corpus and write which image is in which split, for recipes and for others."""
+    """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
     from mien.datasets import write_protocol
 
     if out.suffix != ".json":

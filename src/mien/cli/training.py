@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mien.engine.history import Epoch
     from mien.predict.recognizer import Backend
 
-DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file or folder as its authors or Kaggle publish it.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")
+]
 
 
 def train(
@@ -28,17 +30,18 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2.")
+        list[str] | None,
+        typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed, instead of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Use this seed instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train this many epochs instead of the recipe's.")] = None,
     devices: Annotated[
         int | None,
         typer.Option(min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or one process per CPU core."),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed on a GPU, or on a CPU with bfloat16 and channels_last."),
+        typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")] = None,
 ) -> None:
@@ -81,7 +84,7 @@ def evaluate(
         Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
     ] = None,
 ) -> None:
-    """Measure a model on a split: writes results, predictions and a confusion matrix."""
+    """Measure a model on a split, and write the results, the predictions and a confusion matrix."""
     require("torchmetrics", "train")
     from rich.console import Console
     from rich.progress import Progress
@@ -132,7 +135,7 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Export a trained model to ONNX and check that its logits equal those of torch."""
+    """Export a trained model to ONNX and check that its logits agree with torch's."""
     require("torch", "train")
     require("onnxscript", "train")
     from mien.engine.export import calibration_crops, export_onnx, write_card

@@ -1,4 +1,4 @@
-"""Corpora by name: `load_corpus("fer2013", "fer2013.csv")`.
+"""Corpora (datasets) by name: `load_corpus("fer2013", "fer2013.csv")`.
 
 To add a corpus, write its file here and add it to the import below.
 """

@@ -57,7 +57,7 @@ SCHEMA = (
         "source",
         "text",
         "",
-        "the path or address as it was given; for data in memory its number, such as `picture 2`; empty for ready crops",
+        "the path as given; of an address the scheme, host and path; for data in memory its number, such as `picture 2`",
     ),
     Column("frame", "integer", "", "number of the video's frame, from 0; empty for a picture"),
     Column("time", "number", "s", "when the frame is shown, from the video's start; empty for a picture"),
@@ -72,10 +72,10 @@ SCHEMA = (
         for name, meaning in _LANDMARKS.items()
         for axis in "xy"
     ),
-    Column("score", "number", "0 to 1", "how sure the detector is of the face; empty for a ready crop"),
+    Column("score", "number", "0 to 1", "how sure the detector is that this is a face; empty for a ready crop"),
     Column("label", "text", "", "the most probable expression"),
     Column("confidence", "number", "0 to 1", "probability of `label`"),
-    Column("unsure", "boolean", "", "whether `confidence` is below the limit that was set"),
+    Column("unsure", "boolean", "", "whether `confidence` is below the limit (`--unsure-below`, 0.5 by default)"),
 )
 """The first columns, always in this order; one column per class follows, in the order of the model's outputs."""
 

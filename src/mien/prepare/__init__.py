@@ -1,4 +1,4 @@
-"""From photos to a corpus of faces; `mien prepare`."""
+"""`mien prepare`: crop the faces from photos to make a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where pictures and frames come from, and where drawn videos go.
+"""Read pictures, videos, cameras and streams; write annotated videos.
 
 sources.py     what a user may name (files, folders, patterns, lists, cameras, URLs), as a stream of `Source`
 container.py   opening a video, with limits on memory, frame size and waiting
