@@ -292,7 +292,7 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
         overrides: Values by dotted key, such as `{"train.epochs": 2}`.
 
     Raises:
-        RecipeError: No such recipe, not YAML, an unknown key or a value out of range.
+        RecipeError: There is no such recipe, it is not YAML, a key is unknown or a value is out of range.
 
     >>> load_recipe("sa_csp_ca/fer2013", {"seed": 3}).seed
     3
