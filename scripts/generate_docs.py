@@ -35,6 +35,9 @@ from mien.recipe import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "not run yet"
+RENAMED = {"dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune", "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune"}
+"""New names of recipes, by the names that older model files contain."""
+
 MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 WIDTH = 118
@@ -216,19 +219,18 @@ def recall() -> str:
         values = [part["recall"].get(name) if part else None for part in parts]
         rows.append([name, *(NOT_RUN if value is None else _per_cent(value) for value in values)])
     note = f"\n\nFER2013 private_test, from `{measured[0]}`." if measured else ""
-    return _table(["expression", "recognised, all test images", "recognised, without twins"], rows) + note
+    return _table(["expression", "recall, all test images", "recall, test images without twins"], rows) + note
 
 
 def model_facts() -> str:
-    """Return a section per bundled model: what its file and its card say."""
+    """Return a section per bundled model: the facts in its file and its card, and how its recipe differs from a paper's."""
     sections = []
     for name, model in bundled().items():
         info, card = OnnxBackend(model, threads=1).info, weights.read_card(model)
         rows = [[key, value] for key, value in _facts(info, card) if value]
         rows += [["file", f"`{model.name}`, {model.stat().st_size:,} bytes"], ["sha256", f"`{weights.sha256(model)}`"]]
-        deviations = [f"- {line}" for line in info.recipe.get("deviations", [])]
-        about = "How its recipe differs from the paper:" if info.recipe.get("paper") else "About its recipe:"
-        notes = ["", about, "", *deviations] if deviations else []
+        deviations = [f"- {line}" for line in info.recipe.get("deviations", [])] if info.recipe.get("paper") else []
+        notes = ["", "How its recipe differs from the paper:", "", *deviations] if deviations else []
         title = f"### `{name}`" + ", the default" * (name == weights.DEFAULT)
         sections.append("\n".join([title, "", _table(["fact", "value"], rows), *notes]))
     return "\n\n".join(sections)
@@ -246,7 +248,7 @@ def _facts(info: ModelInfo, card: dict[str, Any]) -> list[tuple[str, str]]:
         ("smoothing", f"a blur of {spec.smooth:g} px after resizing" if spec.smooth else ""),
         ("crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"),
         ("paper", (recipe.get("paper") or {}).get("title", "")),
-        ("recipe", f"`{recipe['name']}`, seed {recipe['seed']}" if recipe else ""),
+        ("recipe", f"`{RENAMED.get(recipe['name'], recipe['name'])}`, seed {recipe['seed']}" if recipe else ""),
         ("trained on", f"{info.label_set}, fingerprint `{info.data_fingerprint[:16]}`" if info.data_fingerprint else ""),
         ("commit", f"`{info.commit[:12]}`" if info.commit else ""),
     ]
@@ -264,7 +266,7 @@ def all_results() -> str:
         cells = [cell.strip().replace(" ", "\N{NO-BREAK SPACE}") for cell in (size, _epochs(run), backend)]
         row = [f"`{run.relative_to(ROOT / 'results').as_posix()}`", *cells, *figures]
         tables.setdefault(f"{data['corpus']} {data['split']}", []).append(row)
-    head = ["run", "input, px", "epochs", "runs in", "accuracy", "without twins", "macro-F1", "without twins"]
+    head = ["run", "input, px", "epochs", "backend", "accuracy", "accuracy without twins", "macro-F1", "macro-F1 without twins"]
     return "\n\n".join(f"### {title}\n\n{_table(head, rows)}" for title, rows in tables.items())
 
 
@@ -358,7 +360,7 @@ def class_counts() -> str:
     """Return images of each class in each split of the audited corpora, as in ResEmoteNet's Table II."""
     parts = []
     for name, report in audits():
-        head, *rows = _statistics(report).table()
+        head, *rows = [[cell.replace("together", "total") for cell in row] for row in _statistics(report).table()]
         parts += [f"From `results/audit/{name}.json`, fingerprint `{report['data']['fingerprint'][:16]}`:", _table(head, rows)]
     return "\n\n".join(parts)
 
@@ -387,17 +389,22 @@ def twins() -> str:
 
 
 def imbalance() -> str:
-    """Return what each answer to uneven classes gave, mean and deviation over the seeds."""
+    """Return the metrics of each method for uneven classes: mean and standard deviation over the seeds."""
     parts = []
     for path in sorted((ROOT / "results/imbalance").glob("*.json")):
         read = json.loads(path.read_text(encoding="utf-8"))
-        head = ["answer", "accuracy", "macro-F1", "balanced accuracy", "recall of disgust"]
+        head = ["method", "accuracy", "macro-F1", "balanced accuracy", "recall of disgust"]
         rows = [
             [name, *(f"{value['mean']:.1f} ± {value['std']:.1f} %" for value in figures.values())]
             for name, figures in read["rows"].items()
         ]
-        note = f"{read['what']}; seeds {', '.join(map(str, read['seeds']))}; `{path.relative_to(ROOT)}`."
-        parts.append(f"{_table(head, rows)}\n\n{note[0].upper()}{note[1:]}")
+        seeds = ", ".join(map(str, read["seeds"]))
+        note = (
+            "Each row is a `sa_csp_ca` trained on FER2013 and fine-tuned with this method for one more epoch (learning rate "
+            f"{read['budget']['optim.lr']}), measured on {read['split']}. Mean and standard deviation over the seeds {seeds}, "
+            f"from `{path.relative_to(ROOT)}`."
+        )
+        parts.append(f"{_table(head, rows)}\n\n{note}")
     return "\n\n".join(parts) or NOT_RUN
 
 

@@ -58,13 +58,13 @@ def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
-    """Return a network in evaluation mode with its weights, and its facts.
+    """Return a trained network in evaluation mode, and its metadata (classes, preprocessing, recipe).
 
     Args:
         path: A safetensors file, or the folder of a run (its best epoch is loaded).
 
     Raises:
-        CheckpointError: Missing, corrupt, of another format version, or its weights do not fit its architecture.
+        CheckpointError: The file is missing, corrupt or of another format version, or its weights do not fit its architecture.
     """
     file = _weights_file(path)
     if not file.is_file():

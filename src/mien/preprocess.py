@@ -28,8 +28,8 @@ class PreprocessSpec:
         std: Standard deviation each channel is divided by, on the scale [0, 1].
         crop_scale: Side of the square crop cut around a detected face, as a multiple of the longer side of its box.
         crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
-        smooth: Standard deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation softens
-            training images; this softens images that are not augmented by the same amount. Training leaves it out.
+        smooth: Standard deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation
+            blurs training images slightly; this gives other images the same blur. It is not applied to training images.
     """
 
     size: tuple[int, int]

@@ -51,12 +51,12 @@ class Audit:
 
 
 def audit(corpus: Corpus, source: Path | None = None, on_step: Step | None = None) -> Audit:
-    """Return what one should know about a corpus before trusting it.
+    """Return the problems found in a corpus: twins, conflicting labels, blank images, people in two splits.
 
     Args:
         corpus: The corpus.
         source: The file or folder it was read from; if given, the sizes of its picture files are reported too.
-        on_step: Called with the name of the step, how much of it is done, and how much there is.
+        on_step: Called with the name of the step, the amount done and the total.
 
     Raises:
         MissingExtraError: imagehash is not installed.

@@ -58,16 +58,17 @@ def load_corpus(
     Args:
         name: Registered name, such as `"fer2013"`.
         source: The file or folder.
-        cache: Folder of caches; by default `$MIEN_CACHE`, else `~/.cache/mien`.
-        options: The reader's own options, and `size`, `colour` and `faces` of a corpus of pictures; see docs/datasets.md.
-        protocol: How to split it, a step or a list of steps for `mien.datasets.apply_protocol`; by default as its authors did.
-        soft_labels: Obey the options that only soften labels for training. Without them a model can be evaluated where the
-            files that soften are missing.
-        on_step: Called with the number of pictures decoded and of all, while the cache is built.
+        cache: Folder for caches; by default `$MIEN_CACHE`, else `~/.cache/mien`.
+        options: Options of this corpus by name, see docs/datasets.md.
+        protocol: How to split it: one protocol or a list of them, see `apply_protocol`. By default the official splits.
+        soft_labels: Use the options that create soft labels, such as `votes` of FER2013. With False their files are not needed,
+            which is enough for evaluation.
+        on_step: Called with the number of decoded pictures and the total, while the cache is built.
 
     Raises:
         UnknownNameError: There is no such corpus or protocol.
-        DataError: The source is missing, cannot be read, cannot be split so or changes meanwhile, or an option is wrong.
+        DataError: The source is missing, cannot be read or changes while it is read; the protocol does not fit it; or an option
+            is wrong.
         OutputError: The cache cannot be written.
         MissingExtraError: The extra `train` is not installed.
     """

@@ -24,17 +24,17 @@ from mien.registry import Registry, nearest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What a corpus tells about its images, one entry per image.
+    """Labels and splits of a corpus, one entry per image.
 
     Attributes:
         classes: The classes, by target.
         target: Class index, int64 (N,).
         split: Index into `splits`, int8 (N,).
         splits: Names of the official splits, training first; `("all",)` if a corpus has none.
-        votes: Soft labels: the share of each class, float32 (N, K), rows of sum 1; None if an image has one label.
+        votes: Soft labels: the share of each class, float32 (N, K), each row sums to 1; None if each image has one label.
         subjects: The person in each image; empty if unknown.
-        sequences: The sequence that each image is a frame of; empty if unknown.
-        valence_arousal: Both in [-1, 1], float32 (N, 2); None if unknown.
+        sequences: The video sequence or photo that each image comes from; empty if unknown.
+        valence_arousal: Valence and arousal, both in [-1, 1], float32 (N, 2); None if unknown.
     """
 
     classes: tuple[str, ...]
@@ -62,16 +62,17 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """Images with their rows.
+    """The images of a corpus with their labels and splits.
 
     Attributes:
         name: Registered name.
         images: Grey, uint8 (N, H, W), or RGB, uint8 (N, H, W, 3); memory-mapped.
-        rows: What is known about each image.
-        fingerprint: Digest of images, targets and official splits.
-        protocol: Name of the protocol that `rows.split` follows; see `mien.datasets.protocols.splits`.
-        files: The picture file of each image, relative to the source, or its row in a table; empty if rows are numbered so.
-        skipped: A line for each entry of the source that was left out.
+        rows: Labels and splits of each image.
+        fingerprint: Hash of images, targets and official splits.
+        protocol: Description of the splits in `rows.split`, such as `official`.
+        files: Where each image comes from: its file, relative to the source, or its row in a table. Empty if image i is row i
+            of the table.
+        skipped: One line for each entry of the source that was left out.
     """
 
     name: str
@@ -117,7 +118,7 @@ class Corpus:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return some images, uint8 (M, H, W) or (M, H, W, 3), read from the cache file instead of its memory map.
 
-        Pages of a map that were touched count as memory of the process; reading adds only what is asked for.
+        Pages of a memory map count as memory of the process once they are touched, so reading needs less memory.
         """
         images = self.images
         if not (isinstance(images, np.memmap) and isinstance(images.base, mmap)):  # a slice of a map does not know its offset
@@ -132,16 +133,16 @@ class Corpus:
 
     @property
     def split_fingerprint(self) -> str:
-        """Digest of which row is in which split; two corpora with one fingerprint may be split differently."""
+        """Hash of the splits; it differs when the same corpus (equal `fingerprint`) is split in another way."""
         digest = hashlib.sha256(json.dumps([self.fingerprint, self.splits]).encode())
         digest.update(np.ascontiguousarray(self.rows.split).data)
         return digest.hexdigest()
 
     def twin_free(self, split: str, train: str = "train") -> NDArray[np.bool_] | None:
-        """Return, for each row of `where(split)`, whether training has no byte-identical image; None without training rows.
+        """Return which rows of `where(split)` have no byte-identical image in training, bool; None if there is no training row.
 
         Args:
-            split: The split in question.
+            split: The split to check.
             train: Name of the training split.
         """
         if train not in self.splits or not (self.rows.split == self.splits.index(train)).any():

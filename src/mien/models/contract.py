@@ -198,11 +198,11 @@ def create_model(name: str, num_classes: int = 7, **arguments: Any) -> Model:
     Args:
         name: A name from `names()`, or `timm/` followed by the name of any timm network.
         num_classes: Number of classes, at least 2.
-        **arguments: The architecture's own arguments, including its ablations. timm networks take `in_channels` (3 by default),
-            `input_size` (height, width) and timm's arguments.
+        **arguments: Arguments of the architecture, such as switches for ablations. timm networks take `in_channels` (3 by
+            default), `input_size` (height, width) and timm's arguments.
 
     Raises:
-        UnknownNameError: Unknown network or argument; names the nearest.
+        UnknownNameError: The network or an argument is unknown; the message suggests the nearest name.
         MienError: Fewer than two classes, or an argument the network does not accept.
 
     >>> sum(p.numel() for p in create_model("sa_csp_ca").parameters())

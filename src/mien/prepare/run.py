@@ -121,17 +121,17 @@ def prepare(
 ) -> Report:
     """Write the faces of a folder of photos, `manifest.csv` and `report.json`; resume an earlier run that was stopped.
 
-    Folders are kept: `train/happy/a.jpg` becomes `train/happy/a.png`. Only training photos are augmented, so that no copy of a
-    test face is trained on: `train/happy/a~h+05.png` is a copy, rotated by 5 degrees and flipped left to right, and
-    `train/happy/a~2.png` is a further face. A folder without split folders is augmented only if `settings.augment` says so, and
-    then all its pictures go to `train`. Photos that have no face or cannot be read are reported and left out.
+    Folders are kept: `train/happy/a.jpg` becomes `train/happy/a.png`. Only training photos are augmented:
+    `train/happy/a~h+05.png` is a version rotated by 5 degrees and flipped left to right. `train/happy/a~2.png` is a second face
+    of the photo. A folder without split folders is augmented only if `settings.augment` is set, and then all its pictures go to
+    `train`. Photos that have no face or cannot be read are reported and left out.
 
     Args:
         photos: A folder with `train/<class>/*` and so on, with `<class>/*`, or with loose photos.
         out: The folder to write: a new one, or one that was begun with the same photos and settings.
         settings: How to prepare them.
         jobs: Number of processes; a script that calls this with more than one needs `if __name__ == "__main__":`.
-        on_step: Called with the number of photos that are done and of all.
+        on_step: Called with the number of photos done and the total.
 
     Raises:
         DataError: `photos` is not a folder or has an unknown layout, or `out` is inside it.

@@ -28,9 +28,9 @@ NO_CLASS = -1
 def mapped(corpus: Corpus, label_set: str, drop: Sequence[str] = ()) -> Corpus:
     """Return a corpus whose classes are those of a label set, in its order.
 
-    Images of a dropped class keep their row numbers and go to no split; their target is `NO_CLASS`. Classes that only the label
-    set has get no images. Votes are summed by class and scaled to a sum of 1. The targets change, so the fingerprint does too:
-    a protocol file of a mapped corpus is read after the same mapping.
+    Images of a dropped class keep their row numbers but are in no split; their target is `NO_CLASS`. Classes that only the
+    label set has get no images. Votes are summed by class and rescaled to a sum of 1. The targets change, and with them the
+    fingerprint, so a protocol file of a mapped corpus fits only after the same mapping.
 
     Args:
         corpus: The corpus, split or not.

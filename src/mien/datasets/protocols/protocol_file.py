@@ -32,7 +32,7 @@ def write_protocol(path: str | os.PathLike[str], corpus: Corpus) -> None:
 
 
 def read_protocol(path: str | os.PathLike[str], corpus: Corpus) -> Corpus:
-    """Return a corpus split as a file from `write_protocol` says.
+    """Return a corpus with the splits in a file that `write_protocol` wrote.
 
     Raises:
         DataError: The file is missing, damaged or for another corpus, or has a row twice, a row that the corpus does not

@@ -37,15 +37,16 @@ _MAPPED = re.compile("^(?:labels of .*?; )+")
 
 
 def apply_protocol(corpus: Corpus, part: Mapping[str, Any]) -> Corpus:
-    """Return a corpus split as a step of a recipe says; further steps may follow.
+    """Return a corpus with the splits of one protocol. Call it again to apply another protocol to the result.
 
     Args:
         corpus: The corpus.
-        part: `name` and the protocol's own arguments, such as `{"name": "kfold", "folds": 10, "fold": 3, "by": "subject"}`.
+        part: One protocol as in a recipe: its `name` and arguments, such as
+            `{"name": "kfold", "folds": 10, "fold": 3, "by": "subject"}`.
 
     Raises:
         UnknownNameError: There is no such protocol; lists the nearest names.
-        DataError: An argument is unknown, missing or out of range, or the corpus cannot be split so.
+        DataError: An argument is unknown, missing or out of range, or the corpus cannot be split in this way.
     """
     arguments = {str(key): value for key, value in part.items()}
     name = str(arguments.pop("name", ""))
