@@ -31,11 +31,10 @@ from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.output.table import SCHEMA
 from mien.predict.onnx_backend import OnnxBackend
-from mien.recipe import load_recipe, recipe_names
+from mien.recipe import RENAMED, load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "not run yet"
-RENAMED = {"dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune", "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune"}
 """New names of recipes, by the names that older model files contain."""
 
 MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -42,7 +42,9 @@ SmoothSeconds = Annotated[
     float, option("How strongly to smooth: time constant of exponential, half the window of centred.", "SECONDS", VIDEOS)
 ]
 
-CorpusData = Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)]
+CorpusData = Annotated[
+    Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.", show_default=False)
+]
 CorpusName = Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)]
 CorpusOptions = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")

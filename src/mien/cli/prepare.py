@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def prepare(
     photos: Annotated[
-        Path, typer.Argument(help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="PHOTOS", help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.", show_default=False
+        ),
     ],
     out: Annotated[
         Path,

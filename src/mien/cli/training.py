@@ -26,7 +26,9 @@ DataOption = Annotated[
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
+    ],
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
@@ -77,7 +79,10 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model."),
+    ],
     data: DataOption,
     split: Annotated[str, typer.Option(help="Split to measure on. Use a test split only once, at the end.")] = "public_test",
     out: Annotated[
@@ -119,8 +124,10 @@ def _default_results(model: str, file: Path, split: str) -> Path:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
-    out: Annotated[Path, typer.Argument(help="The .onnx file to write. Its card (.json) is written next to it.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a .safetensors file.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The .onnx file to write. Its card (.json) is written next to it.")
+    ],
     int8: Annotated[
         bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split. Needs --data.")
     ] = False,
@@ -156,7 +163,9 @@ def export(
         _export_int8(run, out, corpus, crops)
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, complete, as YAML.")] = None) -> None:
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Print this recipe, complete, as YAML.")] = None,
+) -> None:
     """List the bundled recipes, or print one."""
     require("yaml", "train")
     from rich.console import Console
