@@ -13,7 +13,7 @@ help:
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
-	@echo "make tables  write the tables, the tree and the picture of README.md and docs/ anew"
+	@echo "make tables  write the generated tables and pictures of README.md and docs/ again"
 	@echo "make docs    build the documentation into site/"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
@@ -41,6 +41,7 @@ tables: .venv/dev.stamp
 docs: .venv/docs.stamp
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: $(CURDIR)/site/index.html"
+	@echo "To search in it, serve it: python3 -m http.server --directory site"
 
 clean:
 	@rm -rf .venv site build dist demo.png
@@ -51,7 +52,7 @@ clean:
 	@touch $@
 
 .venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	@echo "Installing mien into .venv (about 340 MB) ..."
+	@echo "Installing mien into .venv (about 350 MB) ..."
 	@$(PIP) -e .
 	@touch $@
 

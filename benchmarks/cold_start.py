@@ -1,10 +1,10 @@
-"""How long a fresh process takes: `import mien`, `mien --help`, `mien predict photo.jpg`, beside Python that does nothing.
+"""Time of a fresh process: `import mien`, `mien --help` and `mien predict photo.jpg`, against a Python that does nothing.
 
     python -m benchmarks.cold_start
 
 The processes take turns, round after round. Files are in the system's cache and bytecode is compiled, as after a first use.
-`--python` names the Python of another environment, such as one that holds the base install only; by default it is this one,
-whose extras some packages import in passing. Also kept: which imports cost most, and how long the steps of a prediction take.
+`--python` names the Python of another environment, for example one with the base install only. By default it is this one, where
+some packages import optional ones. The run also lists the slowest imports and the time of each step of a prediction.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""How much memory building a cache takes, for two sizes of a corpus: it must not grow with the number of pictures.
+"""Peak memory of building and reading the cache of a corpus, for two numbers of pictures.
 
     python -m benchmarks.corpus_memory 3000
 
-Writes a folder of random 224x224 JPEGs, and builds the cache of N of them, and of N / 4, each in a process of its own that says
-how much was resident at most. What is known of each picture (its file, class, split) does grow with their number, by bytes:
-that is measured apart, on many pictures of one pixel, and both are carried on to the size of AffectNet. Then the larger cache
-is read in batches in random order: by reads, as training does, and through the map, whose pages count as the process's own.
-Last, both are trained on for an epoch, as corpora that do not fit in memory are, and so, for some steps, are as many small
-pictures as AffectNet has.
+Memory must not grow with the pixels. The benchmark writes a folder of random 224x224 JPEGs and builds the cache of N of them
+and of N / 4, each in a process of its own. What mien keeps of each picture (file, class, split) does grow, by bytes; that is
+measured apart, on many pictures of one pixel, and both are extrapolated to the size of AffectNet.
+
+The larger cache is then read in random batches in two ways: by reads, as training does, and through the memory map, whose pages
+count as memory of the process. Last, both caches are trained on for an epoch, and as many small pictures as AffectNet has for
+some steps.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ corpus = load_corpus("folder", sys.argv[1], options=json.loads(sys.argv[2]))
 
 READ = """
 import torch
-from mien.engine import feed
-feed.RESIDENT = 0  # as if it did not fit
+from mien.engine import loader
+loader.RESIDENT_BYTES = 0  # as if it did not fit
 corpus = load_corpus("folder", sys.argv[1])
-feed = feed.Feed(corpus, np.arange(len(corpus.images)), torch.device("cpu"))
+images = loader.Loader(corpus, np.arange(len(corpus.images)), torch.device("cpu"))
 figures |= {"start": resident("VmHWM"), "start_own": resident("RssAnon"), "start_files": resident("RssFile")}
 order = torch.from_numpy(np.random.default_rng(0).permutation(len(corpus.images)))
-for batch, _ in feed.batches(order.split(64)):
+for batch, _ in images.batches(order.split(64)):
     batch.max()
 """
 
@@ -69,9 +70,9 @@ for rows in np.array_split(np.random.default_rng(0).permutation(len(corpus.image
 
 TRAIN = """
 from dataclasses import replace
-from mien.engine import feed, train
+from mien.engine import loader, train
 from mien.recipe import load_recipe
-feed.RESIDENT = 0
+loader.RESIDENT_BYTES = 0
 options = json.loads(sys.argv[4])
 corpus = load_corpus("folder", sys.argv[1], options=options)
 split = (np.arange(len(corpus.images)) % 10 == 0).astype(np.int8)

@@ -1,16 +1,16 @@
-"""What the crop decides: accuracy against margin, shift and rotation of the crop, with and without a detector and alignment.
+"""Accuracy against the margin, shift and rotation of the crop, with and without detection and alignment.
 
     python -m benchmarks.crop fer2013.csv
 
-Faces of FER2013's PublicTest, in two parts:
+The faces are FER2013's PublicTest, in two parts:
 
-- whole frame: the corpus's own crop zoomed (below 1: cut; above 1: continued at its edges, where a photo would show more of the
-  head), shifted or turned;
-- detected: the frame, enlarged four times and continued at its edges, goes through MTCNN. Its box is cut with every
-  `crop_scale` and `crop_shift`, or its five points are laid on where they lie in FER2013's frames on average, which is measured
-  on training faces. Faces that MTCNN does not find are left out of this part, of its reference too.
+- whole frame: the corpus's own crop is zoomed, shifted or rotated. Above a zoom of 1 it is continued at its edges, where a
+  photo would show more of the head.
+- detected: the frame is enlarged four times, continued at its edges and given to MTCNN. Its box is cropped with every
+  `crop_scale` and `crop_shift`, or its five landmarks are aligned to their average position in FER2013's frames, which is
+  measured on training faces. Faces that MTCNN misses are excluded from this part and from its reference.
 
-`-crop.png` beside the JSON shows it all. What wins belongs in the model's `PreprocessSpec`.
+`-crop.png` next to the JSON shows all of it. The best crop belongs in the model's `PreprocessSpec`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from PIL import Image
 from benchmarks.fer2013 import SIDE, Crop, Sample, about_model, add_arguments, enlarged, load_sample, outcome, score
 from benchmarks.record import Row, argument_parser, write_run
 from mien.faces import Detector, create_detector
-from mien.faces.align import FRAME_MARGIN, align_face
-from mien.faces.crop import crop_face
+from mien.faces.crop import FRAME_MARGIN, align_face, crop_face
 from mien.predict.recognizer import Recognizer
 from mien.preprocess import PreprocessSpec
 from mien.structures import Face

@@ -1,10 +1,10 @@
-"""Which square around a detected face matches the framing of FER2013; writes benchmarks/runs/<date>-<commit>-crop_framing.json.
+"""The square around a detected face that matches the framing of FER2013.
 
     python -m benchmarks.crop_framing fer2013/training.png
 
-A network trained on FER2013 expects its faces framed as that corpus frames them. Each sampled 48 x 48 face is enlarged four
-times, continued at its edges so that the detector sees a whole head, and detected. The frame's side and centre, measured in the
-longer side of the detected box, are what `PreprocessSpec.crop_scale` and `crop_shift` have to be. Only numbers are kept.
+A network trained on FER2013 expects faces framed as that corpus frames them. Each sampled 48 x 48 face is enlarged four times,
+continued at its edges so that the detector sees a whole head, and detected. The side and centre of the frame, in units of the
+longer side of the box, give `PreprocessSpec.crop_scale` and `crop_shift`. Only numbers are kept.
 """
 
 from __future__ import annotations

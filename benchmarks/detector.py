@@ -1,15 +1,15 @@
-"""How many faces MTCNN finds, how many false ones, and how long it takes; writes benchmarks/runs/<date>-<commit>-detector.json.
+"""Faces that MTCNN finds, false boxes, and time.
 
     python -m benchmarks.detector
 
-The faces are one face, NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain), so the counts say how the
-detector bears size, roll and damage, not how it does on people in general. Two sets, seven sizes each:
+All faces are one face, NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain). The counts therefore say
+how the detector copes with size, rotation and image quality, not how it does on people in general. Two sets, seven sizes each:
 
-- one hardship: rolled by up to 45 degrees, or upright and dark, blurred, JPEG quality 5 or grey; each also mirrored (154)
-- several: every roll under every damage (245), hard on purpose so that changes show
+- one difficulty: rotated by up to 45 degrees; or upright and dark, blurred, JPEG quality 5 or grey; each also mirrored (154)
+- several: every rotation with every image quality (245), hard on purpose so that changes show
 
-Neither is the 481 faces of group photos that the detector was chosen by (475 found; that set is not available), so the counts
-cannot be compared with it. Times can, as ratios, on one machine.
+The detector was chosen on 481 faces of group photos, of which it found 475. That set is not available, so these counts cannot
+be compared with it. Times can, as ratios, on one machine.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Every detector beside MTCNN: faces found, false boxes, time, and how its boxes frame a face; writes a JSON.
+"""Every detector against MTCNN: faces found, false boxes, time, and how its boxes frame a face.
 
     python -m benchmarks.detectors [fer2013.csv]
 
-The pictures are those of `benchmarks.detector` (one face, so the counts say how a detector bears size, roll and damage, not how
-it does on people in general), and montages of twelve faces of several sizes. Times are ratios within the run.
+The pictures are those of `benchmarks.detector` and montages of twelve faces of several sizes. Times are ratios within the run.
 
 With FER2013's file it also measures the framing on training faces, enlarged three times: MTCNN's width and height over the
-detector's own, and how far MTCNN's centre lies below, in heights of the detector's box. They are medians over the faces of
-which MTCNN's box takes at most 0.9 of the frame: where the corpus cuts a head off, detectors differ more than in photos. Those
-are the numbers of `FRAMING` in the detector's file, without which a model's `crop_scale` would mean another crop.
+detector's own, and how far below MTCNN's centre is, in heights of the detector's box. These are medians over the faces whose
+MTCNN box takes at most 0.9 of the frame, because detectors differ more where the corpus cuts a head off. They are the numbers
+of `FRAMING` in the detector's file. Without them a model's `crop_scale` would mean another crop.
 """
 
 from __future__ import annotations
@@ -77,12 +76,12 @@ def _near(face: Face, x: float, y: float, side: float) -> bool:
 def single(detector: Detector, step: int) -> dict[str, Any]:
     """Return how many faces are found, by size, roll and damage, and the false boxes; every `step`-th picture only."""
     tally: dict[str, list[int]] = {}
-    beside = 0
+    false_near = 0
     pictures = [row for row in positives() if row[0] == "one hardship"]
     for _, size, roll, damage, image in pictures[::step]:
         faces = detector.detect(image)
         hit = any(is_the_face(face, size) for face in faces)
-        beside += len(faces) - hit
+        false_near += len(faces) - hit
         for key in ("all", f"size {size}", f"roll {abs(roll)}", damage):
             total = tally.setdefault(key, [0, 0])
             total[0] += hit
@@ -91,7 +90,7 @@ def single(detector: Detector, step: int) -> dict[str, Any]:
     false = {name: len(detector.detect(image)) for name, image in empty}
     return {
         "found_of": tally,
-        "false_beside_faces": beside,
+        "false_beside_faces": false_near,
         "false_without_face": sum(false.values()),
         "pictures_without_face": len(empty),
     }
@@ -154,8 +153,8 @@ def rows(found: dict[str, Any]) -> Iterator[Row]:
         yield f"{name}: false boxes", f"{false}", ""
         yield f"{name}: time, 640x480, one face, one thread", f"{found['speed'][name]['times_mtcnn']:.2f} x mtcnn", ""
     for name, values in found.get("framing", {}).items():
-        told = ", ".join(f"{key} {values[key]['median']:g}" for key in ("width", "height", "down", "right"))
-        yield f"{name}: framing, {values['faces']} faces", told, ""
+        text = ", ".join(f"{key} {values[key]['median']:g}" for key in ("width", "height", "down", "right"))
+        yield f"{name}: framing, {values['faces']} faces", text, ""
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""FER2013's faces for the benchmarks that measure accuracy: PublicTest, on which one selects; never PrivateTest."""
+"""FER2013's PublicTest faces for the benchmarks that measure accuracy. PrivateTest is never used to select."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Ready 48x48 crops a second in fp32, int8 and eager torch, and one thread's latency for a face.
+"""Ready 48x48 crops per second in fp32, int8 and eager torch, and the latency of one face on one thread.
 
     python -m benchmarks.inference
 
-Three levels, from the network alone to what a user calls; all engines and levels take turns, round after round:
+Three levels, from the network alone to what a user calls. All engines and levels take turns, round after round:
 
 - network: preprocessed float32 batch in, logits out
 - probabilities: uint8 crops through preprocessing, network and softmax (`Recognizer.probabilities`)
 - predict_faces: the same, and a `Prediction` for each face (`Recognizer.predict_faces`)
 
-Two more calls say what the levels add: preprocess, and predictions (making the objects).
+Two more calls measure what the levels add: preprocessing, and creating the predictions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from benchmarks.networks import Pair, checkpoint_for, find_pair, grey_crops
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import Seconds, interleaved, milliseconds, ratio
 from mien.engine.torch_backend import TorchBackend
-from mien.predict.backend import Backend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Recognizer
+from mien.predict.recognizer import Backend, Recognizer
 from mien.preprocess import preprocess
 from mien.structures import Prediction
 

@@ -1,9 +1,9 @@
-"""What `pip install mien` puts on a disk: megabytes, packages, and which are the largest.
+"""Disk space of `pip install mien`: megabytes, packages, and the largest of them.
 
     python -m benchmarks.install_size
 
-Builds the wheel, installs it into a fresh virtual environment and adds up the files of every installed package, their compiled
-bytecode included, pip itself left out. Needs a package index. Reading video is part of this install.
+Builds the wheel, installs it into a fresh virtual environment and adds up the files of every installed package with their
+compiled bytecode, without pip. Needs a package index. The install includes reading video.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Memory of `mien predict` over an hour of video: how much is resident, and whether it grows.
 
-    python -m benchmarks.long_video            # the whole hour, 36,000 frames at 10 a second
+    python -m benchmarks.long_video            # the whole hour, 36,000 frames at 10 per second
     python -m benchmarks.long_video --minutes 6
 
-The command runs in a process of its own, as a user starts it, on a 640x480 H.264 video of one moving face and a file with a
-table for its rows; its resident memory is read from the system once a second.
+The command runs in its own process on a 640x480 H.264 video of one moving face, and writes a table. Its resident memory is
+read from the system once per second.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.videos import repeat_video, write_video
 
 FPS, CLIP = 10, 10
-"""Frames a second, and the seconds of video that are drawn; the rest repeats them."""
+"""Frames per second, and the seconds of video that are drawn; the rest repeats them."""
 
 AIM = 400
+"""Resident memory to stay below, MB."""
 
 
 def resident(pid: int, key: str) -> float:
-    """Return `VmRSS` (now) or `VmHWM` (the most so far) of a process, MB of 10^6 bytes."""
+    """Return `VmRSS` (now) or `VmHWM` (the peak so far) of a process, MB of 10^6 bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(key))) * 1024 / 1e6
 
 
 def watch(path: Path, table: Path) -> tuple[list[float], float, float]:
-    """Return a process's memory second by second, its peak, MB, and its seconds."""
+    """Return the memory of `mien predict` second by second and its peak, MB, and how long it ran, seconds."""
     command = [sys.executable, "-m", "mien", "predict", str(path), "--out", str(table), "--quiet"]
     start, samples, peak = time.perf_counter(), list[float](), 0.0
     with subprocess.Popen(command) as process:
@@ -63,7 +64,7 @@ def main() -> None:
     early, late = max(samples[fifth : 2 * fifth], default=peak), max(samples[-fifth:], default=peak)
     rows: list[Row] = [
         ("minutes of video, frames, rows", f"{minutes}, {frames}, {faces}", ""),
-        ("frames a second", f"{frames / seconds:.1f}", ""),
+        ("frames per second", f"{frames / seconds:.1f}", ""),
         ("peak resident, MB", f"{peak:.0f}", f"{AIM} at most"),
         ("second fifth, last fifth, MB", f"{early:.0f}, {late:.0f}", "flat"),
     ]

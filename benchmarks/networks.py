@@ -1,6 +1,6 @@
-"""The networks a benchmark runs: the bundled pair, given files, or a pair with random weights while no trained one is bundled.
+"""The networks that benchmarks run: the bundled pair, given files, or a pair with random weights if none is bundled.
 
-Speed does not depend on the values of weights, so random ones measure as well as trained ones.
+Speed does not depend on the values of the weights, so random ones serve as well.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Accuracy and crops a second beside `fer` 25.10, the only peer that works offline; writes the run's JSON.
+"""Accuracy and crops per second of mien and of `fer` 25.10, the only other package that works offline.
 
     python -m venv fer && fer/bin/pip install fer==25.10 'tensorflow-cpu<2.20' 'numpy<2' 'setuptools<81'
     python -m benchmarks.peer_fer fer2013.csv --python fer/bin/python
 
-`fer` lives in an environment of its own, and is asked in a process of its own, in turns with ours, on the same two cores. It is
-given each face in two ways: as its README says, the whole crop as the face's rectangle; and as it likes it, the crop alone
-(`offsets=(0, 0)`, so that it adds no rim). Its network also runs as TFLite on whole batches, its fastest form. For accuracy its
-own code prepares every face and its network classifies them in batches, which gives the answers it gives one by one in minutes
-instead of hours; that they agree is measured on the faces whose time is taken.
-Split `public_test` unless told: the final figures are of private_test, looked at once.
+`fer` has an environment and a process of its own, and the two take turns on the same two cores. `fer` gets each face in two
+ways: as its README says, with the whole crop as the face's rectangle; and as it works best, with the crop alone
+(`offsets=(0, 0)`, so that it adds no margin). Its network also runs as TFLite on whole batches, its fastest form.
+
+For accuracy, its own code prepares every face and its network classifies them in batches. That takes minutes instead of hours.
+The benchmark checks, on the faces it times, that the answers equal those given one by one. The split is `public_test` unless
+`--split` names another; the final figures are of private_test, evaluated once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mien.predict.recognizer import Recognizer
 PEER = """
 import json, logging, os, sys, time
 answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what the libraries print is no answer
+os.dup2(2, 1)  # what the libraries print is not an answer
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import cv2, numpy as np
 logging.disable(logging.CRITICAL)

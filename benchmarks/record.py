@@ -1,6 +1,6 @@
-"""What every benchmark writes: benchmarks/runs/<date>-<commit>-<name>.json, its figures with where and when they were measured.
+"""What every benchmark writes: figures, date, commit, versions and hardware, in `benchmarks/runs/<date>-<commit>-<name>.json`.
 
-`others_cores` says how far to trust a time: how many cores other processes kept busy, on average, while the benchmark ran.
+`others_cores` tells how far to trust a time: the average number of cores that other processes kept busy meanwhile.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How accuracy falls with small, blurred, noisy, compressed, dark, pale and covered faces; writes a JSON and a picture.
+"""Accuracy on small, blurred, noisy, compressed, dark, pale and covered faces.
 
     python -m benchmarks.robustness fer2013.csv
 
-The faces are FER2013's PublicTest, 48 x 48, as the corpus crops them; no detector takes part, which would lose some of the
-worst faces before the network sees them. Each is damaged in one way at a time, by more and more. What is random (noise, the
-place of a square) is drawn from the seed and the face's number, alike at every strength. The mean confidence beside the
-accuracy tells whether the network knows. `-robustness.png` beside the JSON shows it all; the table is printed.
+The faces are FER2013's PublicTest, 48 x 48, as the corpus crops them. No detector is used, because it would drop some of the
+worst faces before the network sees them. Each face is degraded in one way at a time, by increasing strength. Randomness (noise,
+the position of a square) depends on the seed and the face's number only, and is the same at every strength. The mean confidence
+next to the accuracy tells whether the network knows. `-robustness.png` next to the JSON shows all of it; the table is printed.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ def measure(recognizer: Recognizer, sample: Sample) -> dict[str, Any]:
             crops = [damage.apply(face, strength, np.random.default_rng((seed, i))) for i, face in enumerate(sample.images)]
             points.append({"strength": strength, "label": label(name, strength), **score(recognizer, crops, sample)})
         curves[name] = {"title": damage.title, "unit": damage.unit, "points": points}
-        print(f"  {damage.title}: {told(points).replace('*', '')}", flush=True)
+        print(f"  {damage.title}: {as_text(points).replace('*', '')}", flush=True)
     return {"clean": score(recognizer, list(sample.images), sample), "curves": curves}
 
 
-def told(points: list[dict[str, Any]]) -> str:
+def as_text(points: list[dict[str, Any]]) -> str:
     """Return a curve as text: each strength and the accuracy under it, %."""
     return ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in points)
 
@@ -131,7 +131,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [("damage", "its strength, from mild to strong, and the accuracy under it, %"), ("---", "---")]
     lines.append(("none", f"**{100 * found['clean']['accuracy']:.1f}**"))
     for curve in found["curves"].values():
-        lines.append((curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), told(curve["points"])))
+        lines.append((curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), as_text(curve["points"])))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

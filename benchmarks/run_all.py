@@ -1,6 +1,6 @@
-"""Every benchmark in turn, each in a process of its own, and one table last: what `make bench` runs.
+"""Runs every benchmark, each in a process of its own, and prints one table at the end: what `make bench` does.
 
-Some of them, roughly: `python -m benchmarks.run_all --quick --only inference cold_start`.
+Some of them, with few rounds: `python -m benchmarks.run_all --quick --only inference cold_start`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.record import argument_parser, table
 
 NAMES = ("inference", "cold_start", "install_size", "training_step", "detector", "detectors")
-"""`crop_framing`, `crop` and `robustness` are left out: they need FER2013, and measure accuracy, not speed."""
+"""`crop_framing`, `crop` and `robustness` are excluded: they need FER2013 and measure accuracy, not speed."""
 
 ROOT = Path(__file__).resolve().parent.parent
 

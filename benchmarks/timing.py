@@ -1,4 +1,4 @@
-"""Times compared within one run: every call in turn, round after round (A B A B ...), so that a slow minute hits all alike."""
+"""Times compared within one run: calls take turns, round after round (A B A B ...), so that a slow minute hits all of them."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Training images a second of mien's step beside the loop a research script has, on the same network and the same images.
+"""Training images per second of mien and of the loop a research script has, on the same network and images.
 
     python -m benchmarks.training_step                        # sa_csp_ca
-    python -m benchmarks.training_step --model all --batch 32  # every registered network, at most 64 px a side
+    python -m benchmarks.training_step --model all --batch 32  # every registered network, at most 64 px per side
 
-- mien: the model's recipe as `mien train` runs it: a process a core, images resident as uint8, augmented in batches, the step
-  compiled if the recipe says so, weights averaged, the gradient clipped
-- plain: a Dataset of PIL images, torchvision's transforms on each, a DataLoader with two workers, eager float32, the recipe's
-  optimiser; neither averaged nor clipped
+- mien: the model's recipe as `mien train` runs it: one process per core, images resident as uint8, augmented in batches, the
+  step compiled if the recipe says so, weights averaged, the gradient clipped
+- research script: a Dataset of PIL images, torchvision transforms, a DataLoader with two workers, eager float32, the recipe's
+  optimizer; no averaging, no clipping
 
-They take turns: mien's run (`benchmarks/training_turns.py`) waits after some steps, and there the plain loop gets its turn. The
-plain loop's workers start and stop within its turn, and are timed only between their first and last batches, so neither loop
-works in the other's time.
+They take turns: mien's run (`benchmarks/training_turns.py`) waits after some steps, and the other loop gets its turn. That
+loop's workers start and stop within its turn and are timed only between their first and last batches, so neither loop works in
+the other's time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from torchvision import transforms
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.training_turns import corpus_of, now
 from mien.datasets import Corpus
-from mien.engine.devices import default_devices, default_fabric
-from mien.engine.objective import create_objective
+from mien.engine.devices import create_fabric, default_devices
+from mien.engine.loss import create_objective
 from mien.engine.optim import create_optimizer
 from mien.models import MODELS, create_model
 from mien.provenance import available_cores
@@ -173,7 +173,7 @@ def figures(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "recipe": recipe.to_dict(),
         "processes": devices,
-        "precision": default_fabric(recipe).strategy.precision.precision,
+        "precision": create_fabric(recipe).strategy.precision.precision,
         "images_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
         "median": {name: round(float(np.median(values)), 1) for name, values in rates.items()},
         "mien_times_plain": round(float(np.median(np.array(rates["mien"]) / np.array(rates["plain"]))), 3),

@@ -1,8 +1,8 @@
-"""Mien's side of `benchmarks/training_step.py`: trains, and after some steps waits for the other side to have its turn.
+"""mien's side of `benchmarks/training_step.py`: trains, and after some steps waits for the other side's turn.
 
     python -m benchmarks.training_turns recipe.yaml number warmup length
 
-The first process prints the seconds of each turn and goes on when it reads a line; the others wait for it at the next step.
+The first process prints the seconds of each turn and continues when it reads a line; the others wait for it at the next step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from mien.datasets import Corpus, Rows
 from mien.engine import train
-from mien.engine.devices import default_devices, default_fabric
+from mien.engine.devices import create_fabric, default_devices
 from mien.labels import label_set
 from mien.provenance import available_cores
 from mien.recipe import load_recipe
@@ -60,7 +60,7 @@ def main() -> None:
     """Train the recipe named on the command line."""
     recipe, (number, warmup, length) = load_recipe(sys.argv[1]), map(int, sys.argv[2:])
     corpus = corpus_of(number)
-    fabric = default_fabric(recipe, default_devices(recipe, corpus, available_cores()))
+    fabric = create_fabric(recipe, default_devices(recipe, corpus, available_cores()))
     out = Path(sys.argv[1]).parent / "run"
     train(recipe, corpus, out, fabric=fabric, on_step=Turns(warmup, length, fabric.is_global_zero))
 

@@ -1,9 +1,9 @@
-"""Frames a second of a video from file to table: decode, detect, follow, recognise, smooth, write.
+"""Frames per second of a video, from file to table: decode, detect, track, predict, smooth, write.
 
     python -m benchmarks.video
 
-640x480 H.264 of one moving face and of four, `mien predict`'s own way and settings; beside it, in turns, the same video only
-decoded, and with a detection in every frame.
+640x480 H.264 of one moving face and of four, with the defaults of `mien predict`. For comparison, in turns, the same video
+with a detection in every frame, and only decoded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved, ratio
 from benchmarks.videos import write_video
 from mien.output.table import write_table
-from mien.predict.recognizer import Recognizer
-from mien.predict.stream import VideoOptions
+from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.video.reader import open_video
 
 AIMS = {1: 60, 4: 30}
-"""Frames a second wanted, by number of faces."""
+"""Frames per second to reach, by number of faces."""
 
 
 def decode(path: Path) -> int:
@@ -32,7 +31,7 @@ def decode(path: Path) -> int:
 
 
 def predict(recognizer: Recognizer, path: Path, options: VideoOptions) -> int:
-    """Write the table of a video; return its number of rows."""
+    """Write the table of a video and return its number of rows."""
     predictions = (prediction for reading in recognizer.stream([path], options) for prediction in reading.predictions)
     table = path.with_suffix(".csv")
     write_table(table, predictions, recognizer.classes)
@@ -58,8 +57,8 @@ def measure(folder: Path, faces: int, count: int, rounds: int) -> tuple[dict[str
     rows: list[Row] = [(f"frames/s, faces: {faces}, {name}", f"{rate}", aims.get(name, "")) for name, rate in rates.items()]
     gain = ratio(seconds["a detection in every frame"], seconds["mien predict"])
     rows += [
-        (f"following beside detecting, {faces}", f"{gain}x", ""),
-        (f"rows found of faces shown, {faces}", f"{share:.1%}", ""),
+        (f"gain by tracking, faces: {faces}", f"{gain}x", ""),
+        (f"faces found, of {faces}", f"{share:.1%}", ""),
     ]
     return {"frames_per_second": rates, "following_gain": gain, "faces_found": share}, rows
 

@@ -1,6 +1,6 @@
-"""Synthetic videos for the benchmarks: the astronaut's head moving over a still picture, H.264, the faces' places known.
+"""Synthetic H.264 videos for the benchmarks: faces that move over a still picture.
 
-The face is NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain), the ground a photograph of a cat.
+The face is NASA's portrait of Eileen Collins (`skimage.data.astronaut`, public domain), the background a photo of a cat.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 HEAD = (150, 10, 300, 220)
-"""The astronaut's head, box in px of that picture."""
+"""Box of the astronaut's head, px of that picture."""
 
 
 def frames(count: int, faces: int = 1, size: tuple[int, int] = (640, 480), fps: float = 30) -> Iterator[NDArray[np.uint8]]:
-    """Yield frames, RGB uint8 (H, W, 3), in which heads of about a third of the height swing from side to side."""
+    """Yield frames, RGB uint8 (H, W, 3), in which heads about a third of the height tall move from side to side."""
     width, height = size
-    ground = Image.fromarray(skimage.data.chelsea()).resize(size)
-    tall = round(height / (2.4 if faces < 4 else 3))
+    background = Image.fromarray(skimage.data.chelsea()).resize(size)
+    head_height = round(height / (2.4 if faces < 4 else 3))
     head = Image.fromarray(skimage.data.astronaut()).crop(HEAD)
-    head = head.resize((round(tall * head.width / head.height), tall), Image.Resampling.LANCZOS)
+    head = head.resize((round(head_height * head.width / head.height), head_height), Image.Resampling.LANCZOS)
     heads = [head if i % 2 == 0 else head.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for i in range(faces)]
     for number in range(count):
-        picture = ground.copy()
+        picture = background.copy()
         for i, each in enumerate(heads):
             column, row = i % 2, i // 2
             swing = np.sin(2 * np.pi * (number / fps / 4 + i / 7))
@@ -39,7 +39,7 @@ def frames(count: int, faces: int = 1, size: tuple[int, int] = (640, 480), fps: 
 
 
 def write_video(path: Path, count: int, faces: int = 1, size: tuple[int, int] = (640, 480), fps: int = 30) -> None:
-    """Write such a video."""
+    """Write a video of these frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -50,7 +50,7 @@ def write_video(path: Path, count: int, faces: int = 1, size: tuple[int, int] = 
 
 
 def repeat_video(source: Path, path: Path, times: int) -> None:
-    """Write a video that shows another so many times, its packets copied as they are."""
+    """Write a video that shows another one several times, by copying its packets."""
     with av.open(str(path), "w") as out:
         stream, shift = None, 0
         for _ in range(times):

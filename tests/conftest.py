@@ -1,6 +1,7 @@
 """Fixtures that more than one file needs; keep it small."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -33,10 +34,17 @@ def tiny_onnx(tmp_path: Path, tiny_info: ModelInfo) -> Path:
     return write_onnx(tmp_path / "tiny.onnx", {METADATA_KEY: tiny_info.to_json()})
 
 
+@pytest.fixture(scope="session")
+def shared_fer2013_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small fer2013.csv: 96 rows of training, 32 of each test split, every class in each. Not to be changed."""
+    path = tmp_path_factory.mktemp("fer2013") / "fer2013.csv"
+    return write_fer2013(path, {"Training": 96, "PublicTest": 32, "PrivateTest": 32})
+
+
 @pytest.fixture
-def fer2013_csv(tmp_path: Path) -> Path:
-    """A small fer2013.csv: 96 rows of training, 32 of each test split, every class in each."""
-    return write_fer2013(tmp_path / "fer2013.csv", {"Training": 96, "PublicTest": 32, "PrivateTest": 32})
+def fer2013_csv(tmp_path: Path, shared_fer2013_csv: Path) -> Path:
+    """The test's own copy of `shared_fer2013_csv`."""
+    return Path(shutil.copy(shared_fer2013_csv, tmp_path / "fer2013.csv"))
 
 
 def write_fer2013(path: Path, rows: dict[str, int]) -> Path:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mien.augment import Augment, Damage, Finish
+from mien.augment import Augment, Degrade, Normalize
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import AugmentPart
 
@@ -11,7 +11,7 @@ RGB = PreprocessSpec(size=(64, 56), channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 
 
 
 def augment(part: AugmentPart, spec: PreprocessSpec, images: torch.Tensor) -> torch.Tensor:
-    return Finish(spec)(Augment(part)(images))
+    return Normalize(spec)(Augment(part)(images))
 
 
 FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8))
@@ -78,13 +78,13 @@ def test_rotation_stays_within_its_range():
 
 def test_damage_is_nothing_unless_asked_for():
     x = FACES.unsqueeze(1) / 255
-    assert torch.equal(Damage(AugmentPart())(x), x)
+    assert torch.equal(Degrade(AugmentPart())(x), x)
 
 
 def test_noise_has_a_level_of_its_own_for_every_image_up_to_the_recipes():
     grey = torch.full((200, 1, 48, 48), 0.5)
     torch.manual_seed(0)
-    changed = Damage(AugmentPart(noise=0.1))(grey)
+    changed = Degrade(AugmentPart(noise=0.1))(grey)
     levels = changed.std((1, 2, 3))
     assert levels.max() <= 0.105
     assert levels.min() < 0.01
@@ -95,7 +95,7 @@ def test_noise_has_a_level_of_its_own_for_every_image_up_to_the_recipes():
 def test_dimming_takes_light_from_every_image_by_a_factor():
     x = FACES[:1, None].expand(200, -1, -1, -1) / 255
     torch.manual_seed(0)
-    left = Damage(AugmentPart(dim=0.8))(x).mean((1, 2, 3)) / x.mean((1, 2, 3))
+    left = Degrade(AugmentPart(dim=0.8))(x).mean((1, 2, 3)) / x.mean((1, 2, 3))
     assert left.min() == pytest.approx(0.2, abs=0.02)
     assert left.max() == pytest.approx(1, abs=0.01)
     assert left.median() == pytest.approx(0.8, abs=0.05)  # 1 - 0.8 * 0.5 squared
@@ -104,7 +104,7 @@ def test_dimming_takes_light_from_every_image_by_a_factor():
 def test_a_blur_smooths_and_keeps_the_mean():
     x = FACES.unsqueeze(1) / 255
     torch.manual_seed(0)
-    changed = Damage(AugmentPart(blur=1.0))(x)
+    changed = Degrade(AugmentPart(blur=1.0))(x)
     steps = [(image[..., 1:] - image[..., :-1]).abs().mean((1, 2, 3)) for image in (changed, x)]
     assert (steps[0] < steps[1] + 1e-6).all()
     assert steps[0].mean() < 0.8 * steps[1].mean()
@@ -113,4 +113,4 @@ def test_a_blur_smooths_and_keeps_the_mean():
 
 def test_the_slightest_blur_is_one():
     x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert (Damage(AugmentPart(blur=0.01))(x) - x).abs().max() < 1e-3
+    assert (Degrade(AugmentPart(blur=0.01))(x) - x).abs().max() < 1e-3

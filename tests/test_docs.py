@@ -1,6 +1,5 @@
 """The docs say what is so: generated parts in sync, named files and links there."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -60,11 +59,29 @@ def test_the_constraints_name_versions_and_nothing_else() -> None:
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
 
 
-def test_a_long_line_of_the_tree_is_cut_at_a_pause() -> None:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts/generate_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    assert generate._branch("a.py", "Reading: " + "a path, " * 20, 1) == "  a.py                    Reading"
-    assert generate._branch("a.py", "word " * 40, 0).endswith("word ...")
+def test_a_long_line_of_the_tree_is_cut_at_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import generate_docs
+
+    assert generate_docs._branch("a/", "Reading: " + "a path, " * 20, 1) == "  a/              Reading"
+    assert generate_docs._branch("a/", "word " * 40, 0).endswith("word ...")
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_page_is_in_the_navigation_and_guides_have_a_picture() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    pages = {page.name: page.read_text() for page in (ROOT / "docs").glob("*.md")}
+    assert set(re.findall(r"[\w-]+\.md", navigation)) == {*pages, "contributing.md", "changelog.md"}
+    guides = re.findall(r"[\w-]+\.md", navigation[navigation.index("Recognise:") : navigation.index("Reference:")])
+    assert len(guides) == 10
+    for page in guides:
+        assert re.search(r"!\[[^]]{20,}\]\(assets/", pages[page]), f"{page} has no picture with a description"
+
+
+def test_every_picture_is_shown() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    pictures = {path.name for path in (ROOT / "docs/assets").iterdir() if path.suffix in (".png", ".jpg")}
+    assert {name for name in pictures if f"assets/{name}" not in text} == set()

@@ -48,7 +48,7 @@ def test_a_drawn_split_must_be_the_one_that_trained_the_network(corpus: Corpus, 
     trained = replace(tiny_info, split_fingerprint=drawn.split_fingerprint)
     assert evaluate(Oracle(trained), drawn, "test").results["data"]["protocol"].startswith("random 20 % test")
     for other in (random_split(corpus, seed=2), replace(drawn, fingerprint="another copy")):
-        with pytest.raises(DataError, match="very copy of the corpus"):
+        with pytest.raises(DataError, match="copy of the corpus that trained it"):
             evaluate(Oracle(trained), other, "test")
 
 
@@ -56,7 +56,7 @@ def test_a_network_of_a_drawn_split_is_not_measured_on_the_official_one(corpus: 
     """Its training images are among the official test's."""
     recipe = {"data": {"corpus": "fer2013", "protocol": {"name": "random_split", "test": 0.2}}}
     trained = replace(tiny_info, recipe=recipe, split_fingerprint=random_split(corpus, seed=1).split_fingerprint)
-    with pytest.raises(DataError, match="very copy of the corpus"):
+    with pytest.raises(DataError, match="copy of the corpus that trained it"):
         evaluate(Oracle(trained), corpus, "private_test")
 
 
@@ -65,7 +65,7 @@ def test_answers_that_are_no_numbers_are_refused(corpus: Corpus, tiny_info: Mode
         def logits(self, batch: np.ndarray) -> np.ndarray:
             return np.full((len(batch), 7), np.nan, np.float32)
 
-    with pytest.raises(CheckpointError, match="nan or infinity"):
+    with pytest.raises(CheckpointError, match="nan or infinite"):
         evaluate(Astray(tiny_info), corpus, "private_test")
 
 
@@ -106,7 +106,7 @@ def test_the_files_hold_what_was_measured(tmp_path: Path, corpus: Corpus, tiny_o
 
 def test_another_label_set_is_refused(corpus: Corpus, tiny_info: ModelInfo):
     backend = Oracle(replace(tiny_info, classes=tiny_info.classes[::-1]))
-    with pytest.raises(LabelError, match="evaluate it on a corpus of its own label set"):
+    with pytest.raises(LabelError, match="evaluate the model on a corpus of its own label set"):
         evaluate(backend, corpus, "public_test")
 
 

@@ -180,7 +180,7 @@ def tagged(data: bytes, tag: int, old: int, new: int) -> bytes:
 def test_other_tiffs_that_pillow_reads_wrongly_are_refused() -> None:
     deep = encode(Image.fromarray(DEEP[..., 0]), "TIFF")
     assert read_image(deep).max() > 50
-    with pytest.raises(InputError, match="holds 12-bit grey values, which are not read"):
+    with pytest.raises(InputError, match="has 12-bit grey values, which mien does not read"):
         read_image(tagged(deep, 258, 16, 12))
     with pytest.raises(InputError, match="16-bit grey values with 0 for white"):
         read_image(tagged(deep, 262, 1, 0))
@@ -347,8 +347,8 @@ def test_errors_say_the_file_and_what_to_do(tmp_path: Path) -> None:
     assert "is a folder" in error(tmp_path)
     assert "empty" in error(tmp_path / "empty.jpg", b"")
     assert "not a picture" in error(tmp_path / "notes.jpg", b"these are notes")
-    assert "cut short" in error(tmp_path / "half.jpg", REAL["jpeg"][:-200])
-    assert "cut short" in error(tmp_path / "half.png", REAL["png"][:-800])
+    assert "truncated" in error(tmp_path / "half.jpg", REAL["jpeg"][:-200])
+    assert "truncated" in error(tmp_path / "half.png", REAL["png"][:-800])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in the file system")

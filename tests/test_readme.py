@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,18 +22,28 @@ from mien.models import create_model
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- run: (\w+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
+OUTPUT = re.compile(r"<!-- run: output -->\n```bash\n(.+?)\n```\n\n```text\n(.*?)```", re.DOTALL)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 QUICK = ["--epochs", "1", "--set", "train.batch_size=16", "--set", "train.compile=false"]
 """What makes a training of the docs short; the rest of its command runs as printed."""
 
 
-def blocks(kind: str) -> list[object]:
-    found = [(page, match[3]) for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == kind]
-    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+def blocks(kind: str) -> list[ParameterSet]:
+    """Return the code blocks of a kind; one that several pages show is run once."""
+    found = {match[3]: page for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == kind}
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (text, page) in enumerate(found.items())]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of this module: a training that several pages name is run once."""
+    return tmp_path_factory.mktemp("trained")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with what the commands name: the photo, and a FER2013 file of the real layout with few random images, videos."""
+def folder(tmp_path: Path, trained: Path) -> Path:
+    """A folder with what the commands name: photos, videos, and a FER2013 file of the real layout with few random images."""
+    (tmp_path / "trained").symlink_to(trained)
     shutil.copytree(ROOT / "docs/assets", tmp_path / "docs/assets")
     random = np.random.default_rng(0)
     rows = ["emotion,pixels,Usage"]
@@ -43,6 +54,8 @@ def folder(tmp_path: Path) -> Path:
     write_video(tmp_path / "talk.mp4")
     (tmp_path / "interviews").mkdir()
     shutil.copy(tmp_path / "talk.mp4", tmp_path / "interviews/first.mp4")
+    (tmp_path / "photos/train/happy").mkdir(parents=True)
+    shutil.copy(ROOT / "docs/assets/astronaut.jpg", tmp_path / "photos/train/happy")
     return tmp_path
 
 
@@ -57,18 +70,32 @@ def write_video(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def run(folder: Path, command: list[str]) -> None:
-    environment = os.environ | {"MIEN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+def run(folder: Path, command: list[str]) -> str:
+    """Return what a Python command printed; a command that fails fails the test."""
+    environment = os.environ | {"MIEN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def train(folder: Path, words: list[str]) -> None:
+    """Train, or copy what the same words trained before."""
+    kept, out = folder / "trained" / shlex.join(words).replace("/", "_"), folder / words[words.index("--out") + 1]
+    if not kept.exists():
+        run(folder, ["-m", "mien", *words, *QUICK])
+        shutil.copytree(out, kept)
+    elif not out.exists():
+        shutil.copytree(kept, out)
 
 
 def run_lines(folder: Path, text: str) -> None:
     for line in text.splitlines():
         program, *words = shlex.split(line, comments=True) or [""]
         assert program in ("mien", ""), f"only mien's own commands are run, not: {line}"
-        if program:
-            run(folder, ["-m", "mien", *words, *(QUICK if words[0] == "train" else [])])
+        if program and words[0] == "train":
+            train(folder, words)
+        elif program:
+            run(folder, ["-m", "mien", *words])
             for option, name in itertools.pairwise(words):
                 assert option not in ("--annotate", "--out", "--summary", "--timeline") or (folder / name).exists(), (
                     f"{line}: wrote no {name}"
@@ -102,12 +129,61 @@ def test_recognising(folder: Path, text: str) -> None:
     run_lines(folder, text)
 
 
+@pytest.mark.parametrize("text", blocks("chart"))
+def test_chart(folder: Path, text: str) -> None:
+    run_lines(folder, "mien predict talk.mp4 --out talk.csv")
+    run(folder, ["-W", "error", "-c", text])
+    assert (folder / "chart.png").is_file()
+
+
+def outputs() -> list[ParameterSet]:
+    found = [(page, match) for page in PAGES for match in OUTPUT.finditer(page.read_text())]
+    return [pytest.param(match[1], match[2], id=f"{page.stem}-{number}") for number, (page, match) in enumerate(found)]
+
+
+@pytest.mark.parametrize(("command", "printed"), outputs())
+def test_outputs_are_what_the_commands_print(folder: Path, command: str, printed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words must be equal; numbers may differ a little from one processor to another, and bars with them."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import docs_pictures
+
+    if "clip.mp4" in command:
+        docs_pictures.write_clip(folder / "clip.mp4")
+    shown, real = (
+        re.sub(r"[█▉▊▋▌▍▎▏\s]+", " ", text).strip() for text in (printed, run(folder, ["-m", *shlex.split(command)]))
+    )
+    assert NUMBER.sub("N", real) == NUMBER.sub("N", shown)
+    pairs = zip(NUMBER.findall(real), NUMBER.findall(shown), strict=True)
+    for found, stated in pairs:
+        assert float(found.replace(",", "")) == pytest.approx(float(stated.replace(",", "")), abs=2), (found, stated)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("train"))
 def test_training(folder: Path, text: str) -> None:
     if "train" not in {command.callback.__name__ for command in cli.app.registered_commands if command.callback}:
         pytest.skip("this version has no mien train yet")
     run_lines(folder, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("corpus"))
+def test_corpora(folder: Path, text: str) -> None:
+    run_lines(folder, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("corpus_python"))
+def test_corpora_in_python(folder: Path, text: str) -> None:
+    run(folder, ["-W", "error", "-c", text])
+
+
+@pytest.mark.slow
+def test_export(folder: Path) -> None:
+    """The commands of docs/export.md, on a run that is trained for one epoch."""
+    run_lines(folder, "mien train sa_csp_ca/fer2013 --data fer2013.csv --out runs/first")
+    for block in blocks("export"):
+        run_lines(folder, block.values[0])
 
 
 @pytest.mark.slow

@@ -46,11 +46,11 @@ def test_a_changed_byte_is_found(folder: Path) -> None:
     damaged = bytearray(model.read_bytes())
     damaged[100] ^= 1
     model.write_bytes(damaged)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is corrupt"):
         weights.default_weights()
 
 
-@pytest.mark.parametrize(("card", "message"), [("[]", "card is damaged"), ("{", "card is damaged"), ("{}", "no card")])
+@pytest.mark.parametrize(("card", "message"), [("[]", "card is corrupt"), ("{", "card is corrupt"), ("{}", "no card")])
 def test_a_bad_card(folder: Path, card: str, message: str) -> None:
     (folder / f"{weights.DEFAULT}.json").write_text(card)
     with pytest.raises(CheckpointError, match=message):

@@ -24,7 +24,7 @@ _HOME: dict[str, str] = {
     "PreprocessSpec": "mien.preprocess",
     "Reading": "mien.structures",
     "Recognizer": "mien.predict.recognizer",
-    "VideoOptions": "mien.predict.stream",
+    "VideoOptions": "mien.predict.recognizer",
     "create_detector": "mien.faces",
     "create_model": "mien.models",
     "label_set": "mien.labels",
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from mien.labels import label_set
     from mien.models import create_model
     from mien.output.table import to_dataframe, write_table
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.preprocess import PreprocessSpec
     from mien.recipe import load_recipe
     from mien.structures import Face, Frame, Prediction, Reading

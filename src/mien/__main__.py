@@ -1,4 +1,4 @@
-"""`mien` and `python -m mien`: the command line, which Ctrl-C ends without a traceback while it is still being loaded, too."""
+"""`mien` and `python -m mien`: the command line. Ctrl-C ends it without a traceback, even while it is loading."""
 
 import signal
 import sys
@@ -13,7 +13,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is near, and has its status
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the exit status is already decided
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: write beside the target, then rename."""
+"""Write files completely or not at all: to a temporary file next to the target, which is then renamed.
+
+`uninterrupted` is here too: it delays Ctrl-C and `kill` while a file is being finished.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mien.errors import OutputError
+from mien.errors import OutputError, reason
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that may end a run."""
+"""Signals that ask a run to end."""
 
 UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
-"""What `atomic_path` calls a file while it is written."""
+"""Names of the temporary files of `atomic_path`."""
 
 _ADVICE: dict[int | None, str] = {
-    errno.ENOSPC: "free some space or write to another disk",
-    errno.EDQUOT: "free some space or write to another disk",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
-    errno.ENOTDIR: "part of the path is a file; choose another folder",
-    errno.EEXIST: "part of the path is a file; choose another folder",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "part of the path is a file; choose another folder"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -37,53 +36,60 @@ _ADVICE: dict[int | None, str] = {
 def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """Return the error that says why `path` cannot be written and what to do."""
     advice = _ADVICE.get(error.errno, "check the path and the disk")
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
+    return OutputError(f"{path}: cannot be written ({reason(error)}); {advice}")
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, of the same suffix, for the caller to write one file at.
+    """Yield a temporary path with the same suffix, in the same folder, at which the caller writes one file.
 
-    When the block ends well the file takes its final name, replacing an older one; when it fails, the temporary file is
-    removed and an older one stays as it was. Missing folders are created. A device or pipe, such as `/dev/stdout`, is written
-    directly.
+    If the block succeeds, the file is renamed to `path` and replaces an older one. If it fails, the temporary file is removed
+    and an older file is kept. Missing folders are created. A device or pipe, such as `/dev/stdout`, is written directly.
 
     Args:
         path: The file's final name.
 
     Raises:
-        OutputError: The block or the renaming met an `OSError`: a read-only folder, a full disk, a path under a file.
+        OutputError: The block or the renaming raised an `OSError`: a read-only folder, a full disk, a path under a file.
     """
     target = Path(path)
     try:
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
-        if _is_stream(target):
+        stream = str(target.parent) == "/dev/fd" or str(target) in ("/dev/stdout", "/dev/stderr")  # even redirected to a file
+        if stream or (target.exists() and not target.is_file()):
             yield target
-        else:
-            yield from _replacing(target.resolve())  # the file a link points at, not the link
+            return
+        target = target.resolve()  # replace the file a link points at, not the link
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tmp_path = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(4)}{target.suffix}")
+        try:
+            yield tmp_path
+            tmp_path.replace(target)
+        finally:
+            tmp_path.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(path, error) from None
 
 
 @contextmanager
 def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
-    """Yield a buffer that becomes one file, as with `atomic_path`; for Pillow, which takes half a write to a full disk for all.
+    """Yield a buffer that is written to one file, as by `atomic_path`; for Pillow, which ignores a write that was cut short.
 
     Raises:
-        OutputError: As of `atomic_path`.
+        OutputError: As `atomic_path`.
     """
-    with atomic_path(path) as beside:
+    with atomic_path(path) as tmp_path:
         buffer = io.BytesIO()
         yield buffer
-        beside.write_bytes(buffer.getvalue())
+        tmp_path.write_bytes(buffer.getvalue())
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote into a folder left half-written there; that folder must be its own.
+    """Remove the temporary files that a killed process left in a folder; no other process may be writing there.
 
     Raises:
-        OutputError: One cannot be removed.
+        OutputError: A file cannot be removed.
     """
     for file in list(folder.iterdir()) if folder.is_dir() else []:
         if UNFINISHED.fullmatch(file.name):
@@ -94,10 +100,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def check_place(target: Path) -> None:
-    """Check now what writing a file, or into a folder, would meet after hours of work: no folder, or a protected one.
+    """Check that a file, or files in a folder, can be written, so that hours of work are not lost at the end.
 
     Raises:
-        OutputError: It may not be written, or not be looked into.
+        OutputError: The folder is protected, or part of the path is a file.
     """
     try:
         if target.exists() and not (target.is_file() or target.is_dir()):
@@ -112,38 +118,21 @@ def check_place(target: Path) -> None:
         raise output_error(target, error) from None
 
 
-def _is_stream(target: Path) -> bool:
-    """Whether a path is a device, a pipe, or a name of an open stream, even of one that goes to a file."""
-    if target.parent == Path("/dev/fd") or target in (Path("/dev/stdout"), Path("/dev/stderr")):
-        return True
-    return target.exists() and not target.is_file()
-
-
-def _replacing(target: Path) -> Iterator[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(4)}{target.suffix}")
-    try:
-        yield beside
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C and `kill` off until the block is done, however often they come: what is written half-way is spoilt."""
-    if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
+    """Delay Ctrl-C and `kill` until the block is done, so that a file is not left half-written."""
+    if threading.current_thread() is not threading.main_thread():  # Python interrupts the main thread only
         yield
         return
-    came: list[Any] = []
+    received: list[Any] = []
     handlers = {number: signal.getsignal(number) for number in STOPS}
     ours = {number: handler for number, handler in handlers.items() if callable(handler)}
     try:
         for number in ours:
-            signal.signal(number, lambda *arguments: came.append(arguments))
+            signal.signal(number, lambda *arguments: received.append(arguments))
         yield
-    finally:  # also where the block failed: who asked to stop still wants it
+    finally:  # also if the block failed: the user still wants to stop
         for number, handler in ours.items():
             signal.signal(number, handler)
-        if came:
-            ours[came[0][0]](*came[0])
+        if received:
+            ours[received[0][0]](*received[0])

@@ -1,8 +1,11 @@
-"""Training augmentation: a batch of uint8 images in, a batch of network inputs out, on whatever device the batch lies.
+"""Training augmentation of a batch, on its device: uint8 images in, network inputs out.
 
-The random part (`Augment`) is kornia's, drawn anew for every image. The end (`Finish`) is the preprocessing of one network, so
-a student and its teacher see the same changed images, each in its own size. Between them `Damage` makes the student's images
-worse than those its teacher sees.
+The parts run in this order, between the loader and the network:
+
+    Augment     random flips, affine changes, brightness, contrast, erasing (kornia); each image gets its own
+    Mixup       mixes pairs of images and their targets
+    Degrade     blur, dimming and noise; only the student sees it, not its teachers
+    Normalize   channels, size and scale of one network; student and teachers each have their own
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any
 
 import kornia.augmentation as K
 import torch
+from timm.data import mixup as timm_mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,15 +23,26 @@ from mien.recipe import AugmentPart
 
 
 class Augment(nn.Module):
-    """Random changes of a batch.
+    """Random changes of the images of a batch.
 
     Args:
-        part: What to draw, from the recipe.
+        part: The recipe's ranges and probabilities.
     """
 
     def __init__(self, part: AugmentPart) -> None:
         super().__init__()
-        changes = _changes(part)
+        changes: list[Any] = []
+        if part.flip:
+            changes.append(K.RandomHorizontalFlip(p=part.flip))
+        if part.degrees or part.translate or part.shear or part.scale != (1.0, 1.0):
+            shift, shear = (part.translate, part.translate), part.shear or None
+            changes.append(K.RandomAffine(part.degrees, shift, part.scale, shear, p=1.0, padding_mode="border"))
+        if part.brightness:
+            changes.append(K.RandomBrightness((1 - part.brightness, 1 + part.brightness), p=1.0))
+        if part.contrast:
+            changes.append(K.RandomContrast((1 - part.contrast, 1 + part.contrast), p=1.0))
+        if part.erase:
+            changes.append(K.RandomErasing(scale=part.erase_area, value=0.5, p=part.erase))
         self.change = K.AugmentationSequential(*changes) if changes else nn.Identity()
 
     @torch.no_grad()
@@ -37,11 +52,38 @@ class Augment(nn.Module):
         return self.change(x.float() / 255).clamp(0, 1)
 
 
-class Damage(nn.Module):
-    """What bad light and bad cameras do, to a strength of its own for every image: blur, dimming, noise.
+class Mixup:
+    """Mixup of a batch: each image becomes a weighted mean of two, and so do its target and its teachers' probabilities.
+
+    Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; by timm, which draws from NumPy's global generator.
 
     Args:
-        part: The strengths, from the recipe.
+        alpha: Parameter of the Beta distribution that the weights are drawn from.
+        num_classes: Classes K.
+    """
+
+    def __init__(self, alpha: float, num_classes: int) -> None:
+        self.alpha, self.num_classes = alpha, num_classes
+
+    def __call__(self, x: Tensor, target: Tensor, teacher_probs: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return mixed images, mixed targets (N, K) and mixed teacher probabilities (N, K).
+
+        Args:
+            x: Images (N, C, H, W), N even; changed in place.
+            target: Class indices (N,), or probabilities (N, K).
+            teacher_probs: Probabilities (N, K), or None.
+        """
+        mix = timm_mixup.Mixup(mixup_alpha=self.alpha, label_smoothing=0.0, num_classes=len(x))
+        x, weights = mix(x, torch.arange(len(x), device=x.device))  # weights (N, N): of each image in each mixed image
+        probs = target if target.ndim == 2 else F.one_hot(target, self.num_classes).float()
+        return x, weights @ probs, None if teacher_probs is None else weights @ teacher_probs
+
+
+class Degrade(nn.Module):
+    """Effects of bad light and bad cameras, each of a random strength for every image: blur, dimming, noise.
+
+    Args:
+        part: The largest strengths, from the recipe.
     """
 
     def __init__(self, part: AugmentPart) -> None:
@@ -54,7 +96,7 @@ class Damage(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Return damaged images from images (N, C, H, W) in [0, 1], of the same shape and range."""
+        """Return degraded images from images (N, C, H, W) in [0, 1], same shape and range."""
         x = self.blur(x)
         if self.part.dim:
             x = x * (1 - self.part.dim * _strengths(x).square())
@@ -64,14 +106,14 @@ class Damage(nn.Module):
 
 
 def _strengths(x: Tensor) -> Tensor:
-    """Return a number for every image of a batch, (N, 1, 1, 1), uniform in [0, 1)."""
+    """Return one number per image of a batch, (N, 1, 1, 1), uniform in [0, 1)."""
     return torch.rand(len(x), 1, 1, 1, device=x.device)
 
 
-class Finish(nn.Module):
-    """The end of the way to a network: its channels, its size, its scale; the batched twin of `mien.preprocess.preprocess`.
+class Normalize(nn.Module):
+    """Channels, size and scale of a network's input: `mien.preprocess.preprocess` for a batch of tensors.
 
-    It does not smooth: what it gets was softened by augmentation.
+    It leaves out `spec.smooth`: augmentation has already softened the images.
 
     Args:
         spec: The network's preprocessing.
@@ -96,28 +138,3 @@ class Finish(nn.Module):
         if x.shape[-2:] != self.spec.size:
             x = F.interpolate(x, self.spec.size, mode="bilinear", align_corners=False, antialias=True)
         return (x.expand(-1, self.spec.channels, -1, -1) - self.mean) / self.std
-
-
-def _changes(part: AugmentPart) -> list[Any]:
-    """Return the random changes the recipe asks for, in order."""
-    changes: list[Any] = []
-    if part.flip:
-        changes.append(K.RandomHorizontalFlip(p=part.flip))
-    if part.degrees or part.translate or part.shear or part.scale != (1.0, 1.0):
-        changes.append(
-            K.RandomAffine(
-                degrees=part.degrees,
-                translate=(part.translate, part.translate),
-                scale=part.scale,
-                shear=part.shear or None,
-                p=1.0,
-                padding_mode="border",
-            )
-        )
-    if part.brightness:
-        changes.append(K.RandomBrightness((1 - part.brightness, 1 + part.brightness), p=1.0))
-    if part.contrast:
-        changes.append(K.RandomContrast((1 - part.contrast, 1 + part.contrast), p=1.0))
-    if part.erase:
-        changes.append(K.RandomErasing(scale=part.erase_area, value=0.5, p=part.erase))
-    return changes

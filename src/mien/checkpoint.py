@@ -1,4 +1,4 @@
-"""Weights on disk: a safetensors file whose metadata says what they are (`mien.model_info.ModelInfo`)."""
+"""Saving and loading checkpoints, which are safetensors files with the model's facts (`ModelInfo`) in their metadata."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from mien.errors import CheckpointError, MienError
 from mien.model_info import METADATA_KEY, ModelInfo
 from mien.models import Model, create_model
 
-LOSS = "loss."
-"""What the names of a loss's own parameters (class centers) begin with; a network is loaded without them."""
+LOSS_PREFIX = "loss."
+"""Prefix of the loss's own parameters (class centers); a network is loaded without them."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], info: ModelInfo) -> None:
-    """Write weights and what they are; the file appears whole or not at all.
+    """Write weights with the facts of their model. The file is complete or not there at all.
 
     Raises:
         OutputError: The file cannot be written.
     """
     tensors, seen = dict[str, Tensor](), set[int]()
     for name, tensor in weights.items():
-        plain = tensor.detach().cpu().contiguous()
-        shared = plain.untyped_storage().data_ptr() in seen  # a safetensors file holds no tensor twice
-        tensors[name] = plain.clone() if shared else plain
-        seen.add(plain.untyped_storage().data_ptr())
-    with atomic_path(path) as beside:
+        dense = tensor.detach().cpu().contiguous()
+        shared = dense.untyped_storage().data_ptr() in seen  # safetensors refuses tensors that share their memory
+        tensors[name] = dense.clone() if shared else dense
+        seen.add(dense.untyped_storage().data_ptr())
+    with atomic_path(path) as tmp_path:
         try:
-            save_file(tensors, beside, metadata={METADATA_KEY: info.to_json()})
+            save_file(tensors, tmp_path, metadata={METADATA_KEY: info.to_json()})
         except SafetensorError as error:  # a full disk, a read-only folder
             raise _os_error(error) from None
 
 
 def save_state(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Write what a run needs to go on, tensors and plain values; the file appears whole or not at all.
+    """Write the state a run resumes from, tensors and simple values. The file is complete or not there at all.
 
-    It goes straight to the file: a copy in memory would be as large as weights, average and optimiser together.
+    The state is written straight to the file. A copy in memory would need as much as weights, moving average and optimizer.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    with atomic_path(path) as beside, beside.open("wb") as file:
+    with atomic_path(path) as tmp_path, tmp_path.open("wb") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # torch's of a write that failed
+        except RuntimeError as error:  # torch wraps the error of a failed write
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
-    """Return a network in evaluation mode with its weights, and what it is.
+    """Return a trained network in evaluation mode, and its metadata (classes, preprocessing, recipe).
 
     Args:
-        path: A safetensors file, or the folder of a run (its best epoch is taken).
+        path: A safetensors file, or the folder of a run (its best epoch is loaded).
 
     Raises:
-        CheckpointError: Missing, damaged, of another format version, or of another architecture than it says.
+        CheckpointError: The file is missing, corrupt or of another format version, or its weights do not fit its architecture.
     """
     file = _weights_file(path)
     if not file.is_file():
@@ -74,14 +74,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
     try:
         with safe_open(file, framework="pt") as tensors:
             metadata = (tensors.metadata() or {}).get(METADATA_KEY)
-            names = [name for name in tensors.keys() if not name.startswith(LOSS)]  # noqa: SIM118 (not a mapping)
+            names = [name for name in tensors.keys() if not name.startswith(LOSS_PREFIX)]  # noqa: SIM118 (not a mapping)
             weights = {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: is not a safetensors file or is damaged ({error})") from None
+        raise CheckpointError(
+            f"{file}: is not a safetensors file, or is corrupt ({error}); check the path, or copy the file again"
+        ) from None
     info = ModelInfo.from_json(metadata, str(file))
     try:
         model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
-    except (MienError, TypeError) as error:  # TypeError: an argument that is given already
+    except (MienError, TypeError) as error:  # TypeError: an argument given twice
         raise CheckpointError(f"{file}: {error}") from None
     try:
         model.load_state_dict(weights)
@@ -91,10 +93,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
 
 
 def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
-    """Return what a file of weights, or a run's best epoch, says of itself; None of one that mien did not write.
+    """Return the facts stored in a checkpoint or in a run's best epoch; None for weights that mien did not write.
 
     Raises:
-        CheckpointError: It is of another format version.
+        CheckpointError: The file is of another format version.
     """
     file = _weights_file(path)
     if file.suffix != ".safetensors":
@@ -105,11 +107,11 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
 
 
 def _weights_file(path: str | os.PathLike[str]) -> Path:
-    """Return a file of weights as it is, of a run's folder its best epoch."""
+    """Return the path itself if it is a file, or the best epoch of a run's folder."""
     return Path(path) / "best.safetensors" if Path(path).is_dir() else Path(path)
 
 
 def _os_error(error: SafetensorError) -> OSError:
-    """Return what the system said, such as that the disk is full, as Python says it."""
+    """Return the system error inside one of safetensors, such as a full disk, as an `OSError`."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(str(error)) if number is None else OSError(int(number[1]), os.strerror(int(number[1])))

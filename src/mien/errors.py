@@ -1,14 +1,14 @@
 """The errors a user can cause, and nothing else.
 
-Each says what was wrong, where, and what to do. The command line prints one as a single line and exits with 2.
+Each message says what was wrong, where, and what to do. The command line prints it on one line and exits with status 2.
 
     MienError
     ├── InputError          a picture or video that cannot be read: missing, not an image, truncated, too large
     ├── DataError           a corpus or manifest that cannot be read; names the file and the row
     ├── LabelError          a class outside the label set, or two label sets that do not match
     ├── RecipeError         a recipe with an unknown key or a value out of range
-    ├── CheckpointError     weights that are damaged, of another version or of another architecture
-    ├── UnknownNameError    a name no registry has; lists the nearest ones
+    ├── CheckpointError     weights that are corrupt, of another version or of another architecture
+    ├── UnknownNameError    a name that no registry has; lists the nearest ones
     ├── MissingExtraError   an optional dependency is not installed; names the pip command
     └── OutputError         a result that cannot be written: read-only folder, full disk
 """
@@ -43,7 +43,7 @@ class RecipeError(MienError):
 
 
 class CheckpointError(MienError):
-    """A weights file is damaged, of another version or of another architecture."""
+    """A weights file is corrupt, of another version or of another architecture."""
 
 
 class UnknownNameError(MienError):
@@ -58,15 +58,24 @@ class OutputError(MienError):
     """A result cannot be written."""
 
 
+def reason(error: BaseException) -> str:
+    """Return why something failed, on one line and without the path: `"No such file or directory"`.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "a.jpg"))
+    'No such file or directory'
+    """
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 def require(module: str, extra: str) -> ModuleType:
-    """Return an imported optional module, or say which extra brings it.
+    """Return an optional module, imported.
 
     Args:
         module: Dotted module name, such as `"torch"`.
         extra: The extra of this package that installs it, such as `"train"`.
 
     Raises:
-        MissingExtraError: The module is not installed.
+        MissingExtraError: The module is not installed; the message names the pip command.
     """
     try:
         return importlib.import_module(module)

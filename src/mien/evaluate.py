@@ -1,6 +1,7 @@
-"""From a backend and a split to figures: a results file, the predictions behind it and a confusion matrix.
+"""Evaluation of a network on a split: a results file, the predictions behind it and a confusion matrix.
 
-Every figure is given twice: on the whole split (standard) and on its images without a byte-identical twin in training.
+Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin in the
+training split (twin-free).
 """
 
 from __future__ import annotations
@@ -22,27 +23,26 @@ from mien.atomic import atomic_path
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError
 from mien.model_info import ModelInfo
-from mien.predict.backend import Backend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import softmax
+from mien.predict.recognizer import Backend, softmax
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware
 from mien.weights import sha256
 
 BATCH = 64
-"""Images of a batch; the maps of the largest networks take 13 MB an image and layer."""
+"""Images per batch; the feature maps of the largest networks take 13 MB per image and layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What a network said of a split.
+    """The predictions of a network on a split, and the metrics.
 
     Attributes:
         rows: Row numbers in the corpus, (N,).
         target: True classes, (N,).
         probs: Probabilities, (N, K).
         classes: The K classes.
-        results: The figures and where they come from, as plain JSON types.
+        results: Metrics and their provenance, as JSON types.
     """
 
     rows: NDArray[np.int64]
@@ -55,17 +55,17 @@ class Evaluation:
 def predict_split(
     backend: Backend, corpus: Corpus, split: str, on_step: Callable[[int, int], None] | None = None
 ) -> NDArray[np.float32]:
-    """Return logits (N, K) of every image of a split, single view.
+    """Return logits (N, K) for every image of a split, single view.
 
     Raises:
-        LabelError: The network's classes are not the corpus's, in its order.
+        LabelError: The network and the corpus differ in their classes or in the order of them.
         DataError: The corpus has no such split.
-        CheckpointError: The network answers with something that is no number.
+        CheckpointError: A logit is nan or infinite.
     """
     if backend.info.classes != corpus.classes:
         raise LabelError(
-            f"the model tells apart {', '.join(backend.info.classes)}; {corpus.name} has {', '.join(corpus.classes)}: "
-            "evaluate it on a corpus of its own label set"
+            f"the model has the classes {', '.join(backend.info.classes)}, but {corpus.name} has {', '.join(corpus.classes)}; "
+            "evaluate the model on a corpus of its own label set"
         )
     rows = corpus.where(split)
     parts = []
@@ -77,8 +77,8 @@ def predict_split(
     logits = np.concatenate(parts)
     if not np.isfinite(logits).all():
         raise CheckpointError(
-            f"this {backend.info.arch} answers some images of {split} with nan or infinity: its training went astray; "
-            "train it again, at a lower rate"
+            f"the logits of this {backend.info.arch} are nan or infinite for some images of {split}, so its training has "
+            "diverged; train it again with a lower optim.lr"
         )
     return logits
 
@@ -90,26 +90,36 @@ def evaluate(
     weights: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Return the figures of a network on a split.
+    """Return the predictions and metrics of a network on a split.
 
     Args:
         backend: The network.
         corpus: The corpus.
         split: One of its splits.
-        weights: The file the network came from; its digest goes into the results.
-        on_step: Called with the images done and their number.
+        weights: The file of the network; its digest is stored in the results.
+        on_step: Called with the number of images done and the number of images in total.
 
     Raises:
-        LabelError: The network's classes are not the corpus's, in its order.
-        DataError: The corpus has no such split, or is split otherwise than the one that trained the network.
-        CheckpointError: The network answers with something that is no number.
+        LabelError: The network and the corpus differ in their classes or in the order of them.
+        DataError: The corpus has no such split, or the network may have been trained on its test images.
+        CheckpointError: A logit is nan or infinite.
     """
     _require_same_split(backend.info, corpus)
     probs = softmax(predict_split(backend, corpus, split, on_step))
     rows, classes = corpus.where(split), corpus.classes
-    target, free = corpus.target[rows], corpus.twin_free(split, backend.info.recipe.get("data", {}).get("train", "train"))
+    target, info = corpus.target[rows], backend.info
+    twin_free = corpus.twin_free(split, info.recipe.get("data", {}).get("train", "train"))
+    report = metrics.classification_report
     results = {
-        "model": _describe(backend.info) | {"weights_sha256": sha256(weights) if weights else None},
+        "model": {
+            "arch": info.arch,
+            "arguments": info.arguments,
+            "recipe": info.recipe.get("name", ""),
+            "seed": info.recipe.get("seed"),
+            "input": list(info.preprocess.size),
+            "commit": info.commit,
+            "weights_sha256": sha256(weights) if weights else None,
+        },
         "data": {
             "corpus": corpus.name,
             "protocol": corpus.protocol,
@@ -120,12 +130,10 @@ def evaluate(
             "left_out": len(corpus.skipped),
         },
         "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
-        "precision": backend.info.precision,
+        "precision": info.precision,
         "view": "single",
-        "standard": metrics.classification_report(probs, target, classes),
-        "twin_free": None
-        if free is None or not free.any()
-        else metrics.classification_report(probs[free], target[free], classes),
+        "standard": report(probs, target, classes),
+        "twin_free": None if twin_free is None or not twin_free.any() else report(probs[twin_free], target[twin_free], classes),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
         "hardware": hardware() | {"device": backend.device},
@@ -137,51 +145,40 @@ def evaluate(
 
 
 def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
-    """Refuse a corpus whose test images the model may have been trained on, because either's splits are drawn.
+    """Refuse a corpus whose test images the model may have been trained on.
 
-    Official splits are the same in every copy of a corpus; drawn ones are those of the copy they were drawn from.
+    Official splits are the same in every copy of a corpus. Random splits must be those the model was trained with.
     """
-    drawn = corpus.protocol != "official" or info.recipe.get("data", {}).get("protocol")
-    if drawn and corpus.split_fingerprint != info.split_fingerprint:
+    random = corpus.protocol != "official" or info.recipe.get("data", {}).get("protocol")
+    if random and corpus.split_fingerprint != info.split_fingerprint:
         raise DataError(
-            f"{corpus.name} is split by {corpus.protocol}, and the model was trained on other rows than this split's train; "
-            "evaluate it on the very copy of the corpus, and the protocol, that trained it"
+            f"{corpus.name} is split by {corpus.protocol}, but the model was trained on another split, so it may have seen "
+            "these test images; evaluate it with the protocol and the copy of the corpus that trained it"
         )
 
 
-def _describe(info: ModelInfo) -> dict[str, Any]:
-    return {
-        "arch": info.arch,
-        "arguments": info.arguments,
-        "recipe": info.recipe.get("name", ""),
-        "seed": info.recipe.get("seed"),
-        "input": list(info.preprocess.size),
-        "commit": info.commit,
-    }
-
-
 def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
-    """Write `<path>` (JSON), `<stem>-predictions.csv` and `<stem>-confusion.png` beside it; return the three.
+    """Write the results (JSON), and next to them `<stem>-predictions.csv` and `<stem>-confusion.png`; return the paths.
 
     Raises:
         OutputError: A file cannot be written.
     """
     predictions, picture = path.with_name(f"{path.stem}-predictions.csv"), path.with_name(f"{path.stem}-confusion.png")
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
-    with atomic_path(predictions) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as tmp_path:
+        tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(predictions) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "target", "label", *evaluation.classes])
         for row, target, probs in zip(evaluation.rows, evaluation.target, evaluation.probs, strict=True):
             names = evaluation.classes[target], evaluation.classes[int(probs.argmax())]
             writer.writerow([int(row), *names, *(f"{p:.5f}" for p in probs)])
-    with atomic_path(picture) as beside:
-        draw_confusion(beside, evaluation)
+    with atomic_path(picture) as tmp_path:
+        draw_confusion(tmp_path, evaluation)
     return [path, predictions, picture]
 
 
 def draw_confusion(path: Path, evaluation: Evaluation) -> None:
-    """Draw the confusion matrix: recall per row in per cent, the counts below."""
+    """Draw the confusion matrix as a PNG: each cell gives its share of the true class in per cent, and its count below."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     counts = np.array(evaluation.results["confusion"])

@@ -1,7 +1,6 @@
-"""Label sets of the corpora, each in its corpus's own order, and mappings between them.
+"""The label sets of the corpora, each in its corpus's own order, and mappings between them.
 
-The order of classes is the most frequent silent error of this field, so nothing here is an index without a name:
-a mapping between two label sets goes by name.
+Mixing up the order of classes is a frequent silent error in this field. So label sets are mapped by name, never by index.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "affectnet7": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
     "affectnet8": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt"),
 }  # fmt: skip
-"""Classes of each label set by index; RAF-DB's files count from 1, its reader subtracts it."""
+"""Classes of each label set, by index. RAF-DB's files count from 1; its reader subtracts 1."""
 
 SYNONYMS: dict[str, str] = {
     "anger": "angry",
@@ -33,7 +32,7 @@ SYNONYMS: dict[str, str] = {
     "disgusted": "disgust",
     "nf": "not a face",
 }
-"""Other spellings that the corpora use for the same expression."""
+"""Other words that the corpora use for the same expression."""
 
 
 def label_set(name: str) -> tuple[str, ...]:
@@ -43,7 +42,7 @@ def label_set(name: str) -> tuple[str, ...]:
     'happy'
 
     Raises:
-        LabelError: No such label set.
+        LabelError: There is no such label set; the message lists similar names.
     """
     if name not in LABEL_SETS:
         raise LabelError(f"unknown label set {name!r}{nearest(name, list(LABEL_SETS))}")
@@ -61,7 +60,7 @@ def canonical(expression: str) -> str:
 
 
 def mapping(source: Sequence[str], target: Sequence[str]) -> list[int | None]:
-    """Return, for each class of `source`, its index in `target` by name, or None where `target` lacks it.
+    """Return the index in `target` of each class of `source`, matched by name; None if `target` does not have it.
 
     >>> mapping(["happiness", "contempt"], label_set("fer2013"))
     [3, None]

@@ -1,4 +1,4 @@
-"""Figures of a classifier from its probabilities, by torchmetrics."""
+"""Metrics of a classifier from its probabilities, by torchmetrics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional import classification as figures
+from torchmetrics.functional import classification
 
 BINS = 15
 """Bins of the expected calibration error."""
 
 
 def classification_report(probs: NDArray[np.float32], target: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """Return the figures every result of mien gives, each in [0, 1].
+    """Return the metrics of mien's results files, each in [0, 1].
 
     Args:
         probs: Probabilities, (N, K).
@@ -24,19 +24,19 @@ def classification_report(probs: NDArray[np.float32], target: NDArray[np.int64],
 
     Returns:
         `images`, `accuracy`, `macro_f1` (mean F1 of the classes), `uar` (mean recall of the classes: balanced accuracy), `ece`
-        (expected calibration error, 15 bins) and `recall` by class. A class without images has recall None and counts in no
-        mean.
+        (expected calibration error, 15 bins) and `recall` by class. A class without images has recall None and is left out of
+        the means.
     """
     p, t, k = torch.from_numpy(np.asarray(probs)), torch.from_numpy(np.asarray(target)), len(classes)
     present = torch.bincount(t, minlength=k) > 0
-    recall = figures.multiclass_recall(p, t, k, average="none")
-    f1 = figures.multiclass_f1_score(p, t, k, average="none")
+    recall = classification.multiclass_recall(p, t, k, average="none")
+    f1 = classification.multiclass_f1_score(p, t, k, average="none")
     return {
         "images": len(target),
-        "accuracy": figures.multiclass_accuracy(p, t, k, average="micro").item(),
+        "accuracy": classification.multiclass_accuracy(p, t, k, average="micro").item(),
         "macro_f1": f1[present].mean().item(),
         "uar": recall[present].mean().item(),
-        "ece": figures.multiclass_calibration_error(p, t, k, n_bins=BINS).item(),
+        "ece": classification.multiclass_calibration_error(p, t, k, n_bins=BINS).item(),
         "recall": {
             name: value if there else None for name, value, there in zip(classes, recall.tolist(), present, strict=True)
         },
@@ -44,7 +44,7 @@ def classification_report(probs: NDArray[np.float32], target: NDArray[np.int64],
 
 
 def confusion(probs: NDArray[np.float32], target: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """Return counts (K, K): row the true class, column the recognised one."""
+    """Return the confusion matrix, counts (K, K): rows are true classes, columns are predicted ones."""
     counts = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(counts, (target, probs.argmax(1)), 1)
     return counts

@@ -1,6 +1,6 @@
-"""What travels with weights, in the checkpoint and in the ONNX file alike: `ModelInfo`.
+"""`ModelInfo`: the facts that are stored with weights, in checkpoints and ONNX files alike.
 
-Label order and preprocessing are facts of a model, not of the code that calls it, so they are stored with it.
+Label order and preprocessing are properties of a model. Stored with it, they cannot differ from those it was trained with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mien.errors import CheckpointError
 from mien.preprocess import PreprocessSpec
 
 FORMAT = 1
-"""Version of the stored form; a reader refuses any other."""
+"""Version of the stored format; other versions are refused."""
 
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
@@ -29,16 +29,16 @@ class ModelInfo:
 
     Attributes:
         arch: Registered name of the architecture.
-        arguments: Arguments the architecture was built with, beside `num_classes`.
+        arguments: Arguments the architecture was built with, except `num_classes`.
         classes: The classes, by output index.
         label_set: Name of the corpus whose labels the classes are.
-        preprocess: What a face crop goes through before the network.
+        preprocess: What happens to a face crop before the network.
         precision: `"fp32"` or `"int8"`.
-        recipe: The recipe that trained it, as plain JSON types; empty if unknown.
+        recipe: The recipe that trained it, as JSON types; empty if unknown.
         data_fingerprint: Fingerprint of the corpus it was trained on; empty if unknown.
         split_fingerprint: Digest of which image was in which split; empty if unknown.
         commit: Commit of the code that trained it; empty if unknown.
-        mien_version: Version that wrote the file.
+        mien_version: Version of mien that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
     """
 
@@ -56,7 +56,7 @@ class ModelInfo:
     results: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the stored form."""
+        """Return the facts as they are stored."""
         return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
 
     @classmethod
@@ -64,19 +64,19 @@ class ModelInfo:
         """Return what `to_json` wrote.
 
         Args:
-            text: The stored form; None where a file has none.
-            source: The file, for the error message.
+            text: The stored facts; None if a file has none.
+            source: The file, for error messages.
 
         Raises:
-            CheckpointError: No or damaged metadata, or another format version.
+            CheckpointError: The facts are missing, corrupt or of another format version.
         """
         if text is None:
-            raise CheckpointError(f"{source}: holds no mien metadata; write it with `mien train` or `mien export`")
+            raise CheckpointError(f"{source}: has no mien metadata; write it with `mien train` or `mien export`")
         try:
             values = json.loads(text)
             version = values.pop("format")
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise CheckpointError(f"{source}: its mien metadata is damaged; train or export it again") from None
+            raise CheckpointError(f"{source}: its mien metadata is corrupt; train or export it again") from None
         if version != FORMAT:
             raise CheckpointError(
                 f"{source}: was written in format {version}, this version of mien reads format {FORMAT}; "
@@ -85,15 +85,17 @@ class ModelInfo:
         try:
             classes = values["classes"]
             if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-                raise CheckpointError("its classes are no list of names; train or export it again")
+                raise CheckpointError("its classes are not a list of names; train or export it again")
             values["classes"] = tuple(classes)
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
             info = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{source}: its mien metadata lacks or misnames a field ({error})") from None
+            raise CheckpointError(f"{source}: its mien metadata has a missing or unknown field ({error})") from None
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from None
         for key, kind in _KINDS.items():
             if not isinstance(getattr(info, key), kind):
-                raise CheckpointError(f"{source}: {key} in its mien metadata is no {kind.__name__}; train or export it again")
+                raise CheckpointError(
+                    f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
+                )
         return info

@@ -1,4 +1,4 @@
-"""The only door to ONNX Runtime: mien imports it here and nowhere else.
+"""The only module that imports ONNX Runtime.
 
 ONNX Runtime 1.31 writes a device id and an event database to `~/.cache/Microsoft` and contacts an upload host. mien promises to
 work offline, so it sets `ORT_DISABLE_TELEMETRY=1` before the import; setting it later has no effect. A value that the user has
@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime import InferenceSession as Session
 
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Execution providers in order of preference; those that the installed ONNX Runtime lacks are skipped."""
+"""Execution providers in order of preference."""
 
 
 def default_providers() -> list[str]:
@@ -41,8 +41,8 @@ def open_session(
     Args:
         network: Contents of an ONNX file.
         threads: Threads of one run.
-        providers: Execution providers, most wanted first.
-        any_shape: Whether inputs change their shape from run to run, so that planning memory ahead is wasted.
+        providers: Execution providers in order of preference.
+        any_shape: Whether the shape of the inputs changes from run to run; then ONNX Runtime does not plan its memory ahead.
         weights: Weights that the file names but does not contain.
 
     Raises:
@@ -51,7 +51,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = not any_shape
-    # Waiting threads sleep instead of spinning, which gains little alone and doubles the time next to another busy process.
+    # Waiting threads sleep. Spinning gains little on an idle machine and doubles the time next to another busy process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
     if weights:

@@ -1,14 +1,13 @@
-"""What happens to a face crop before a network sees it: the facts (`PreprocessSpec`) and the one implementation.
+"""Preprocessing of face crops for a network, its facts (`PreprocessSpec`) and its only implementation.
 
-Evaluation, the runtime, the server and the export all call `preprocess`; training augments separately but ends in the same
-range. The spec travels inside the checkpoint and the ONNX file.
+Evaluation, prediction and export all call `preprocess`. Training augments first, but its inputs end in the same range
+(`mien.augment.Normalize`). The spec is stored in the checkpoint and in the ONNX file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError
-
-PILE, SMALL = 64, 64
-"""Crops resized together at most, and the longest side of those that gain by it, px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +25,11 @@ class PreprocessSpec:
         size: Height and width of the input, px.
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB; a grey crop is repeated).
         mean: Mean subtracted from each channel, on the scale [0, 1].
-        std: Deviation each channel is divided by, on the scale [0, 1].
+        std: Standard deviation each channel is divided by, on the scale [0, 1].
         crop_scale: Side of the square crop cut around a detected face, as a multiple of the longer side of its box.
         crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
-        smooth: Deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation resamples training
-            images and so softens them; where nothing is augmented, this softens alike. Training leaves it out.
+        smooth: Standard deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation
+            blurs training images slightly; this gives other images the same blur. It is not applied to training images.
     """
 
     size: tuple[int, int]
@@ -47,16 +43,18 @@ class PreprocessSpec:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or len(self.mean) != self.channels or len(self.std) != self.channels:
             raise CheckpointError(
-                f"preprocessing needs 1 or 3 channels with as many means and deviations, got {self.channels} channels, "
-                f"{len(self.mean)} means, {len(self.std)} deviations"
+                f"preprocessing needs 1 or 3 channels with a mean and a standard deviation each, got {self.channels} channels, "
+                f"{len(self.mean)} means, {len(self.std)} standard deviations"
             )
         if len(self.size) != 2 or min(self.size) < 1 or not min(self.std) > 0 or not self.crop_scale > 0:
-            raise CheckpointError(f"preprocessing needs two sides, deviations and a crop scale above 0, got {self}")
+            raise CheckpointError(
+                f"preprocessing needs a height, a width, standard deviations and a crop scale above 0, got {self}"
+            )
         if not 0 <= self.smooth <= 0.7:
-            raise CheckpointError(f"preprocessing smooths by 0 to 0.7 px, a blur of three taps, not by {self.smooth}")
+            raise CheckpointError(f"preprocessing.smooth is the strength of a three-tap blur, 0 to 0.7 px, got {self.smooth}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON types."""
+        """Return the spec as JSON types."""
         return asdict(self)
 
     @classmethod
@@ -70,14 +68,16 @@ class PreprocessSpec:
             fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
             return cls(**fields)
         except (AttributeError, TypeError) as error:
-            raise CheckpointError(f"cannot read the preprocessing of this model ({error}); was it written by mien?") from None
+            raise CheckpointError(
+                f"cannot read the preprocessing of this model ({error}); export it again with mien export"
+            ) from None
 
 
 def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
-    """Refuse what is no face crop, uint8 (H, W) or (H, W, 3).
+    """Check that every crop is uint8 (H, W) or (H, W, 3).
 
     Raises:
-        InputError: A crop is not uint8, is empty or has another shape; names its place. Or there is one crop and no list.
+        InputError: A crop is not uint8, is empty or has another shape (names its index), or the argument is a single crop.
     """
     if isinstance(crops, np.ndarray) and (crops.ndim < 3 or (crops.ndim == 3 and crops.shape[2] in (1, 3, 4))):
         raise InputError(f"crops must be a list, got one array of shape {crops.shape}; for one crop give [crop]")
@@ -112,11 +112,8 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDAr
     values = np.empty((len(crops), spec.channels, *spec.size), np.float32)
     scale = (1.0 / (255.0 * np.asarray(spec.std))).astype(np.float32)
     offset = (np.asarray(spec.mean) / np.asarray(spec.std)).astype(np.float32)
-    first = 0
-    for pile in _piles(crops, spec):
-        resized = _resize_pile(np.stack(pile), spec) if len(pile) > 1 else _resize(pile[0], spec)[None]
-        values[first : first + len(pile)] = (resized * scale - offset).transpose(0, 3, 1, 2)
-        first += len(pile)
+    for value, crop in zip(values, crops, strict=True):
+        value[:] = (_resize(crop, spec) * scale - offset).transpose(2, 0, 1)
     return _smooth(values, spec.smooth) if spec.smooth else values
 
 
@@ -125,24 +122,15 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
     The border repeats the outermost pixels.
     """
-    near = np.float32(sigma**2 / 2)
+    share = np.float32(sigma**2 / 2)
     for axis in (2, 3):
-        part, values = near * values, (1 - 2 * near) * values
-        lines, shares = np.moveaxis(values, axis, 0), np.moveaxis(part, axis, 0)  # views
-        lines[1:] += shares[:-1]
-        lines[:-1] += shares[1:]
-        lines[0] += shares[0]
-        lines[-1] += shares[-1]
+        shared, values = share * values, (1 - 2 * share) * values
+        lines, neighbours = np.moveaxis(values, axis, 0), np.moveaxis(shared, axis, 0)  # views
+        lines[1:] += neighbours[:-1]
+        lines[:-1] += neighbours[1:]
+        lines[0] += neighbours[0]
+        lines[-1] += neighbours[-1]
     return values
-
-
-def _piles(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> Iterator[Sequence[NDArray[np.uint8]]]:
-    """Yield the crops in order, those that `_resize_pile` may take together as one list."""
-    gains = spec.channels == 1 and spec.size[0] == spec.size[1]
-    for shape, run in groupby(crops, key=lambda crop: crop.shape):
-        alike = list(run)
-        most = PILE if gains and shape[0] == shape[1] <= SMALL else 1
-        yield from (alike[i : i + most] for i in range(0, len(alike), most))
 
 
 def _resize(crop: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -152,17 +140,3 @@ def _resize(crop: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(height, width, spec.channels)
-
-
-def _resize_pile(crops: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Return square crops, (N, s, s) or (N, s, s, 3), as grey ones of the spec's square size, (N, h, w, 1).
-
-    Pillow resizes a square along its rows, then along its columns, each by itself; so all crops, first one below another, then
-    one beside another, come out bit for bit as each would alone, in less than half the time if they are small.
-    """
-    (number, side), (height, width) = crops.shape[:2], spec.size
-    below = Image.fromarray(crops.reshape(number * side, *crops.shape[2:])).convert("L")
-    narrow = np.asarray(below.resize((width, number * side), Image.Resampling.BILINEAR))
-    beside = narrow.reshape(number, side, width).transpose(1, 0, 2).reshape(side, number * width)
-    low = np.asarray(Image.fromarray(beside).resize((number * width, height), Image.Resampling.BILINEAR))
-    return low.reshape(height, number, width, 1).transpose(1, 0, 2, 3)

@@ -1,4 +1,4 @@
-"""Where a figure or a file comes from: commit, versions and hardware."""
+"""Where a result or a file comes from: the commit and the hardware."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 
 
 def current_commit() -> str:
-    """Return the commit of the checkout this package runs from, `-dirty` added if its sources differ; empty outside one."""
+    """Return the commit this package runs from, with `-dirty` if its sources were changed; empty outside a git checkout."""
     here = Path(__file__).parent
     try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie inside another project
+        _git(
+            here, "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed copy may be inside another project's checkout
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("-dirty" if _git(here, "status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):

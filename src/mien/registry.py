@@ -1,13 +1,10 @@
-"""Named factories: register, create, names.
-
-A registry refuses a duplicate name when it is registered and lists the nearest names when one is unknown.
-"""
+"""Factories by name: register, create, list the names; and suggestions for names that do not exist."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from mien.errors import UnknownNameError
@@ -27,15 +24,15 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def check_arguments(factory: Callable[..., object], names: Iterable[str], given: Iterable[str] = ()) -> None:
-    """Refuse a keyword that a factory does not take.
+    """Check that a factory accepts some keyword arguments.
 
     Args:
-        factory: What is to be called.
+        factory: The function or class to be called.
         names: The keywords.
-        given: Keywords that its caller gives and nobody else.
+        given: Keywords that the caller sets itself, so that users may not.
 
     Raises:
-        UnknownNameError: It takes no such argument; lists the nearest.
+        UnknownNameError: It has no such argument; the message lists similar ones.
     """
     parameters = inspect.signature(factory).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -50,7 +47,7 @@ class Registry(Generic[T]):
     """Factories by name, in the order they were registered.
 
     Args:
-        kind: What the registry holds, in the singular, for error messages (`"model"`).
+        kind: What the registry holds, in the singular, for error messages, such as `"model"`.
     """
 
     def __init__(self, kind: str) -> None:
@@ -61,12 +58,12 @@ class Registry(Generic[T]):
         """Return a decorator that registers a factory under `name`.
 
         Raises:
-            ValueError: The name is taken.
+            ValueError: The name is already registered.
         """
 
         def add(factory: Callable[..., T]) -> Callable[..., T]:
             if name in self._factories:
-                raise ValueError(f"{self.kind} {name!r} is registered already")
+                raise ValueError(f"{self.kind} {name!r} is already registered")
             self._factories[name] = factory
             return factory
 
@@ -76,7 +73,7 @@ class Registry(Generic[T]):
         """Return the factory registered under `name`.
 
         Raises:
-            UnknownNameError: No such name; lists the nearest.
+            UnknownNameError: There is no such name; the message lists similar ones.
         """
         if name not in self._factories:
             raise UnknownNameError(f"unknown {self.kind} {name!r}{nearest(name, self.names())}")
@@ -92,6 +89,3 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._factories
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._factories)

@@ -1,4 +1,7 @@
-"""What recognition returns: `Face` (where), `Prediction` (what), `Reading` (a whole picture); frozen, checked, numpy only."""
+"""The results of recognition: `Face`, `Prediction`, `Frame`, `Reading`.
+
+All are frozen dataclasses that need only numpy. `Face` and `Prediction` check their values.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ class Face:
     Attributes:
         box_xyxy: Left, top, right, bottom in px of the image, float32 (4,); may reach outside the image.
         score: The detector's confidence, 0 to 1.
-        landmarks: Eye, eye, nose, mouth corner, mouth corner in px of the image, float32 (5, 2), left of the image first; None
-            where the detector gives none.
+        landmarks: Left eye, right eye, nose, left and right mouth corner in px, float32 (5, 2); left and right as seen in the
+            image. None if the detector gives none.
     """
 
     box_xyxy: NDArray[np.float32]
@@ -50,7 +53,7 @@ class Face:
         return (right - left) * (bottom - top)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the face as plain JSON types."""
+        """Return the face as JSON types."""
         landmarks = None if self.landmarks is None else np.round(self.landmarks.astype(float), 2).tolist()
         return {"box_xyxy": np.round(self.box_xyxy.astype(float), 2).tolist(), "score": self.score, "landmarks": landmarks}
 
@@ -68,12 +71,12 @@ class Prediction:
         classes: The model's classes, by index.
         probs: Probability of each class, float32 (K,), sums to 1.
         face: Where the face is; None for a ready crop.
-        source: The file or address the face came from, or the name of a thing in memory, such as `picture 2`; None of a ready
+        source: The file or URL the face came from, or the name of a picture in memory, such as `picture 2`; None for a ready
             crop.
-        frame: Number of the video's frame, from 0; None of a picture.
-        time: When the frame is shown, in seconds from the video's start; None of a picture.
-        track: Number of the person followed through the video, from 1; None of a picture.
-        unsure: Whether the confidence is below what the recognizer asks for.
+        frame: Number of the video's frame, from 0; None for a picture.
+        time: When the frame is shown, in seconds from the video's start; None for a picture.
+        track: Number of the person followed through the video, from 1; None for a picture.
+        unsure: Whether the confidence is below the recognizer's `unsure_below`.
     """
 
     classes: tuple[str, ...]
@@ -103,7 +106,7 @@ class Prediction:
         return float(self.probs.max())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as plain JSON types."""
+        """Return the prediction as JSON types."""
         return {
             "source": self.source,
             "frame": self.frame,
@@ -131,8 +134,8 @@ class Frame:
 
     Attributes:
         image: RGB uint8 (H, W, 3), upright.
-        index: Number of the frame in the video, from 0; None of a picture.
-        time: When it is shown, in seconds from the video's start; None of a picture.
+        index: Number of the frame in the video, from 0; None for a picture.
+        time: When it is shown, in seconds from the video's start; None for a picture.
     """
 
     image: NDArray[np.uint8]
@@ -142,14 +145,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What was read in one picture or frame, or why a source could not be read.
+    """The predictions for one picture or frame, or the error that prevented them.
 
     Attributes:
-        source: The file or address, or the name of a thing in memory.
-        frame: The picture or frame; None with an error.
-        predictions: One a face; empty where none was found.
+        source: The file or URL, or the name of a picture in memory.
+        frame: The picture or frame; None if there is an error.
+        predictions: One per face; empty if no face was found.
         error: Why the source, or the rest of it, could not be read; None otherwise.
-        number: Number of the source among those read, from 0.
+        number: Number of the source, from 0.
     """
 
     source: str

@@ -1,8 +1,8 @@
-"""Starting a network from weights that were trained on something else: ImageNet, VGGFace, or any mien checkpoint.
+"""Fine-tuning: start a network from weights trained on something else (ImageNet, VGGFace, or any mien checkpoint).
 
-Names decide: a parameter is loaded where the file has it under its published name in the same shape. A first convolution over
-RGB becomes one over grey by summing its filters, which gives the activations of the grey image repeated three times. What has
-another number of classes, or is in the network only, stays as it was initialised. All of it is reported.
+Parameters are matched by name: one is loaded if the file has it under its published name and in the same shape. The RGB filters
+of a first convolution are summed for a grey network, which gives the activations of the grey image repeated three times. All
+other parameters, such as a classifier of other classes, stay as they were initialised. A report lists what was done.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from mien.models import Model
 from mien.weights import sha256
 
 VGGFACE = re.compile(r"(conv(\d)_(\d)|fc[678])\.(weight|bias)")
-"""Names in the published VGGFace weights, and their places in `vggface`."""
+"""Names in the published VGGFace weights."""
+
 VGGFACE_BLOCKS = {"1": 0, "2": 5, "3": 10, "4": 17, "5": 24}
 VGGFACE_LINEAR = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
+"""Where the weights of VGGFace's blocks and linear layers go in `vggface`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What a start from other weights did, by the network's parameter names.
+    """Report of a start from other weights, by the network's parameter names.
 
     Attributes:
         source: The file.
-        loaded: Taken as they are.
-        adapted: Taken after the filters of a first convolution were summed from RGB to grey.
-        fresh: Left as initialised: the file has them not, or in another shape.
-        unused: Names the file holds and the network does not take.
+        loaded: Loaded unchanged.
+        adapted: Loaded after summing the RGB filters of a first convolution to grey.
+        fresh: Left as initialised: the file lacks them or has them in another shape.
+        unused: Names in the file that the network did not use.
     """
 
     source: Path
@@ -54,7 +56,7 @@ class Transfer:
 
 
 def start_from(model: Model, source: str | os.PathLike[str]) -> Transfer:
-    """Load other weights into a new network, as far as they fit.
+    """Load weights into a new network as far as they fit, and return a report.
 
     Args:
         model: The network; changed in place.
@@ -62,7 +64,7 @@ def start_from(model: Model, source: str | os.PathLike[str]) -> Transfer:
             timm's or VGGFace's.
 
     Raises:
-        CheckpointError: The file is missing, damaged, of another hash than its name says, or nothing in it fits.
+        CheckpointError: The file is missing, corrupt or has another hash than its name says, or none of its weights fits.
         InputError: The network has no published ImageNet weights.
     """
     path = imagenet_file(model) if str(source) == "imagenet" else Path(source)
@@ -86,13 +88,13 @@ def start_from(model: Model, source: str | os.PathLike[str]) -> Transfer:
 
 
 def imagenet_file(model: Model) -> Path:
-    """Return the file of a network's ImageNet weights, downloaded if need be, its hash checked.
+    """Return the file of a network's ImageNet weights, downloaded if necessary, after checking its hash.
 
-    Files lie in `$MIEN_CACHE/weights`, by default `~/.cache/mien/weights`. With `MIEN_OFFLINE=1` nothing is downloaded.
+    Files are kept in `$MIEN_CACHE/weights`, by default `~/.cache/mien/weights`. With `MIEN_OFFLINE=1` nothing is downloaded.
 
     Raises:
         InputError: The network has no published ImageNet weights.
-        CheckpointError: The file is not there and cannot be downloaded, or has another hash.
+        CheckpointError: The file is missing and cannot be downloaded, or has another hash.
     """
     url = imagenet_url(model)
     folder = Path(os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien") / "weights"
@@ -101,12 +103,16 @@ def imagenet_file(model: Model) -> Path:
         _download(url, path)
     expected = path.stem.rsplit("-", 1)[-1]
     if not sha256(path).startswith(expected):
-        raise CheckpointError(f"{path}: its hash does not begin with {expected}; remove it and get it again from {url}")
+        raise CheckpointError(f"{path}: its hash does not begin with {expected}; delete it and download it again from {url}")
     return path
 
 
 def imagenet_url(model: Model) -> str:
-    """Return the address of a network's ImageNet weights in torchvision's collection."""
+    """Return the URL of a network's ImageNet weights in torchvision's collection.
+
+    Raises:
+        InputError: The network has no published ImageNet weights.
+    """
     if model.imagenet is None:
         raise InputError(f"{type(model).__name__} has no ImageNet weights in torchvision; start from a file of weights instead")
     from torchvision.models import get_weight
@@ -115,33 +121,35 @@ def imagenet_url(model: Model) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or of a torch file, by name.
+    """Return the tensors in a safetensors or torch file, by name.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds no state dict.
+        CheckpointError: The file is missing or corrupt, or is not a state dict.
     """
     if path.is_dir():
         path = path / "best.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
+        raise CheckpointError(f"{path}: no such file; check the path")
     try:
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: is damaged or no file of weights ({' '.join(str(error).split())[:120]})") from None
-    except Exception as error:  # torch's unpickler raises what it likes on foreign files
-        raise CheckpointError(f"{path}: is no file of weights alone ({type(error).__name__})") from None
+        raise CheckpointError(f"{path}: is corrupt or not a file of weights ({' '.join(str(error).split())[:120]})") from None
+    except Exception as error:  # torch's unpickler raises any kind of error on foreign files
+        raise CheckpointError(
+            f"{path}: is not a file of weights only ({type(error).__name__}); save the state dict of the network"
+        ) from None
     for wrapper in ("state_dict", "model"):
-        if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
-            held = held[wrapper]
-    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
-        raise CheckpointError(f"{path}: holds no state dict (names and tensors)")
-    return {name.removeprefix("module."): value for name, value in held.items()}
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"{path}: is not a state dict (names and tensors); save the state dict of the network")
+    return {name.removeprefix("module."): value for name, value in loaded.items()}
 
 
 def _download(url: str, path: Path) -> None:
-    advice = f"get {url} where there is a network and put it at {path}"
+    advice = f"download {url} on a machine with internet access and put it at {path}"
     if os.environ.get("MIEN_OFFLINE", "0") not in ("", "0"):
-        raise CheckpointError(f"MIEN_OFFLINE is set and {path.name} is not there; {advice}")
+        raise CheckpointError(f"MIEN_OFFLINE is set and {path.name} is missing; {advice}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[-1])
@@ -150,13 +158,13 @@ def _download(url: str, path: Path) -> None:
 
 
 def _fit(new: Tensor, old: Tensor) -> Tensor | None:
-    """Return a file's tensor in the shape of the network's, or None where it does not fit."""
+    """Return a file's tensor in the shape of the network's, or None if it does not fit."""
     if new.shape == old.shape:
         return new.to(old.dtype)
     if new.ndim == old.ndim == 4 and new.shape[1] == 3 and old.shape == (len(new), 1, *new.shape[2:]):
         return new.sum(1, keepdim=True).to(old.dtype)
     if old.ndim == 4 and new.ndim == 2 and old.shape[0] == new.shape[0] and new.numel() == old.numel():
-        return new.reshape(old.shape).to(old.dtype)  # a linear layer that is a convolution over the whole map
+        return new.reshape(old.shape).to(old.dtype)  # a linear layer that the network has as a convolution over the whole map
     return None
 
 

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.audit import Audit, audit, write_audit
-from mien.audit.findings import findings
+from mien.audit import Audit, audit, findings, write_audit
 from mien.audit.picture import COLUMNS, FACE, GAP, LINE, draw_pairs, draw_twins
 from mien.datasets import load_corpus
 from mien.datasets.corpus import Corpus, Rows
@@ -88,7 +87,7 @@ def test_people_are_told_apart_where_there_are_no_splits():
     images = np.stack([face(seed) for seed in range(10)])
     rows = Rows(("a", "b"), np.arange(10) % 2, np.zeros(10, np.int8), ("all",), subjects=tuple("xxxxxyyyyy"))
     report = audit(Corpus("small", images, rows, "0")).report
-    assert "2 people, and no official splits: divide them by subject" in findings(report)
+    assert "2 people, and no official splits: split by subject" in findings(report)
     assert report["random_split"]["images"] == report["random_split"]["subject_in_train"] == 2
 
 

@@ -118,7 +118,7 @@ def test_mistakes_are_one_line_and_status_2(audit, tmp_path: Path, fer2013_csv: 
 
 
 def test_a_picture_of_no_format_is_refused_before_the_work(audit, tmp_path: Path, fer2013_csv: Path) -> None:
-    refused(audit(fer2013_csv, "--corpus", "fer2013", "--picture", tmp_path / "twins.txt"), "picture format")
+    refused(audit(fer2013_csv, "--corpus", "fer2013", "--picture", tmp_path / "twins.txt"), "is not named like a picture")
     assert not (tmp_path / "cache").exists()
 
 

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from mien import cli
-from mien.cli.camera import _Recording
+from mien.cli.camera import record
 from mien.errors import OutputError
-from mien.output.outputs import Targets
+from mien.output.run import RunWriter, Targets
 from mien.predict.recognizer import Recognizer
 from mien.structures import Frame, Reading
 from mien.video.sources import Source
@@ -139,8 +139,8 @@ def test_no_camera_is_an_error_and_leaves_no_file(camera, headless, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["film", "--out", "a.docx"], "names no table or video"),
-        ([str(ASTRONAUT)], "is no camera and no video"),
+        (["film", "--out", "a.docx"], "is not the name of a table or a video"),
+        ([str(ASTRONAUT)], "is not a camera or a video"),
         (["missing.mp4"], "missing.mp4"),
         (["film", "--out", "a.csv", "--smooth", "none-such"], "none-such"),
     ],
@@ -252,17 +252,13 @@ def test_a_recording_ends_when_its_file_cannot_be_written(
     def full(*_: object) -> None:
         raise OutputError("clip.mp4: the disk is full; free some space")
 
-    monkeypatch.setattr("mien.output.drawings.Drawings.add", full)
+    monkeypatch.setattr("mien.output.run.AnnotationWriter.add", full)
     frame = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0)
     readings = iter([Reading("camera:0", frame), Reading("camera:0", frame)])
-    recording = _Recording(
-        Targets(annotate=tmp_path / "clip.mp4"),
-        Recognizer(tiny_onnx, detector=None),
-        Source("camera:0", "live", "camera:0"),
-        {},
-    )
+    classes, source = Recognizer(tiny_onnx, detector=None).classes, Source("camera:0", "live", "camera:0")
+    run = RunWriter(Targets(annotate=tmp_path / "clip.mp4"), classes, {}, [source], resumable=False)
     with pytest.raises(OutputError, match="the disk is full"):
-        list(recording.passing(readings))
+        list(record(readings, run))
     assert len(list(readings)) == 1
 
 

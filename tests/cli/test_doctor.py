@@ -31,14 +31,14 @@ def test_damaged_weights_are_found(bundle: Path) -> None:
     result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert "broken" in result.output
-    assert "sha256" in result.output
+    assert "SHA-256" in result.output
 
 
 def test_a_missing_extra_names_the_command(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.requires", lambda name: ['no-such-thing>=1; extra == "train"'])
     (train,) = [finding for finding in report() if finding.subject == "extra train"]
     assert train.ok is None
-    assert train.text == "lacks no-such-thing; run: pip install 'mien[train]'"
+    assert train.text == "missing no-such-thing; run: pip install 'mien[train]'"
 
 
 def test_onnxruntime_for_a_gpu_is_onnxruntime(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,4 +66,4 @@ def test_a_gpu_program_that_fails_is_no_error(bundle: Path, monkeypatch: pytest.
     monkeypatch.setattr("shutil.which", lambda name: "/bin/false")
     (gpu,) = [finding for finding in report() if finding.subject == "GPU"]
     assert gpu.ok is None
-    assert "none seen" in gpu.text
+    assert "none found" in gpu.text

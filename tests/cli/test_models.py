@@ -42,11 +42,11 @@ def test_a_damaged_checkpoint(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_models_lists_the_bundled_ones(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_lists_bundled_models_and_networks_with_their_cost(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "FOLDER", tiny_onnx.parent)
     weights.card_path(tiny_onnx).write_text(json.dumps({"parameters": 1_900_000}))
     out = run("models").output
-    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "MACs"):
+    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "MACs", "resemotenet", "80,238,599"):
         assert word in out
 
 
@@ -62,10 +62,7 @@ def test_a_network_is_shown_row_by_row() -> None:
         assert f" {count} " in out
 
 
-def test_networks_are_listed_with_their_cost() -> None:
-    out = run("models").output
-    assert "resemotenet" in out
-    assert "80,238,599" in out
+def test_the_cost_of_one_network() -> None:
     assert "23,522,375" in run("models", "resnet50").output
 
 

@@ -84,13 +84,13 @@ def test_photos_without_a_face_are_named_and_the_status_says_so(mien, photos: Pa
         assert lines[0] == "skipped: train/sad/blank.png: no face was found in it"
         assert lines[1].startswith("skipped: test/happy/empty.jpg: is empty (0 bytes)")
         assert len(lines) == 11
-        assert lines[-1].startswith("1 photo without a face, 11 unreadable, 0 left out; all are named in ")
+        assert lines[-1].startswith("1 photo without a face, 11 unreadable, 0 left out; all are listed in ")
 
 
 def test_errors_are_one_line(mien, photos: Path, tmp_path: Path) -> None:
-    one_line_error(mien(tmp_path / "none", "--out", tmp_path / "out"), "none: is no folder of photos")
+    one_line_error(mien(tmp_path / "none", "--out", tmp_path / "out"), "none: is not a folder of photos")
     one_line_error(mien(photos, "--out", tmp_path / "out", "--augment", 7), "1, 5, 10, 15 views, not 7")
-    one_line_error(mien(photos, "--out", photos / "out"), "lies in the folder of photos")
+    one_line_error(mien(photos, "--out", photos / "out"), "is inside the folder of photos")
     one_line_error(mien(photos, "--out", tmp_path / "out", "--min-face", 3), "min_face")
     assert not (tmp_path / "out").exists()
     assert mien(photos, "--out", tmp_path / "out", "--size", 32)[0] == 0

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from mien import cli
-from mien.datasets.data import load_data
+from mien.datasets import load_corpus
 from mien.labels import label_set
 
 Result = tuple[int, str, str]
@@ -61,8 +61,8 @@ def test_what_it_writes_a_recipe_reads(split, tmp_path: Path, fer2013_csv: Path)
     assert [cells(out, "together")[i] for i in (0, 1, 2, 3)] == ["90", "30", "40", "160"]
     assert sum(int(cells(out, name)[2]) for name in label_set("fer2013")) == 40
     assert f"wrote {path}" in out
-    read = load_data({"corpus": "fer2013", "protocol": recipe_line(out)}, fer2013_csv)
-    wanted = load_data({"corpus": "fer2013", "protocol": part}, fer2013_csv)
+    read = load_corpus("fer2013", fer2013_csv, protocol=recipe_line(out))
+    wanted = load_corpus("fer2013", fer2013_csv, protocol=part)
     assert (read.rows.split == wanted.rows.split).all()
     assert (read.splits, read.protocol) == (wanted.splits, wanted.protocol)
 
@@ -77,8 +77,7 @@ def test_steps_follow_one_another_and_options_reach_the_reader(split, tmp_path: 
     assert cells(out, "happy") == cells(out, "sad") == ["15", "5", "20"]
     assert cells(out, "neutral") == ["0", "0", "0"]
     assert "20 of 60 images are in no split" in out
-    data = {"corpus": "folder", "options": {"size": 8, "colour": False}, "protocol": recipe_line(out)}
-    read = load_data(data, faces)
+    read = load_corpus("folder", faces, options={"size": 8, "colour": False}, protocol=recipe_line(out))
     assert read.classes == label_set("fer2013")
     assert [len(read.where(name)) for name in read.splits] == [30, 10]
 
@@ -99,14 +98,14 @@ def test_a_picture_that_is_left_out_is_said(split, tmp_path: Path, faces: Path) 
     [
         ("{name: kfold, folds: [", ["--protocol", "cannot be read"]),
         ("{name: leave_one_subject_out, subject: 2020-99-99}", ["--protocol", "cannot be read"]),
-        ("kfold", ["--protocol kfold", "is no protocol"]),
-        ("", ["is no protocol", "{name: kfold"]),
-        ("{}", ["is no protocol"]),
-        ("[]", ["is no protocol"]),
-        ("[{name: kfold}, official]", ["is no protocol"]),
+        ("kfold", ["--protocol kfold", "is neither a protocol"]),
+        ("", ["is neither a protocol", "{name: kfold"]),
+        ("{}", ["is neither a protocol"]),
+        ("[]", ["is neither a protocol"]),
+        ("[{name: kfold}, official]", ["is neither a protocol"]),
         ("{name: k_fold}", ["unknown protocol 'k_fold'", "did you mean 'kfold'"]),
         ("{name: kfold, fodls: 3}", ["no argument 'fodls'", "did you mean 'folds'"]),
-        ("{name: kfold, by: subject}", ["fer2013 does not tell the subject"]),
+        ("{name: kfold, by: subject}", ["fer2013 does not name the subject"]),
         ("{name: map_to, label_set: rafdb, drop: [calm]}", ["no class 'calm' to drop"]),
     ],
 )

@@ -2,7 +2,8 @@ import signal
 
 import pytest
 
-from mien.cli.stopping import stopping
+from mien import cli
+from mien.cli import stopping
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 
@@ -17,6 +18,16 @@ def test_requests_to_end_are_taken_like_ctrl_c_and_only_then(name: str) -> None:
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+def test_it_covers_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_is_ignored_stays_ignored() -> None:

@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from mien.checkpoint import load_checkpoint
-from mien.cli import app
+from mien.cli import app, main
 from mien.datasets import load_corpus
 from mien.datasets.votes import COLUMNS
 from mien.errors import MienError
 from mien.predict.recognizer import Recognizer
 
 QUICK = ["--set", "train.batch_size=16", "--set", "train.compile=false", "--epochs", "1"]
+SMALL = ["--set", "model.name=dlib_resnet", "--set", "model.arguments={in_channels: 1, depth: 4}"]
 
 
 def run(*arguments: object) -> str:
@@ -33,9 +34,12 @@ def refused(*arguments: object) -> str:
 
 def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
     folder, exported = tmp_path / "run", tmp_path / "model.onnx"
-    shown = run("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", folder, *QUICK, "--seed", 4)
+    train = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", folder, *QUICK, *SMALL)
+    shown = run(*train, "--seed", 4)
     assert "epoch 1/1" in shown
     assert "min left" in shown
+    assert "epoch 1/1" not in run(*train, "--seed", 4)  # resumed: nothing left to do
+    assert "belongs to a run of another recipe" in refused(*train, "--seed", 5)
     run("evaluate", folder, "--data", fer2013_csv, "--split", "private_test")
     results = json.loads((folder / "private_test.json").read_text())
     assert results["model"]["seed"] == 4
@@ -130,24 +134,19 @@ def test_no_threads_train_nothing(tmp_path: Path, threads: int):
     assert "--threads" in result.output
 
 
-def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, fer2013_csv: Path):
-    command = [
-        sys.executable,
-        "-m",
-        "mien",
-        "train",
-        "sa_csp_ca/fer2013",
-        "--data",
-        str(fer2013_csv),
-        "--out",
-        str(fer2013_csv / "run"),
-    ]
-    measure = [*command[:3], "evaluate", "sa_csp_ca-fer2013", "--data", str(fer2013_csv), "--split", "test"]
-    for words in ([*command, *QUICK], measure):
-        result = subprocess.run(words, capture_output=True, text=True)
-        assert result.returncode == 2
-        assert result.stderr.count("\n") == 1
-        assert result.stderr.startswith("error: ")
+def test_a_mistake_is_one_line_and_status_2(
+    fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    train = ["train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", fer2013_csv / "run", *QUICK]
+    measure = ["evaluate", "sa_csp_ca-fer2013", "--data", fer2013_csv, "--split", "test"]
+    for words in (train, measure):
+        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert shown.startswith("error: ")
 
 
 @pytest.mark.parametrize(("hidden", "words"), [("kornia", ["train", "sa_csp_ca/fer2013"]), ("pydantic", ["recipes"])])

@@ -182,7 +182,7 @@ def test_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"no display to open a window on; .*--out clip\.mp4"):
         Window()
     monkeypatch.setenv("SDL_VIDEODRIVER", "none-such")
-    with pytest.raises(OutputError, match=r"no window can be opened .*--out clip\.mp4"):
+    with pytest.raises(OutputError, match=r"the window cannot be opened .*--out clip\.mp4"):
         Window()
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.datasets import Corpus, load_corpus, read_affectnet
-from mien.datasets.affectnet import read_number
+from mien.datasets import Corpus, load_corpus
+from mien.datasets.affectnet import read_affectnet, read_number
 from mien.errors import DataError, InputError
 from mien.labels import label_set
 
@@ -120,7 +120,7 @@ def test_seven_classes_leave_contempt_out(tmp_path: Path):
         assert corpus.classes == label_set("affectnet7")
         assert corpus.target.tolist() == [0, 1, 6, 1, 3]
         assert len(corpus.rows.valence_arousal) == 5
-    with pytest.raises(DataError, match="classes is 6; it has 7 or 8"):
+    with pytest.raises(DataError, match="classes is 6; choose 7 or 8"):
         load(tmp_path / "a", classes=6)
 
 
@@ -144,7 +144,7 @@ def test_a_copy_without_val_is_read(tmp_path: Path):
     shutil.rmtree(official(tmp_path / "a") / "val_set")
     corpus = load(tmp_path / "a")
     assert len(corpus.where("train")) == 5
-    with pytest.raises(DataError, match="holds no image of the split 'val'"):
+    with pytest.raises(DataError, match="has no image in the split 'val'"):
         corpus.where("val")
 
 
@@ -158,7 +158,12 @@ def test_a_picture_without_good_annotations_is_skipped_and_listed(tmp_path: Path
     corpus = load(root)
     assert reds(corpus) == [30, 50, 60]
     assert len(corpus.skipped) == 4
-    whys = {"0_exp.npy": "No such file", "1_val.npy": "no number", "2_aro.npy": "no number", "4.jpg": "is not a picture"}
+    whys = {
+        "0_exp.npy": "No such file",
+        "1_val.npy": "contains no number",
+        "2_aro.npy": "contains no number",
+        "4.jpg": "is not a picture",
+    }
     for line, (file, why) in zip(corpus.skipped, whys.items(), strict=True):
         assert file in line
         assert why in line
@@ -226,7 +231,10 @@ def test_what_is_no_number_is_refused_and_never_unpickled(tmp_path: Path):
     [
         ("0/9.png,1,2,3,4,,11,0,0", "row 9 has the expression 11"),
         ("0/9.png,1,2,3,4,,1.5,0,0", "row 9 has the expression 1.5"),
-        ("0/9.png,1,2,3,4,,happy,0,0", r"row 9 has an expression, a valence or an arousal that is no number \(happy, 0, 0\)"),
+        (
+            "0/9.png,1,2,3,4,,happy,0,0",
+            r"row 9 has an expression, a valence or an arousal that is not a number \(happy, 0, 0\)",
+        ),
         ("0/9.png,1,2,3,4,,1,2,0", "row 9 has the value 2"),
         (",1,2,3,4,,1,0,0", "row 9 has an empty subDirectory_filePath"),
         ("0/9.png,1,2", "row 9 has 3 fields, not 9"),
@@ -246,12 +254,12 @@ def test_a_picture_named_again_and_one_that_is_missing_are_skipped_and_listed(tm
     path.write_text(path.read_text() + f"{again}\n1/404.png,1,2,3,4,,1,0,0\n")
     corpus = load(tmp_path / "a")
     assert len(corpus.images) == 7
-    assert "row 10 names 0/0.png again, which row 2 names" in corpus.skipped[0]
+    assert "row 10 names 0/0.png again, after row 2" in corpus.skipped[0]
     assert "404.png: no such file" in corpus.skipped[1]
 
 
 def test_what_is_no_affectnet_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match="holds no AffectNet; expected train_set/images"):
+    with pytest.raises(DataError, match="contains no AffectNet; expected train_set/images"):
         load(write(tmp_path / "a" / "happy" / "x.png", picture(1)).parents[1])
     path = older(tmp_path / "b") / "training.csv"
     path.write_text(path.read_text().replace("valence", "valense"))
@@ -259,7 +267,9 @@ def test_what_is_no_affectnet_is_named(tmp_path: Path):
         load(tmp_path / "b")
     shutil.rmtree(official(tmp_path / "c") / "train_set" / "annotations")
     shutil.rmtree(tmp_path / "c" / "val_set")
-    with pytest.raises(DataError, match=r"holds no picture with annotations; the first left out: .*0_exp\.npy: cannot be read"):
+    with pytest.raises(
+        DataError, match=r"contains no picture with annotations; the first left out: .*0_exp\.npy: cannot be read"
+    ):
         load(tmp_path / "c")
 
 
@@ -271,7 +281,7 @@ def test_folders_are_listed_once_not_for_every_picture(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "listdir", None)
     listing = read_affectnet(root)
     assert [Path(str(file)).name for file in listing.images] == [f"{i}.jpg" for i in range(7)]
-    assert len(listed) == 4  # the root twice, then each folder of pictures
+    assert len(listed) == len(set(listed)) == 7
 
 
 def test_a_picture_in_both_tables_stays_in_the_first_and_is_listed(tmp_path: Path):
@@ -281,7 +291,7 @@ def test_a_picture_in_both_tables_stays_in_the_first_and_is_listed(tmp_path: Pat
     assert corpus.files.count("Manually_Annotated_Images/0/0.png") == 1
     assert corpus.rows.split.tolist() == [0] * 5 + [1] * 2
     (line,) = corpus.skipped
-    assert line == f"{path}: row 7 names 0/0.png again, which {path.with_name('training.csv')}: row 2 names"
+    assert line == f"{path}: row 7 names 0/0.png again, after {path.with_name('training.csv')}: row 2"
 
 
 def test_two_copies_of_a_table_are_refused(tmp_path: Path):

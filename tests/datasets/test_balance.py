@@ -131,9 +131,9 @@ def test_what_cannot_be_balanced_is_refused():
     for call in (class_weights, lambda target, classes: sampling_weights(target, classes, "balanced")):
         with pytest.raises(DataError, match="the training split is empty"):
             call([], 7)
-        with pytest.raises(DataError, match="targets go from 0 to 7, outside the 7 classes"):
+        with pytest.raises(DataError, match="targets are 0 to 7, outside the 7 classes"):
             call([0, 7], 7)
-        with pytest.raises(DataError, match="targets go from -1 to 3"):
+        with pytest.raises(DataError, match="targets are -1 to 3"):
             call([-1, 3], 7)
     with pytest.raises(RecipeError, match="unknown scheme 'invers'; did you mean 'inverse'"):
         class_weights([0, 1], 2, "invers")

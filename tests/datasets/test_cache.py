@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.datasets import Corpus, cache, load_corpus
+from mien.datasets import CORPORA, Corpus, cache, load_corpus
 from mien.errors import DataError, LabelError, OutputError
 
 SMALL = {"size": 16, "colour": False}
@@ -25,7 +25,7 @@ def step(done, total):
 corpus = load_corpus("folder", sys.argv[1], options={"size": 16, "colour": False}, on_step=step)
 print(corpus.fingerprint, flush=True)
 """
-"""Builds a cache in a process of its own, which waits a little after each pile."""
+"""Builds a cache in a process of its own, which waits a little after each chunk."""
 
 
 def draw(root: Path, count: int, seed: int = 0) -> Path:
@@ -98,8 +98,8 @@ def test_a_build_killed_at_any_moment_goes_on(tmp_path: Path, seconds: float):
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The half cache of a build that was stopped after two piles of 64."""
-    monkeypatch.setattr(cache, "PILE", 64)
+    """The half cache of a build that was stopped after two chunks of 64."""
+    monkeypatch.setattr(cache, "CHUNK", 64)
     steps: list[int] = []
 
     def stop(done: int, total: int) -> None:
@@ -117,29 +117,29 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("harm", "rest"),
     [
         ("nothing", 300 - 128),
-        ("half a pile more", 300 - 128),
+        ("half a chunk more", 300 - 128),
         ("half a note", 300 - 128),
-        ("a lost pile", 300 - 64),
+        ("a lost chunk", 300 - 64),
         ("lost pictures", 300),
-        ("a lost journal", 300),
-        ("a journal of something else", 300),
+        ("a lost note", 300),
+        ("a note of something else", 300),
     ],
 )
 def test_whatever_a_stop_leaves_the_build_goes_on(tmp_path: Path, stopped: Path, decoded: list[str], harm: str, rest: int):
-    images, journal = stopped / "images.bin", stopped / "journal"
+    images, progress = stopped / "images.bin", stopped / "progress"
     match harm:
-        case "half a pile more":
+        case "half a chunk more":
             images.write_bytes(images.read_bytes() + bytes(31 * 256 + 17))
         case "half a note":
-            journal.write_text(journal.read_text() + '[192, {"1')
-        case "a lost pile":
+            progress.write_text(progress.read_text() + '[192, {"1')
+        case "a lost chunk":
             images.write_bytes(images.read_bytes()[:-1])
         case "lost pictures":
             images.unlink()
-        case "a lost journal":
-            journal.unlink()
-        case "a journal of something else":
-            journal.write_text("{}\n")
+        case "a lost note":
+            progress.unlink()
+        case "a note of something else":
+            progress.write_text("{}\n")
     resumed = load(tmp_path / "faces")
     assert len(decoded) == rest
     assert resumed.fingerprint == load(tmp_path / "faces", cache=tmp_path / "whole").fingerprint
@@ -147,7 +147,7 @@ def test_whatever_a_stop_leaves_the_build_goes_on(tmp_path: Path, stopped: Path,
 
 
 def test_a_build_that_was_stopped_by_bad_pictures_alone_goes_on(tmp_path: Path, decoded: list[str], monkeypatch):
-    monkeypatch.setattr(cache, "PILE", 4)
+    monkeypatch.setattr(cache, "CHUNK", 4)
     root = draw(tmp_path / "faces", 12)
     for file in (root / "happy").iterdir():
         file.write_bytes(b"")
@@ -160,7 +160,7 @@ def test_a_build_that_was_stopped_by_bad_pictures_alone_goes_on(tmp_path: Path, 
 
 
 def test_progress_is_told_to_the_end(tmp_path: Path, fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cache, "PILE", 8)
+    monkeypatch.setattr(cache, "CHUNK", 8)
     seen: list[tuple[int, int]] = []
     root = draw(tmp_path / "faces", 20)
     load(root, on_step=lambda *step: seen.append(step))
@@ -290,13 +290,13 @@ def test_files_beside_the_source_and_files_that_options_name_belong_to_the_key(t
     for text in ("a", "bb"):
         votes.write_text(text)
         for name, options in (("ferplus", {}), ("folder", {"votes": str(votes)})):
-            keys.append((name, cache.source_key(table, {}, cache._read_besides(name, table, options))))
+            keys.append((name, cache.source_key(table, {}, cache._files_outside(CORPORA.get(name), table, options))))
     assert len(set(keys)) == 4
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path):
     root = draw(tmp_path / "faces", 8)
-    with pytest.raises(DataError, match="faces: was changed while it was read"):
+    with pytest.raises(DataError, match="faces: changed while it was read"):
         load(root, on_step=lambda done, total: (root / "sad" / "00000.png").write_bytes(b"x"))
     assert len(load(root).skipped) == 1
 
@@ -309,7 +309,7 @@ def test_the_cache_may_lie_in_the_source(tmp_path: Path, decoded: list[str]):
 
 
 def test_large_pictures_are_decoded_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cache, "PILE_BYTES", 3 * 16 * 16)
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 3 * 16 * 16)
     seen: list[int] = []
     load(draw(tmp_path / "faces", 8), on_step=lambda done, total: seen.append(done))
     assert seen == [3, 6, 8]
@@ -335,7 +335,7 @@ def test_a_disk_that_is_full_is_named_and_the_build_goes_on_when_it_is_not(tmp_p
     environment = os.environ | {"MIEN_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", LIMITED, root, str(limit)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "cannot write the cache (File too large); set MIEN_CACHE to a folder with room" in run.stdout
+    assert "cannot write the cache (File too large); set MIEN_CACHE to a folder with free space" in run.stdout
     assert "Traceback" not in run.stderr
     assert load(root).fingerprint == load(root, cache=tmp_path / "whole").fingerprint
 
@@ -410,12 +410,12 @@ def test_broken_pictures_of_a_damaged_an_encrypted_and_an_overfull_archive_are_l
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.rindex(mark) + flags] |= 1
     path.write_bytes(data)
-    monkeypatch.setattr("mien.datasets.reading.source.MAX_PICTURE", 1_000_000)
+    monkeypatch.setattr("mien.datasets.files.MAX_PICTURE", 1_000_000)
     corpus = load(path)
     assert corpus.files == ("happy/00001.png", "sad/00000.png", "sad/00002.png")
     assert len(corpus.skipped) == 3
     for line, name, why in zip(
-        corpus.skipped, ("bomb", "damaged", "secret"), ("more than", "cannot be read", "encrypted"), strict=True
+        corpus.skipped, ("bomb", "damaged", "secret"), ("larger than", "cannot be read", "encrypted"), strict=True
     ):
         assert f"faces.zip/sad/{name}.png: " in line
         assert why in line

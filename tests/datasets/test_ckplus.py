@@ -218,7 +218,7 @@ def test_a_bad_row_of_ckextended_is_named(tmp_path: Path):
 def test_a_bad_label_file_is_named(tmp_path: Path, text: str, shown: str):
     root = official(tmp_path / "CK+")
     (root / "Emotion" / "S005" / "001" / "S005_001_00000011_emotion.txt").write_text(text)
-    message = f"S005_001_00000011_emotion.txt: holds {shown}, not the number of an expression, 1 to 7"
+    message = f"S005_001_00000011_emotion.txt: contains {shown}, not the number of an expression, 1 to 7"
     with pytest.raises(DataError, match=re.escape(message)):
         load_corpus("ckplus", root, options=WHOLE)
     assert not list((tmp_path / "cache").glob("*"))
@@ -258,10 +258,10 @@ def test_a_tree_without_pictures_or_without_labels_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"001: is not a class of CK\+ .*expected .* with Emotion/S005/001/"):
         load_corpus("ckplus", root / "cohn-kanade-images")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: holds no CK\+; expected"):
+    with pytest.raises(DataError, match=r"empty: contains no CK\+; expected"):
         load_corpus("ckplus", tmp_path / "empty")
     draw(tmp_path / "other" / "anger" / "me.png", 1)
-    with pytest.raises(DataError, match=r"holds no CK\+ \(1 entries are none of it; the first: .*me\.png"):
+    with pytest.raises(DataError, match=r"contains no CK\+ \(1 entries are something else; the first: .*me\.png"):
         load_corpus("ckplus", tmp_path / "other")
     (tmp_path / "ck.zip").write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"ck\.zip: is neither a folder nor a zip archive"):
@@ -290,7 +290,7 @@ def test_bad_folders_of_ck48_are_named(tmp_path: Path):
         ({"frames": True}, "frames is True"),
         ({"contempt": "no"}, "contempt is 'no'; give true or false"),
         ({"neutral": 1}, "neutral is 1"),
-        ({"neutral": True}, "holds no neutral frames"),
+        ({"neutral": True}, "has no neutral frames"),
         ({"contemt": False}, "ckplus has no option 'contemt'"),
     ],
 )
@@ -300,7 +300,7 @@ def test_bad_options_are_named(tmp_path: Path, options, message: str):
 
 
 def test_frames_of_a_table_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="does not tell sequences"):
+    with pytest.raises(DataError, match="does not name sequences"):
         load_corpus("ckplus", ckextended(tmp_path / "ckextended.csv"), options={"frames": 1})
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
 from mien.datasets.ferplus import label_rows, read_ferplus
-from mien.datasets.reading.vote_file import read_votes
-from mien.datasets.votes import COLUMNS, distribution, majority
+from mien.datasets.votes import COLUMNS, distribution, majority, read_votes
 from mien.errors import DataError
 from mien.labels import label_set
 
@@ -202,7 +201,7 @@ def test_pictures_that_are_missing_are_listed(tmp_path: Path):
     (tmp_path / "m" / "FER2013Train" / "fer0000003.png").unlink()
     corpus = load_corpus("ferplus", tmp_path / "m")
     assert faces(corpus) == [0, 5, 6]
-    assert corpus.skipped == ("FER2013Train/fer0000003.png: is named in FER2013Train/label.csv but is not there",)
+    assert corpus.skipped == ("FER2013Train/fer0000003.png: is named in FER2013Train/label.csv but does not exist",)
     for picture in (tmp_path / "m").rglob("*.png"):
         picture.unlink()
     with pytest.raises(DataError, match="nor pictures named in FER2013Train"):
@@ -221,7 +220,7 @@ def test_labels_that_leave_their_folder_are_not_followed(tmp_path: Path):
     ("lines", "message"),
     [
         ("a.png,1,2\n", r"row 1 has 3 fields, not an image name, its box and 10 votes"),
-        ("a.png" + ",1" * 10 + "\na.png" + ",1" * 10 + "\n", "row 2 names 'a.png', as row 1 does"),
+        ("a.png" + ",1" * 10 + "\na.png" + ",1" * 10 + "\n", "row 2 names 'a.png' again, as row 1 does"),
         ("a.png" + ",0" * 10 + "\n", "row 1 has no votes"),
         ("\na.png" + ",1" * 9 + ",x\n", "row 2 has the vote 'x', not a whole number"),
     ],
@@ -237,15 +236,15 @@ def test_a_bad_row_of_microsofts_labels_is_named(tmp_path: Path, lines: str, mes
     ("old", "new", "message"),
     [
         ("Usage,Image", "Usage;Image", "its first line is not 'Usage,Image name,neutral"),
-        ("fer0000001.png,4,4", "fer0000001.png,4,4,4", "row 3 has 13 fields separated by commas, not 12"),
+        ("fer0000001.png,4,4", "fer0000001.png,4,4,4", "row 3 has 13 fields, not 12"),
         ("fer0000001.png,4,4", "fer0000001.png,4,-4", "row 3 has the vote '-4', not a whole number"),
         ("fer0000001.png,4,4", "fer0000001.png,4,²", "row 3 has the vote '²', not a whole number"),
         ("fer0000001.png,4,4,0,0,0,0,0,0,2", "fer0000001.png,0,0,0,0,0,0,0,0,0", "row 3 has no votes"),
         ("Training,fer0000001", "Test,fer0000001", "row 3 has the Usage 'Test', not one of Training"),
-        ("Training,fer0000003", "PublicTest,fer0000003", r"face 4 is not of PublicTest, as in fer2013new\.csv"),
+        ("Training,fer0000003", "PublicTest,fer0000003", r"fer2013new\.csv puts face 4 in PublicTest, the table does not"),
         (vote_table().splitlines(keepends=True)[-1], "", r"has 8 faces, but fer2013new\.csv has 7 rows; are both complete\?"),
-        (vote_table(), "", "its first line is not"),
-        (vote_table(), '"' + "x" * 200_000, "row 1 cannot be read"),
+        (vote_table(), "", "contains no rows"),
+        (vote_table(), '"' + "x" * 200_000, "cannot be read from row 1 on"),
     ],
 )
 def test_votes_that_do_not_fit_are_explained(folder: Path, old: str, new: str, message: str):
@@ -258,7 +257,7 @@ def test_votes_that_do_not_fit_are_explained(folder: Path, old: str, new: str, m
 
 def test_votes_in_utf16_are_refused(folder: Path):
     (folder / "fer2013new.csv").write_text(vote_table(), encoding="utf-16")
-    with pytest.raises(DataError, match=r"fer2013new\.csv: its first line is not .*UTF-8"):
+    with pytest.raises(DataError, match=r"fer2013new\.csv: is UTF-16"):
         load_corpus("ferplus", folder)
 
 
@@ -267,7 +266,7 @@ def test_votes_in_utf16_are_refused(folder: Path):
     [
         ({"classes": 7}, "classes is 7; choose 8, or 10"),
         ({"targets": "most"}, "targets is 'most'; choose majority or distribution"),
-        ({"min_agreement": 80}, "min_agreement is 80; it is a share"),
+        ({"min_agreement": 80}, "min_agreement is 80; give a share"),
         ({"min_agreement": "high"}, "min_agreement is 'high'"),
         ({"agreement": 1}, "has no option 'agreement'"),
     ],

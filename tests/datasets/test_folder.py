@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
-from mien.datasets.reading.split_names import SPLIT_NAMES
+from mien.datasets.files import SPLIT_NAMES
 from mien.errors import DataError, LabelError
 from mien.labels import label_set
 from mien.prepare.photos import find_photos
@@ -72,7 +72,7 @@ def test_deeper_folders_of_a_class_count_and_one_around_everything_does_not(tmp_
     corpus = load(tmp_path / "faces")
     assert corpus.classes == ("happy", "sad")
     assert greys(corpus) == [20, 10, 30]
-    assert [line.split("v2/")[1] for line in corpus.skipped] == ["empty: holds no picture"]
+    assert [line.split("v2/")[1] for line in corpus.skipped] == ["empty: contains no picture"]
 
 
 def test_the_only_class_is_no_folder_around_everything(tmp_path: Path):
@@ -129,12 +129,12 @@ def test_what_is_left_out_is_listed(tmp_path: Path):
     assert greys(corpus) == [10, 20]
     assert corpus.files == ("happy/1.png", "sad/2.png")
     expected = {
-        "loose3.png": "lies in no folder of a class",
-        "happy/back": "is a link to a folder that is read elsewhere",
+        "loose3.png": "is not in the folder of a class",
+        "happy/back": "links to a folder that is read elsewhere",
         "happy/text.jpg": "is not a picture",
         "happy/empty.png": "is empty",
         "happy/gone.png": "no such file",
-        "sad/cut.jpg": "damaged or cut short",
+        "sad/cut.jpg": "corrupt or truncated",
     }
     found = {line.removeprefix(f"{root}/").split(": ", 1)[0]: line.split(": ", 1)[1] for line in corpus.skipped}
     assert found.keys() == expected.keys()
@@ -166,13 +166,13 @@ def test_bad_folders_are_named(tmp_path: Path):
         load(draw(tmp_path / "a", "hapy/1.png"), label_set="rafdb")
     with pytest.raises(LabelError, match="unknown label set 'rafd'; did you mean 'rafdb'"):
         load(tmp_path / "a", label_set="rafd")
-    with pytest.raises(DataError, match="holds the split folder 'train' beside 'happy'"):
+    with pytest.raises(DataError, match="has the split folder 'train' next to 'happy'"):
         load(draw(tmp_path / "b", "train/happy/1.png", "happy/2.png"))
     for name in ("loose1.png", "happy/notes1.txt"):
         root = tmp_path / f"c{name[0]}"
         (root / name).parent.mkdir(parents=True)
         (root / name).write_bytes(b"x")
-        with pytest.raises(DataError, match="holds no pictures under <class>"):
+        with pytest.raises(DataError, match="contains no pictures under <class>"):
             load(root)
     with pytest.raises(DataError, match="neither a folder nor a zip archive"):
         load(draw(tmp_path / "d", "happy/1.png") / "happy" / "1.png")

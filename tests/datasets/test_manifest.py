@@ -3,6 +3,7 @@ import csv
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mien.datasets import Corpus, cache, load_corpus, read_manifest
-from mien.datasets.corpus import Listing, read_listing
+from mien.datasets import Corpus, load_corpus
+from mien.datasets.corpus import Listing, Reader
+from mien.datasets.manifest import read_manifest
 from mien.errors import DataError, MienError
 from mien.labels import label_set
 
@@ -109,9 +111,9 @@ def test_a_bad_parquet_file_is_named(tmp_path: Path):
     for name, columns, message in (
         ("a", {"path": ["0.png"]}, "has no column 'label'"),
         ("b", {"path": ["0.png", None], "label": ["sad", "sad"]}, "row 2 has an empty path"),
-        ("c", {"path": ["0.png"], "label": [1.5]}, "row 1 holds float where text is expected"),
-        ("d", {"path": ["0.png", "./0.png"], "label": ["sad", "sad"]}, r"row 2 names \./0\.png again, which row 1 names"),
-        ("e", {"path": pa.array([], pa.string()), "label": pa.array([], pa.string())}, "holds no rows"),
+        ("c", {"path": ["0.png"], "label": [1.5]}, "row 1 contains float, not text"),
+        ("d", {"path": ["0.png", "./0.png"], "label": ["sad", "sad"]}, r"row 2 names \./0\.png again, after row 1"),
+        ("e", {"path": pa.array([], pa.string()), "label": pa.array([], pa.string())}, "contains no rows"),
     ):
         with pytest.raises(DataError, match=f"{name}.parquet: {message}"):
             load(parquet(tmp_path / f"{name}.parquet", **columns))
@@ -123,12 +125,12 @@ def test_a_bad_parquet_file_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no first line"),
-        ("\n\n", "has no first line"),
-        ("path,label\n", "holds no rows"),
+        ("", "contains no rows"),
+        ("\n\n", "contains no rows"),
+        ("path,label\n", "contains no rows"),
         ("file,label\n0.png,sad\n", r"has no column 'path'.* Known: file, label"),
         ("path,labels\n0.png,sad\n", r"has no column 'label'; did you mean 'labels'\?"),
-        ("path,label,splits\n0.png,sad,train\n", "has a column 'splits'; call it 'split'"),
+        ("path,label,splits\n0.png,sad,train\n", "has a column 'splits'; rename it to 'split'"),
         ("path,label,path\n0.png,sad,1.png\n", "has the column 'path' more than once"),
         ("path|label\n0.png|sad\n", "has no column 'path'"),
         ("path,label\n0.png,sad\n1.png\n", "row 3 has 1 fields, not 2"),
@@ -136,9 +138,12 @@ def test_a_bad_parquet_file_is_named(tmp_path: Path):
         ("path,label\n0.png,sad\n1.png, \n", "row 3 has an empty label"),
         ("path,label\n,sad\n", "row 2 has an empty path"),
         ("path,label,split\n0.png,sad,\n", "row 2 has an empty split"),
-        ("path,label\n0.png,sad\n\n./x/../0.png,sad\n", r"row 4 names \./x/\.\./0\.png again, which row 2 names"),
-        ("path,label\n0.png,sad\n1.png,hapy\n", r"row 3 has the label 'hapy', which rafdb lacks; did you mean 'happy'\?"),
-        ('path,label\n0.png,sad\n"1.png,sad\n2.png,sad\n', "cannot be read after row 2"),
+        ("path,label\n0.png,sad\n\n./x/../0.png,sad\n", r"row 4 names \./x/\.\./0\.png again, after row 2"),
+        (
+            "path,label\n0.png,sad\n1.png,hapy\n",
+            r"row 3 has the label 'hapy', which rafdb does not have; did you mean 'happy'\?",
+        ),
+        ('path,label\n0.png,sad\n"1.png,sad\n2.png,sad\n', "cannot be read from row 3 on"),
         (b"path,label\n0.png,sad\ncaf\xe9.png,sad\n", r"row 3 is not in UTF-8 \(byte 0xe9\), perhaps in Windows-1252"),
         ("path,label\n0.png,sad\n".encode("utf-16"), "is UTF-16"),
         ("path,label\n0.png,sad\n1\0.png,sad\n", "row 3 has a path with a NUL"),
@@ -243,14 +248,16 @@ def test_a_table_that_changes_while_it_is_read_is_refused_and_leaves_no_cache(tm
     """Its cache would be named after the new table and hold the old one's labels, for good."""
     path = write(draw(tmp_path), "path,label\n0.png,happy\n1.png,sad\n")
 
-    def read_and_change(*arguments: object) -> Listing:
-        listing = read_listing(*arguments)
+    read = Reader.__call__
+
+    def read_and_change(*arguments: Any, **options: Any) -> Listing:
+        listing = read(*arguments, **options)
         write(tmp_path, "path,label\n0.png,sad\n1.png,happy\n")
         return listing
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "read_listing", read_and_change)
-        with pytest.raises(DataError, match=r"faces\.csv: was changed while it was read; run it again"):
+        patch.setattr(Reader, "__call__", read_and_change)
+        with pytest.raises(DataError, match=r"faces\.csv: changed while it was read; run it again"):
             load(path)
     assert not list((tmp_path / "cache").glob("*"))
     corpus = load(path)

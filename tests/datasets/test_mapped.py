@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.datasets import Corpus, Rows, apply_protocol, load_corpus, mapped, read_protocol, write_protocol
-from mien.datasets.data import load_data
 from mien.datasets.protocols.mapped import NO_CLASS
 from mien.errors import DataError, LabelError
 from mien.labels import LABEL_SETS, canonical, label_set
@@ -47,7 +46,7 @@ def test_every_image_keeps_its_class_by_name(source: str, target: str):
     assert (made is corpus) == (source == target)
     assert (made.fingerprint == corpus.fingerprint) == (source == target)
     if drop:
-        with pytest.raises(DataError, match=f"{target} lacks {', '.join(drop)}, which small has; .* drop: "):
+        with pytest.raises(DataError, match=f"{target} does not have {', '.join(drop)}, but small does; .* drop: "):
             mapped(corpus, target, drop=())
 
 
@@ -152,14 +151,14 @@ def test_a_protocol_file_is_of_the_labels_it_was_written_for(tmp_path: Path):
         read_protocol(tmp_path / "p.json", corpus)
     forged = replace(apply_protocol(corpus, {"name": "kfold", "folds": 4}), fingerprint=made.fingerprint)
     write_protocol(tmp_path / "q.json", forged)
-    with pytest.raises(DataError, match="holds a row whose class was dropped"):
+    with pytest.raises(DataError, match="has a row whose class was dropped"):
         read_protocol(tmp_path / "q.json", made)
 
 
 @pytest.mark.parametrize(
     ("step", "error", "message"),
     [
-        ({"label_set": "fer2013"}, DataError, r"fer2013 lacks contempt, which small has; .* drop: \[contempt\]"),
+        ({"label_set": "fer2013"}, DataError, r"fer2013 does not have contempt, but small does; .* drop: \[contempt\]"),
         ({"label_set": "fer2014"}, LabelError, "unknown label set 'fer2014'; did you mean 'fer2013'"),
         ({"label_set": ["angry"]}, DataError, r"label_set is \['angry'\]; give the name of one"),
         ({"label_set": "fer2013", "drop": "contempt"}, DataError, r"drop is 'contempt'; give a list of classes"),
@@ -182,7 +181,7 @@ def test_the_real_ckplus_as_fer2013():
         {"name": "kfold", "folds": 10, "by": "subject", "val": 0.1},
     ]
     plain = load_corpus("ckplus", CK48)
-    made = load_data({"corpus": "ckplus", "protocol": steps}, CK48)
+    made = load_corpus("ckplus", CK48, protocol=steps)
     assert np.bincount(made.target[made.rows.split >= 0], minlength=7).tolist() == [135, 177, 75, 207, 84, 249, 0]
     assert (made.rows.split < 0).sum() == 54
     assert [name for name in names(made) if name] == [name for name in names(plain) if name != "contempt"]

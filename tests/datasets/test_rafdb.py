@@ -109,7 +109,7 @@ def test_missing_and_broken_pictures_are_left_out_and_noted(tmp_path: Path):
         assert [corpus.classes[t] for t in corpus.target] == ["sad", "happy"]
         missing, broken = corpus.skipped
         assert missing.endswith("list_patition_label.txt: row 2: Image/aligned/train_00002_aligned.jpg is missing")
-        assert "train_00003_aligned.jpg: is damaged" in broken
+        assert "train_00003_aligned.jpg: is corrupt" in broken
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_a_bad_row_of_the_list_is_named(tmp_path: Path, row: str, message: str):
 def test_other_bad_sources_are_named(tmp_path: Path):
     root = official(tmp_path / "raf")
     (root / "Image" / "aligned").rename(root / "Image" / "original")
-    with pytest.raises(DataError, match=r"none of the 4 pictures .* lies in Image/aligned; unpack aligned\.zip there"):
+    with pytest.raises(DataError, match=r"none of the 4 pictures .* is in Image/aligned; unpack aligned\.zip there"):
         load_corpus("rafdb", root)
     (root / "EmoLabel" / "list_patition_label.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"list_patition_label\.txt: holds no rows"):
+    with pytest.raises(DataError, match=r"list_patition_label\.txt: contains no rows"):
         load_corpus("rafdb", root)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no RAF-DB; expected EmoLabel/"):
+    with pytest.raises(DataError, match="contains no RAF-DB; expected EmoLabel/"):
         load_corpus("rafdb", tmp_path / "empty")
     (tmp_path / "raf.zip").write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"raf\.zip: is neither a folder nor a zip archive"):
@@ -160,11 +160,11 @@ def test_an_unknown_folder_is_named(tmp_path: Path):
 def test_two_copies_are_not_read_as_one(tmp_path: Path):
     kaggle(tmp_path / "raf" / "a")
     kaggle(tmp_path / "raf" / "b")
-    with pytest.raises(DataError, match=r"holds several copies \(a/DATASET, b/DATASET\)"):
+    with pytest.raises(DataError, match=r"contains several copies \(a/DATASET, b/DATASET\)"):
         load_corpus("rafdb", tmp_path / "raf")
     official(tmp_path / "two" / "a")
     official(tmp_path / "two" / "b")
-    with pytest.raises(DataError, match="holds several lists of labels"):
+    with pytest.raises(DataError, match="contains several lists of labels"):
         load_corpus("rafdb", tmp_path / "two")
 
 
@@ -187,8 +187,8 @@ def test_a_link_that_is_not_followed_is_listed(tmp_path: Path, layout):
     corpus = load_corpus("rafdb", root)
     assert len(corpus.images) == 4
     assert [line.removeprefix(f"{root}/") for line in corpus.skipped] == [
-        "again: is a link to a folder that is read elsewhere or holds this one; not followed",
-        "lost: is a link to nothing",
+        "again: links to a folder that is read elsewhere or contains it; not followed",
+        "lost: is a broken link",
     ]
 
 
@@ -199,6 +199,6 @@ def test_pictures_in_no_split_are_listed(tmp_path: Path):
     corpus = load_corpus("rafdb", root)
     assert len(corpus.images) == 4
     assert corpus.skipped == (
-        "DATASET/val/3/x.jpg: lies in no folder such as train/1 or test/1",
-        "cover.png: lies in no folder such as train/1 or test/1",
+        "DATASET/val/3/x.jpg: is not in a folder such as train/1 or test/1",
+        "cover.png: is not in a folder such as train/1 or test/1",
     )

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mien.datasets import CORPORA, load_corpus, read_affectnet, read_ferplus, read_folder
-from mien.datasets.reading.options import check_options
+from mien.datasets import CORPORA, load_corpus
+from mien.datasets.corpus import check_options
 from mien.errors import DataError, MienError
 
 ANYTHING = (
@@ -88,16 +88,4 @@ def test_good_options_are_taken():
         ("ckplus", {"frames": None, "size": 96}),
         ("manifest", {"label_set": "rafdb", "size": [30, 20]}),
     ):
-        check_options(corpus, CORPORA.get(corpus), options)
-
-
-def test_a_reader_that_is_called_by_itself_looks_at_its_options_too(tmp_path: Path):
-    for read, options in (
-        (read_ferplus, {"classes": [8]}),
-        (read_ferplus, {"votes": 5}),
-        (read_ferplus, {"min_agreement": True}),
-        (read_affectnet, {"classes": [8]}),
-        (read_folder, {"label_set": 7}),
-    ):
-        with pytest.raises(DataError, match=f"{next(iter(options))} is "):
-            read(tmp_path, **options)
+        check_options(corpus, options)

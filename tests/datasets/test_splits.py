@@ -98,7 +98,7 @@ def test_a_random_split_holds_its_share_of_every_class(corpus: Corpus, test: flo
 @given(corpora(), st.integers(2, 6), SEEDS)
 def test_folds_of_images_are_disjoint_complete_and_even(corpus: Corpus, folds: int, seed: int):
     if folds > np.bincount(corpus.target).max():
-        with pytest.raises(DataError, match=rf"cannot be put into {folds} folds by image: the number of images.* is"):
+        with pytest.raises(DataError, match=rf"cannot be divided into {folds} folds by image: the number of images.* is"):
             kfold(corpus, folds, 0, "image", seed=seed)
         return
     tests = [kfold(corpus, folds, fold, "image", seed=seed).where("test") for fold in range(folds)]
@@ -114,7 +114,9 @@ def test_no_person_and_no_sequence_is_on_two_sides(corpus: Corpus, folds: int, b
     units = corpus.rows.subjects
     if by == "sequence":
         units = tuple(f"{person}/{sequence}" for person, sequence in zip(units, corpus.rows.sequences, strict=True))
-    made = made_or_refused(lambda: [kfold(corpus, folds, i, by, val, seed) for i in range(folds)], "cannot be put into|empty")
+    made = made_or_refused(
+        lambda: [kfold(corpus, folds, i, by, val, seed) for i in range(folds)], "cannot be divided into|empty"
+    )
     assert sorted(np.concatenate([one.where("test") for one in made])) == list(range(len(corpus.target)))
     for one in made:
         assert (one.rows.split >= 0).all()
@@ -138,7 +140,7 @@ def test_a_random_split_leaves_sequences_and_people_whole(corpus: Corpus, by: An
     units = corpus.rows.subjects
     if by is None:
         units = tuple(f"{person}/{sequence}" for person, sequence in zip(units, corpus.rows.sequences, strict=True))
-    made = made_or_refused(lambda: random_split(corpus, test, val, seed, by), "cannot be put into|empty")
+    made = made_or_refused(lambda: random_split(corpus, test, val, seed, by), "cannot be divided into|empty")
     groups = sides(made, units)
     assert all(groups)
     assert sum(map(len, groups)) == len(set(units))
@@ -204,7 +206,7 @@ def test_without_sequences_the_unit_is_an_image(tmp_path: Path, name: str):
         assert (made.rows.split == wanted.rows.split).all()
         assert made.protocol == wanted.protocol
     some = ("a", *unknown.rows.sequences[1:])
-    with pytest.raises(DataError, match=r"not tell the sequence of 0~1\.png, so it cannot be split by sequence; use by: image"):
+    with pytest.raises(DataError, match=r"not name the sequence of 0~1\.png, so it cannot be split by sequence; use by: image"):
         apply_protocol(replace(corpus, rows=replace(corpus.rows, sequences=some)), {"name": name} | PREPARED[name])
 
 
@@ -214,7 +216,7 @@ def test_one_subject_is_left_out(corpus: Corpus, data: st.DataObject, val: float
     known = subjects(corpus)
     assert list(known) == sorted(set(corpus.rows.subjects))
     subject = data.draw(st.sampled_from(known))
-    refusal = "cannot be put into 2 folds|leaves (train|val) empty"
+    refusal = "cannot be divided into 2 folds|leaves (train|val) empty"
     split = made_or_refused(lambda: leave_one_subject_out(corpus, subject, val, seed), refusal)
     groups = sides(split, corpus.rows.subjects)
     assert groups[-1] == {subject}
@@ -351,13 +353,13 @@ def test_protocols_are_named():
         ({"name": "kfold", "folds": 1}, "folds is 1, not a whole number from 2"),
         ({"name": "kfold", "folds": True}, "folds is True"),
         ({"name": "kfold", "folds": "10"}, "folds is '10'"),
-        ({"name": "kfold", "folds": 3, "fold": 3}, "of 3 folds the last is 2"),
+        ({"name": "kfold", "folds": 3, "fold": 3}, "the last of 3 folds is 2"),
         ({"name": "kfold", "fold": -1}, "fold is -1"),
         ({"name": "kfold", "by": "subjects"}, "by is 'subjects'; did you mean 'subject'"),
         ({"name": "kfold", "by": ["subject"]}, "by is \\['subject'\\]"),
         (
             {"name": "kfold", "by": "subject", "folds": 25},
-            "cannot be put into 25 folds by subject: the number of subjects is 24",
+            "cannot be divided into 25 folds by subject: the number of subjects is 24",
         ),
         ({"name": "kfold", "seed": -1}, "seed is -1"),
         ({"name": "kfold", "seed": 2**32}, "seed is 4294967296"),
@@ -369,10 +371,10 @@ def test_protocols_are_named():
         ({"name": "random_split", "val": "0.1"}, "val is '0.1', not a share"),
         ({"name": "random_split", "by": "frame"}, "by is 'frame'.* Known: image, sequence, subject"),
         ({"name": "leave_one_subject_out", "subject": "S003", "by": "person"}, "by is 'person'"),
-        ({"name": "random_split", "test": 0.001, "by": "image"}, "leaves a side with fewer images than classes"),
+        ({"name": "random_split", "test": 0.001, "by": "image"}, "leaves one side with fewer images than classes"),
         ({"name": "balanced", "per_class": 0, "split": "all"}, "per_class is 0"),
         ({"name": "balanced", "per_class": 3}, "has no split 'train'; its splits are all"),
-        ({"name": "leave_one_subject_out", "subject": "S999"}, "no subject 'S999'; its 24 go from 'S000' to 'S023'"),
+        ({"name": "leave_one_subject_out", "subject": "S999"}, "no subject 'S999'; it has 24, from 'S000' to 'S023'"),
         ({"name": "leave_one_subject_out", "subject": 7}, "subject is 7; give its name as text, subject: '7'"),
         ({"name": "file", "path": "no/such.json"}, "no/such.json: cannot be read"),
     ],
@@ -386,7 +388,7 @@ def test_a_sequence_of_which_some_images_name_nobody_is_refused():
     corpus = posed()
     people = ("", *corpus.rows.subjects[1:])
     mixed = replace(corpus, rows=replace(corpus.rows, subjects=people))
-    with pytest.raises(DataError, match=r"some images of the sequence .* name a subject and others none"):
+    with pytest.raises(DataError, match=r"some images of the sequence .* have a subject and others do not"):
         apply_protocol(mixed, {"name": "kfold", "by": "sequence", "folds": 3})
 
 
@@ -400,9 +402,9 @@ def test_an_unknown_protocol_names_the_nearest():
 def test_a_corpus_without_subjects_is_not_split_by_subject():
     corpus = corpus_of([0, 1] * 20)
     for part in ({"name": "kfold", "by": "subject"}, {"name": "leave_one_subject_out", "subject": "S001"}):
-        with pytest.raises(DataError, match="small does not tell the subject of its images, so it cannot be split by subject"):
+        with pytest.raises(DataError, match="small does not name the subject of its images, so it cannot be split by subject"):
             apply_protocol(corpus, part)
-    with pytest.raises(DataError, match="does not tell the sequence"):
+    with pytest.raises(DataError, match="does not name the sequence"):
         kfold(corpus, by="sequence")
     some = corpus_of([0, 1] * 20, range(40))
     some = replace(some, rows=replace(some.rows, subjects=(*some.rows.subjects[:9], "", *some.rows.subjects[10:])))
@@ -413,11 +415,11 @@ def test_a_corpus_without_subjects_is_not_split_by_subject():
 def test_one_image_or_one_person_cannot_be_divided():
     with pytest.raises(DataError, match="one image of b to split"):
         random_split(corpus_of([0] * 9 + [1]))
-    with pytest.raises(DataError, match="cannot be put into 2 folds by subject: the number of subjects is 1"):
+    with pytest.raises(DataError, match="cannot be divided into 2 folds by subject: the number of subjects is 1"):
         random_split(corpus_of([0, 1] * 5, [1] * 10), by="subject")
     with pytest.raises(DataError, match="leaves train empty"):
         leave_one_subject_out(corpus_of([0, 1] * 5, [1] * 10), "S001")
-    with pytest.raises(DataError, match="cannot be put into 2 folds by subject: the number of subjects is 1"):
+    with pytest.raises(DataError, match="cannot be divided into 2 folds by subject: the number of subjects is 1"):
         leave_one_subject_out(corpus_of([0, 1] * 5, [1] * 5 + [2] * 5), "S001", val=0.1)
 
 
@@ -449,28 +451,28 @@ def test_a_protocol_file_is_short_and_used_by_name(tmp_path: Path):
 
 def test_a_protocol_of_another_corpus_is_refused(tmp_path: Path):
     write_protocol(tmp_path / "p.json", kfold(posed()))
-    with pytest.raises(DataError, match=r"p\.json: is for the small of fingerprint f00d; this other has beef"):
+    with pytest.raises(DataError, match=r"p\.json: is for the small with fingerprint f00d; this other has beef"):
         read_protocol(tmp_path / "p.json", replace(posed(), name="other", fingerprint="beef"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"splits": {"train": "0-9", "test": "9-12"}}, "test holds a row that is in a split already"),
-        ({"splits": {"train": "0-9,4"}}, "train holds a row that is in a split already"),
-        ({"splits": {"train": "0-40"}}, "train holds the rows 0-40; the corpus has the rows 0 to 39"),
-        ({"splits": {"train": "7-3"}}, "train holds the rows 7-3"),
-        ({"splits": {"train": "0-99999999999"}}, "train holds the rows"),
-        ({"splits": {"train": "0-9, 12"}}, "train holds ' 12', which is neither a row nor a range"),
+        ({"splits": {"train": "0-9", "test": "9-12"}}, "test has a row that is in another split too"),
+        ({"splits": {"train": "0-9,4"}}, "train has a row that is in another split too"),
+        ({"splits": {"train": "0-40"}}, "train has the rows 0-40; the corpus has the rows 0 to 39"),
+        ({"splits": {"train": "7-3"}}, "train has the rows 7-3"),
+        ({"splits": {"train": "0-99999999999"}}, "train has the rows"),
+        ({"splits": {"train": "0-9, 12"}}, "train has ' 12', which is neither a row nor a range"),
         ({"splits": {"train": "-1"}}, "'-1', which is neither"),
         ({"splits": {"train": "1,,2"}}, "'', which is neither"),
         ({"splits": {"train": "²"}}, "which is neither"),
-        ({"splits": {"train": [1, 2]}}, "is no protocol file, or a damaged one"),
-        ({"splits": ["0-9"]}, "is no protocol file, or a damaged one"),
-        ({"splits": {}}, "is no protocol file, or a damaged one"),
-        ({"splits": {str(i): str(i) for i in range(128)}}, "is no protocol file, or a damaged one"),
-        ({"protocol": None}, "is no protocol file, or a damaged one"),
-        ({"format": 2}, "format 2, this version of mien reads format 1"),
+        ({"splits": {"train": [1, 2]}}, "is not a protocol file, or is damaged"),
+        ({"splits": ["0-9"]}, "is not a protocol file, or is damaged"),
+        ({"splits": {}}, "is not a protocol file, or is damaged"),
+        ({"splits": {str(i): str(i) for i in range(128)}}, "is not a protocol file, or is damaged"),
+        ({"protocol": None}, "is not a protocol file, or is damaged"),
+        ({"format": 2}, "format 2; this version of mien reads format 1"),
     ],
 )
 def test_a_damaged_protocol_file_is_refused(tmp_path: Path, change: dict[str, Any], message: str):

@@ -215,7 +215,7 @@ def test_pictures_of_a_large_corpus_lie_in_a_temporary_file_and_change_nothing(m
 def test_no_room_for_the_temporary_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(twins, "IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(OutputError, match=r"gone: no room for 0 MB \(No such file or directory\); set TMPDIR"):
+    with pytest.raises(OutputError, match=r"gone: cannot hold 0 MB \(No such file or directory\); set TMPDIR"):
         find_twins(np.stack([face(1), face(2)]))
 
 
@@ -226,7 +226,7 @@ def test_memory_does_not_grow_with_the_pairs():
     small = np.zeros((20_000, 48, 48), np.uint8)
     small[[3, 15_000]] = face(3)
     tracemalloc.start()
-    pairs, distance = twins._pairs(small, hashes, hashes, False, None)
+    pairs, distance = twins._find_pairs(small, hashes, hashes, False, None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert pairs.tolist() == [[3, 15_000]]

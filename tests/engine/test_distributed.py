@@ -1,5 +1,6 @@
 """Two processes learn what one learns from the whole batch."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,12 @@ import torch
 
 PROGRAM = '''
 import sys
+
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
-from mien.engine.fabric import Fabric
-from mien.engine.objective import Objective
+from mien.engine.loss import Objective
 from mien.losses import create_loss
 from mien.models import Model
 
@@ -32,33 +34,44 @@ class Linear(Model):
     def forward_head(self, features):
         return self.head(features.mean((2, 3)))
 
+    @property
+    def cam_layer(self):
+        return self.features
 
-if __name__ == "__main__":
-    devices, out = int(sys.argv[1]), sys.argv[2]
+
+def learn(devices, out):
     fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
     fabric.launch()
     torch.manual_seed(0)
     loss = create_loss("joint", num_classes=4, num_features=5, island_weight=0.5)
-    plain = Objective(Linear(), loss)
-    optimizer = torch.optim.SGD([{"params": plain.model.parameters()}, {"params": loss.parameters(), "lr": 0.5}], lr=0.1)
-    objective, optimizer = fabric.setup(plain, optimizer)
+    unwrapped = Objective(Linear(), loss)
+    groups = [{"params": unwrapped.model.parameters()}, {"params": loss.parameters(), "lr": 0.5}]
+    objective, optimizer = fabric.setup(unwrapped, torch.optim.SGD(groups, lr=0.1))
     x = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     target = torch.arange(12) % 4
-    part = slice(fabric.global_rank * 12 // devices, (fabric.global_rank + 1) * 12 // devices)
+    share = slice(fabric.global_rank * 12 // devices, (fabric.global_rank + 1) * 12 // devices)
     for _ in range(3):
-        value, _ = objective(x[part], target[part])
+        value, _ = objective(x[share], target[share])
         optimizer.zero_grad()
         fabric.backward(value)
         optimizer.step()
-    torch.save(plain.state_dict(), f"{out}/{devices}-{fabric.global_rank}.pt")
+    torch.save(unwrapped.state_dict(), f"{out}/{devices}-{fabric.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    learn(2, sys.argv[1])
 '''
 
 
 def test_class_centers_are_the_same_in_every_process_and_as_in_one(tmp_path: Path):
-    (tmp_path / "program.py").write_text(PROGRAM)
-    for devices in ("1", "2"):
-        done = subprocess.run([sys.executable, tmp_path / "program.py", devices, tmp_path], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    spec = importlib.util.spec_from_file_location("program", path)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    program.learn(1, tmp_path)
+    done = subprocess.run([sys.executable, path, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
     assert alone["loss.centers"].shape == (4, 5)
     for name, value in alone.items():

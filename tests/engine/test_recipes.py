@@ -19,7 +19,6 @@ loss weights, are stepped at the smallest size the network takes.
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +33,8 @@ from PIL import Image
 from mien.datasets import Corpus, apply_protocol, load_corpus
 from mien.datasets.protocols.splits import OUT
 from mien.datasets.votes import COLUMNS
-from mien.engine.devices import default_fabric
-from mien.engine.objective import Objective, create_objective
+from mien.engine.devices import create_fabric
+from mien.engine.loss import Objective, create_objective
 from mien.engine.optim import create_optimizer
 from mien.engine.train import Run
 from mien.labels import label_set
@@ -209,12 +208,10 @@ def steps() -> list[Any]:
 
 @pytest.fixture
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the steps below 2 GB.
+    """Keep the steps below 2 GB by narrowing the widest layers of vggface and resemotenet.
 
-    A run does not keep the memory it frees. The widest layers of vggface and resemotenet are narrowed, which would need up to
-    2.5 GB with gradients and Adam's moments; the contract tests run both networks at their own width.
+    With gradients and Adam's moments they would need up to 2.5 GB. The contract tests run both networks at their own width.
     """
-    monkeypatch.setattr(sys.modules[Run.__module__], "keep_freed_blocks", lambda: None)
     create, narrow = timm.create_model, {"vgg16": {"mlp_ratio": 1 / 32}}
     monkeypatch.setattr("timm.create_model", lambda name, **arguments: create(name, **arguments | narrow.get(name, {})))
     monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (512, 1024, 512))
@@ -232,11 +229,11 @@ def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str, s
     recipe = load_recipe(name, changes)
     whole, data = load(recipe), recipe.data
     counts = {split: 1 for split in (data.select,) if split} | {data.train: 4}
-    run = Run(recipe, few(whole, counts), tmp_path, default_fabric(recipe))
+    run = Run(recipe, few(whole, counts), tmp_path, create_fabric(recipe))
     assert run.steps == 2
     seen: list[tuple[int, ...]] = []
-    run.plain.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
-    last = list(run.plain.model.parameters())[-1]
+    run.unwrapped.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
+    last = list(run.unwrapped.model.parameters())[-1]
     before = last.detach().clone()
     row = run.epoch(1, None)
     assert math.isfinite(row.train_loss)

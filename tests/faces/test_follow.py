@@ -13,7 +13,7 @@ from PIL import Image
 from mien.errors import InputError
 from mien.faces import Follower
 from mien.faces.mtcnn import MTCNN
-from mien.faces.video import VideoFaces
+from mien.faces.track import VideoFaces
 from mien.structures import Face, Frame
 
 Array = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Counting(MTCNN):
         return super().detect(image)
 
 
-class Plain:
+class Unable:
     """A detector that cannot follow."""
 
     def __init__(self, detector: MTCNN) -> None:
@@ -56,22 +56,22 @@ def errors(found: Found, truth: Callable[..., Array], poses: Sequence[Any]) -> A
 
 
 def test_following_stays_on_a_still_face(studio: Any, detector: MTCNN) -> None:
-    """Three hundred frames fed by nothing but the box before: no drift, no shrinking."""
+    """A hundred frames fed by nothing but the box before: no drift, no shrinking."""
     image = studio.film.frame(studio.pose(*MIDDLE))
     face: Face | None = detector.detect(image)[0]
     boxes = []
-    for _ in range(300):
+    for _ in range(100):
         assert face is not None
         (face,) = detector.follow(image, [face])
         assert face is not None
         boxes.append(face.box_xyxy.astype(float))
     assert np.ptp(boxes[5:], axis=0).max() < 2
-    assert np.abs(np.mean(boxes[-50:], axis=0) - np.mean(boxes[5:55], axis=0)).max() < 0.5
+    assert np.abs(np.mean(boxes[-30:], axis=0) - np.mean(boxes[5:35], axis=0)).max() < 0.5
     assert np.abs(boxes[-1] - detector.detect(image)[0].box_xyxy).max() < 3
 
 
 def test_following_stays_on_a_slowly_moving_face(studio: Any, detector: MTCNN) -> None:
-    poses = [studio.pose(60 + 200 * k / 300, 120) for k in range(300)]
+    poses = [studio.pose(60 + 200 * k / 300, 120) for k in range(0, 300, 3)]
     face: Face | None = detector.detect(studio.film.frame(poses[0]))[0]
     found: Found = []
     for pose in poses:
@@ -81,7 +81,7 @@ def test_following_stays_on_a_slowly_moving_face(studio: Any, detector: MTCNN) -
         found.append([(1, face)])
     error = errors(found, studio.truth, poses)
     assert np.abs(error).max() < 3
-    assert np.abs(error[-50:].mean(axis=0) - error[:50].mean(axis=0)).max() < 0.7
+    assert np.abs(error[-17:].mean(axis=0) - error[:17].mean(axis=0)).max() < 0.7
 
 
 @pytest.mark.parametrize("distance", [0.2, 0.35])
@@ -133,11 +133,11 @@ def test_following_refuses_what_detecting_refuses(detector: MTCNN) -> None:
 
 
 MOTIONS: dict[str, tuple[Callable[[float], tuple[float, ...]], int, float]] = {
-    "moved": (lambda t: (60 + 200 * t, 120 + 40 * np.sin(2 * np.pi * t)), 60, 3.5),
+    "moved": (lambda t: (60 + 200 * t, 120 + 40 * np.sin(2 * np.pi * t)), 40, 3.5),
     "moved fast": (lambda t: (60 + 200 * t, 120), 14, 3.5),
-    "scaled": (lambda t: (160, 120, 0.7 + 0.9 * t), 60, 2.5),
-    "rotated": (lambda t: (160, 120, 1, 25 * np.sin(2 * np.pi * t)), 60, 5.5),
-    "all at once": (lambda t: (80 + 160 * t, 130 - 30 * t, 0.8 + 0.5 * t, 40 * t - 20), 60, 5.5),
+    "scaled": (lambda t: (160, 120, 0.7 + 0.9 * t), 40, 2.5),
+    "rotated": (lambda t: (160, 120, 1, 25 * np.sin(2 * np.pi * t)), 40, 5.5),
+    "all at once": (lambda t: (80 + 160 * t, 130 - 30 * t, 0.8 + 0.5 * t, 40 * t - 20), 40, 5.5),
 }
 """Path over t from 0 to 1, frames at 30 a second, tolerance of every edge of every box in px."""
 
@@ -155,7 +155,7 @@ def test_a_known_path_is_one_track_and_boxes_are_right(studio: Any, detector: MT
 
 def test_without_follow_every_frame_is_detected(studio: Any, detector: MTCNN) -> None:
     poses = [studio.pose(60 + 10 * k, 120) for k in range(20)]
-    found = play(VideoFaces(Plain(detector)), [studio.film.frame(pose) for pose in poses])
+    found = play(VideoFaces(Unable(detector)), [studio.film.frame(pose) for pose in poses])
     assert numbers(found) == [[1]] * 20
     assert np.abs(errors(found, studio.truth, poses)).max() < 4
 
@@ -171,10 +171,10 @@ def test_an_occlusion_of_a_second_keeps_the_number(studio: Any, detector: MTCNN,
     assert found[17:] == [[1]] * 5  # detected every third frame
 
 
-@pytest.mark.parametrize("rate", [5, 25, 30])
+@pytest.mark.parametrize("rate", [5, 30])
 def test_a_second_is_a_second_whenever_it_begins(studio: Any, detector: MTCNN, rate: int) -> None:
     shown, hidden = studio.film.frame(studio.pose(*MIDDLE)), studio.film.frame(studio.pose(*MIDDLE), cover=COVER)
-    for before in (10, 12, 13):  # detections fall on other frames of the second
+    for before in (5, 7, 8):  # detections fall on other frames of the second
         found = play(VideoFaces(detector), [shown] * before + [hidden] * rate + [shown] * 6, rate=rate)
         assert numbers(found)[before : before + rate] == [[]] * rate
         assert numbers(found)[-1] == [1]
@@ -198,7 +198,7 @@ def test_an_occlusion_of_two_seconds_gives_a_new_number(studio: Any, detector: M
 
 def test_people_who_cross_keep_their_numbers(studio: Any, detector: MTCNN) -> None:
     """The second walks past in front of the first and hides them; both are who they were wherever they are seen."""
-    poses = [(studio.pose(80 + 160 * t, 120), studio.pose(240 - 160 * t, 124)) for t in np.linspace(0, 1, 75)]
+    poses = [(studio.pose(80 + 160 * t, 120), studio.pose(240 - 160 * t, 124)) for t in np.linspace(0, 1, 50)]
     found = play(VideoFaces(detector), [studio.couple.frame(*pair) for pair in poses])
     who = {number: int(face.box_xyxy[0] > 160) for number, face in found[0]}
     assert sorted(who.values()) == [0, 1]
@@ -207,7 +207,7 @@ def test_people_who_cross_keep_their_numbers(studio: Any, detector: MTCNN) -> No
         for number, face in faces:
             middle = (face.box_xyxy[0] + face.box_xyxy[2]) / 2
             assert abs(middle - pair[who[number]].x) < 10
-    assert [len(faces) for faces in found[:20] + found[-20:]] == [2] * 40
+    assert [len(faces) for faces in found[:14] + found[-14:]] == [2] * 28
 
 
 def test_a_scene_cut_ends_tracks(studio: Any, detector: MTCNN) -> None:

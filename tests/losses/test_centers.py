@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(name: str):
         loss(logits, target, torch.zeros(2, 6))
     with pytest.raises(ValueError, match="class indices int64"):
         loss(logits, logits.softmax(1), torch.zeros(2, 5))
-    with pytest.raises(LabelError, match="target 4 is no class"):
+    with pytest.raises(LabelError, match="target 4 is not a class"):
         loss(logits, torch.tensor([0, 4]), torch.zeros(2, 5))
 
 

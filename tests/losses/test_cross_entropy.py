@@ -72,7 +72,7 @@ def test_half_precision_is_summed_in_float32(batch):
 
 @pytest.mark.parametrize("label", [-1, 4, -100])
 def test_a_class_out_of_range_is_named(label: int):
-    with pytest.raises(LabelError, match=f"target {label} is no class: 4 classes are numbered 0 to 3"):
+    with pytest.raises(LabelError, match=f"target {label} is not a class: the 4 classes are numbered 0 to 3"):
         cross_entropy(torch.zeros(2, 4), torch.tensor([0, label]))
 
 
@@ -98,7 +98,7 @@ def test_probabilities_of_another_shape_are_refused(target: torch.Tensor):
         ({"label_smoothing": -0.1}, "label_smoothing must be in"),
         ({"weight": [1.0, -1.0]}, "not negative"),
         ({"weight": [0.0, 0.0]}, "not all zero"),
-        ({"weight": [1.0, 2.0, 3.0]}, "weight holds 3 numbers, one a class makes 7"),
+        ({"weight": [1.0, 2.0, 3.0]}, "weight has 3 numbers, but there are 7 classes"),
         ({"weight": [1.0, float("nan")]}, "finite"),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_probability_that_rounds_to_1_has_a_finite_gradient(gamma: float):
 
 
 def test_a_class_out_of_range_is_named():
-    with pytest.raises(LabelError, match="target 7 is no class"):
+    with pytest.raises(LabelError, match="target 7 is not a class"):
         focal_loss(torch.zeros(1, 7), torch.tensor([7]))
 
 

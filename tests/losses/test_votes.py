@@ -71,7 +71,7 @@ def test_gradients_are_exact(batch, loss):
 def test_a_row_that_is_no_distribution_is_named(batch, loss, row: list[float]):
     logits, votes = batch
     votes[2] = torch.tensor(row)
-    with pytest.raises(LabelError, match="votes of row 2 are no distribution"):
+    with pytest.raises(LabelError, match="votes of row 2 are not a distribution"):
         loss(logits, votes)
 
 

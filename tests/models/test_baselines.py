@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from mien.layers.cbam import CBAM
 from mien.models import create_model
 
 
+@functools.cache
 def build(name: str, **arguments) -> nn.Module:
     with torch.device("meta"):
         return create_model(name, **arguments)
@@ -61,5 +64,5 @@ def test_a_small_stem_keeps_more_positions(name: str):
     small = build(name, in_channels=1, stem="small")
     assert small.forward_features(x).shape == (2, 2048, 3, 3)
     assert (small.input_size, small.minimum_size) == ((48, 48), 16)
-    with pytest.raises(MienError, match="stem is 'imagenet' or 'small', got 'tiny'"):
+    with pytest.raises(MienError, match="stem must be 'imagenet' or 'small', got 'tiny'"):
         build(name, stem="tiny")

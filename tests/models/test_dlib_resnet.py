@@ -119,5 +119,5 @@ def test_its_first_blocks_start_from_the_whole_network(tmp_path: Path):
     assert report.fresh == ["classifier.weight"]  # of 128 channels where the whole has 256
     x = torch.rand(2, 1, 56, 56, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(first.forward_features(x), whole.blocks[:10](whole.stem(x)))
-    with pytest.raises(MienError, match="1 to 14, not 15"):
+    with pytest.raises(MienError, match="1 to 14, got 15"):
         create_model("dlib_resnet", depth=15)

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ PLAIN = {"activation": "relu", "shortcut": "projection", "attention": None}
 CBAM_PARAMETERS = sum(blocks * (2 * c * c // 16 + 99) for blocks, c in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
 
 
+@functools.cache
 def build(**arguments) -> nn.Module:
     with torch.device("meta"):
         return create_model("resnet50_cbam_erf", **arguments)
@@ -76,5 +79,5 @@ def test_slopes_do_not_decay():
 
 @pytest.mark.parametrize("argument", ["activation", "shortcut", "attention", "stem"])
 def test_an_unknown_part_is_refused(argument: str):
-    with pytest.raises(MienError, match=f"{argument} is .*got 'other'"):
+    with pytest.raises(MienError, match=f"{argument} must be .*got 'other'"):
         build(**{argument: "other"})

@@ -1,3 +1,5 @@
+import copy
+import functools
 from itertools import pairwise
 
 import pytest
@@ -33,21 +35,33 @@ def full() -> nn.Module:
     return create_model("vgg16_gcca").eval()
 
 
+@pytest.fixture(scope="module")
+def vgg16() -> nn.Module:
+    torch.manual_seed(0)
+    return create_model("vgg16").eval()
+
+
+@functools.cache
+def without_memory(row: int) -> nn.Module:
+    """A row of Table 1 for what shapes alone tell."""
+    with torch.device("meta"):
+        return create_model("vgg16_gcca", **ROWS[row])
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_table_1_is_one_call(row: int):
-    torch.manual_seed(0)
-    model = create_model("vgg16_gcca", **ROWS[row])
-    x = images()
-    loss = create_loss("joint" if row == 6 else "cross_entropy", 7, model.classifier.in_features)
+    model, x = without_memory(row).train(), images().to("meta")
+    with torch.device("meta"):
+        loss = create_loss("joint" if row == 6 else "cross_entropy", 7, model.classifier.in_features)
     logits, embedding = model(x), model.forward_features(x).mean((2, 3))
     assert logits.shape == (2, 7)
     assert embedding.shape == (2, {1: 512, 2: 704, 3: 704}.get(row, 800))
-    loss(logits, torch.tensor([0, 3]), embedding).backward()
+    loss(logits, torch.zeros(2, dtype=torch.int64, device="meta"), embedding).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_parameters_grow_by_what_each_row_adds():
-    counts = [count(create_model("vgg16_gcca", **ROWS[row])) for row in ROWS]
+    counts = [count(without_memory(row)) for row in ROWS]
     fusion = (128 * 9 + 1) + sum(conv(channels + 1, 64) for channels in (256, 512, 512)) + 3 * 64 * 7
     gcca = sum(3 * c + c + c * c // 16 + c // 16 + c * c // 16 + c for c in (64, 128, 256, 512, 512))
     decoder = sum(conv(c, 32, 1) for c in (256, 512, 512)) + 4 * conv(32, 32) + 2 * conv(64, 64) + 2 * conv(96, 96)
@@ -56,22 +70,20 @@ def test_parameters_grow_by_what_each_row_adds():
     assert [b - a for a, b in pairwise(counts)] == steps
 
 
-def test_row_1_is_plain_vgg16():
-    torch.manual_seed(0)
-    plain, row = create_model("vgg16"), create_model("vgg16_gcca", **ROWS[1])
-    assert [(name, p.shape) for name, p in plain.named_parameters()] == [(name, p.shape) for name, p in row.named_parameters()]
-    row.load_state_dict(plain.state_dict())
+def test_row_1_is_vgg16(vgg16: nn.Module):
+    row = create_model("vgg16_gcca", **ROWS[1])
+    assert [(name, p.shape) for name, p in vgg16.named_parameters()] == [(name, p.shape) for name, p in row.named_parameters()]
+    row.load_state_dict(vgg16.state_dict())
     x = images(48)
     torch.manual_seed(1)
-    expected = plain(x)
+    expected = vgg16.train()(x)
     torch.manual_seed(1)
     assert torch.equal(row(x), expected)
-    assert torch.equal(row.eval()(x), plain.eval()(x))
+    assert torch.equal(row.eval()(x), vgg16.eval()(x))
 
 
-def test_vgg16_is_torchvisions_without_last_pool_and_fully_connected_layers():
-    torch.manual_seed(0)
-    model = create_model("vgg16").double().eval()
+def test_vgg16_is_torchvisions_without_last_pool_and_fully_connected_layers(vgg16: nn.Module):
+    model = copy.deepcopy(vgg16).double()
     theirs = make_layers(cfgs["D"]).double()  # `features` of torchvision's vgg16
     theirs.load_state_dict(model.features.state_dict())
     x = images(dtype=torch.float64)
@@ -80,15 +92,13 @@ def test_vgg16_is_torchvisions_without_last_pool_and_fully_connected_layers():
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_gcca"])
-def test_embedding_is_what_the_classifier_sees(name: str):
-    model = create_model(name).eval()
-    x = images()
+def test_embedding_is_what_the_classifier_sees(full: nn.Module, vgg16: nn.Module, name: str):
+    model, x = vgg16 if name == "vgg16" else full, images()
     torch.testing.assert_close(model.classifier(model.forward_features(x).mean((2, 3))), model(x))
 
 
-def test_evaluation_is_deterministic_and_training_is_seeded():
-    torch.manual_seed(0)
-    model, x = create_model("vgg16_gcca"), images()
+def test_evaluation_is_deterministic_and_training_is_seeded(full: nn.Module):
+    model, x = copy.deepcopy(full).train(), images()
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -113,7 +123,7 @@ def test_attention_maps_are_those_of_reverse_attention_and_decoder(full: nn.Modu
 
 
 def test_only_rows_that_have_them_give_attention_maps():
-    names = {row: list(create_model("vgg16_gcca", **ROWS[row]).eval().attention_maps(images())) for row in (1, 3, 4)}
+    names = {row: list(without_memory(row).eval().attention_maps(images().to("meta"))) for row in (1, 3, 4)}
     assert names == {1: [], 3: [], 4: ["global"]}
 
 
@@ -141,10 +151,11 @@ def test_a_part_without_what_it_needs_is_refused(arguments: dict, message: str):
 
 @pytest.mark.parametrize(("name", "least"), [("vgg16", 16), ("vgg16_gcca", 32)])
 def test_the_smallest_image_fits_and_a_smaller_one_is_refused(name: str, least: int):
-    model = create_model(name, in_channels=1)
-    assert model(torch.zeros(1, 1, least, least)).shape == (1, 7)
-    with pytest.raises(MienError, match="too small"):
-        model(torch.zeros(1, 1, least, least - 1))
+    with torch.device("meta"):
+        model = create_model(name, in_channels=1)
+        assert model(torch.zeros(1, 1, least, least)).shape == (1, 7)
+        with pytest.raises(MienError, match="too small"):
+            model(torch.zeros(1, 1, least, least - 1))
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_every_class_of_every_label_set_can_be_drawn(name: str) -> None:
     assert annotate(grey(400, 640), faces).shape == (400, 640, 3)
 
 
-def test_bars_cover_no_other_face() -> None:
+def test_bars_never_cover_another_face() -> None:
     image = grey(300, 300)
     alone = annotate(image, [prediction([100, 100, 200, 220])])
     crowded = annotate(image, [prediction([100, 100, 200, 220]), prediction([205, 60, 299, 260]), prediction([5, 60, 95, 260])])
@@ -81,7 +81,7 @@ def test_bars_cover_no_other_face() -> None:
     assert (crowded[120:200, 215:285] == 90).all()
 
 
-def test_a_picture_without_faces_stays_as_it_is() -> None:
+def test_a_picture_without_faces_is_unchanged() -> None:
     assert (annotate(grey(300, 300), []) == 90).all()
 
 
@@ -92,7 +92,7 @@ def test_writes_the_format_its_ending_names(tmp_path: Path, suffix: str) -> None
         assert picture.size == (30, 20)
 
 
-def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_picture(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # the system writes the first 500 bytes and says so
@@ -105,20 +105,20 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
 
 
 def test_an_ending_without_a_format_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"names no picture format; end it with one of \.jpg"):
+    with pytest.raises(OutputError, match=r"a picture's name must end in \.jpg"):
         write_picture(tmp_path / "a.docx", grey(20, 30))
     assert list(tmp_path.iterdir()) == []
 
 
 def side_of_the_bars(drawn: np.ndarray, box: list[float]) -> str:
-    """Where the dark panel stands beside a face in the middle of a grey picture: left, right or nowhere."""
+    """Return on which side of a face the dark panel is, in the middle of a grey picture: left, right or nowhere."""
     rows = drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=(0, 2)) < 256
     dark = (drawn[round(box[1]) + 12 : round(box[3]) - 12].max(axis=2) < 60).mean(axis=0) * rows
     left, right = dark[: round(box[0]) - 8].sum(), dark[round(box[2]) + 8 :].sum()
     return "nowhere" if max(left, right) < 20 else "left" if left > right else "right"
 
 
-def test_the_bars_stay_on_their_side_while_a_face_trembles_where_they_just_fit() -> None:
+def test_the_bars_do_not_change_sides_while_a_face_trembles() -> None:
     random, annotator, alone, sides = np.random.default_rng(0), Annotator(), set(), []
     fits = 640 - 100 - 3 * 1.2 - _panel_size(10, LABEL_SETS["fer2013"])[0]
     for _ in range(15):
@@ -130,7 +130,7 @@ def test_the_bars_stay_on_their_side_while_a_face_trembles_where_they_just_fit()
     assert len(set(sides)) == 1
 
 
-def test_the_bars_change_sides_when_their_place_is_gone() -> None:
+def test_the_bars_change_sides_when_there_is_no_room_left() -> None:
     annotator = Annotator()
     sides = []
     for left in range(300, 520, 20):
@@ -140,7 +140,7 @@ def test_the_bars_change_sides_when_their_place_is_gone() -> None:
     assert set(sides) == {"right", "left"}
 
 
-def test_bars_that_found_no_room_do_not_come_and_go() -> None:
+def test_bars_without_room_do_not_flicker() -> None:
     shown = []
     annotator, random = Annotator(), np.random.default_rng(1)
     for _ in range(20):
@@ -162,7 +162,7 @@ def test_text_keeps_its_size_while_a_face_grows_a_little() -> None:
     for _ in range(20):
         width = 100 + random.uniform(-5, 5)
         annotator.draw(grey(480, 640), [prediction([100, 100, 100 + width, 230], track=1)])
-        sizes.add(annotator._places[1].text)
+        sizes.add(annotator._layouts[1].text)
     assert len(sizes) == 1
 
 
@@ -170,7 +170,7 @@ def coloured(row: np.ndarray, label: str) -> float:
     return float((row == COLOURS[label]).all(axis=-1).mean())
 
 
-def test_doubt_is_a_dashed_frame_and_a_dark_label_with_a_question_mark() -> None:
+def test_unsure_predictions_have_a_dashed_box_and_a_dark_label_with_a_question_mark() -> None:
     box = [200, 150, 360, 330]
     sure, unsure = (annotate(grey(480, 640), [prediction(box, "sad", unsure=doubt)]) for doubt in (False, True))
     edge = slice(202, 358)
@@ -191,7 +191,7 @@ def test_a_person_of_a_video_is_numbered() -> None:
         assert not differing[150:].any()
 
 
-def test_a_face_that_leaves_no_room_beside_it_has_its_bars_in_a_corner() -> None:
+def test_bars_move_to_a_corner_of_the_picture_if_there_is_no_room_next_to_the_face() -> None:
     image = grey(480, 640)
     box = [20, 160, 620, 470]
     drawn = annotate(image, [prediction(box)])
@@ -201,7 +201,7 @@ def test_a_face_that_leaves_no_room_beside_it_has_its_bars_in_a_corner() -> None
 
 
 def panel(drawn: np.ndarray) -> np.ndarray:
-    """Whether each pixel of a picture that was grey 250 lies under the panel of a face's bars."""
+    """Return which pixels of a picture that was grey 250 are under a panel of bars."""
     dark = drawn.max(axis=2) < 120
     return dark & (np.ptp(drawn.astype(int), axis=2) < 25)
 
@@ -212,7 +212,7 @@ def bright(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(1050, 900), (256, 256), (480, 640), (1080, 1920)])
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.13, 0.09, 0.85, 0.88), (0.2, 0.2, 0.75, 0.9)])
-def test_a_face_that_fills_the_picture_has_its_bars_over_its_edge(
+def test_bars_cover_the_edge_of_a_face_that_fills_the_picture(
     size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> None:
     left, top, right, bottom = (round(share * side) for share, side in zip(box, (*size[::-1], *size[::-1]), strict=True))
@@ -224,21 +224,21 @@ def test_a_face_that_fills_the_picture_has_its_bars_over_its_edge(
     assert eyes_to_mouth.mean() < 0.02
 
 
-def test_six_small_faces_in_a_large_picture_have_their_bars() -> None:
+def test_six_small_faces_in_a_large_picture_have_bars() -> None:
     boxes = [[123 + 300 * i, 137 + 400 * (i % 2), 173 + 300 * i, 200 + 400 * (i % 2)] for i in range(6)]
     annotator = Annotator()
     covered = panel(annotator.draw(bright(1080, 1920), [prediction(box, track=i) for i, box in enumerate(boxes)]))
     for i, (left, top, right, bottom) in enumerate(boxes):
-        assert annotator._places[i].bars == 0  # at the right
+        assert annotator._layouts[i].bars == 0  # at the right
         assert covered[top : top + 100, right + 20 : right + 80].mean() > 0.5
         assert covered[top + 5 : bottom - 5, left + 5 : right - 5].mean() == 0
 
 
-def test_text_can_be_read_where_a_large_picture_is_shown_1000_px_wide() -> None:
+def test_text_is_readable_if_a_large_picture_is_shown_1000_px_wide() -> None:
     annotator = Annotator()
     for width in (1280, 3840):
         drawn = annotator.draw(bright(width * 9 // 16, width), [prediction([300, 300, 350, 360], track=width)])
-        place = annotator._places[width]
+        place = annotator._layouts[width]
         assert place.text is not None
         assert place.text * 1000 / width > 9.9
         assert place.bars == 0
@@ -249,21 +249,21 @@ def test_text_can_be_read_where_a_large_picture_is_shown_1000_px_wide() -> None:
 def test_a_ready_crop_of_any_shape_has_its_bars_in_the_strip(size: tuple[int, int]) -> None:
     annotator = Annotator()
     annotator.draw(bright(*size), [prediction(None, track=1)])
-    assert annotator._places[1].bars == 0
+    assert annotator._layouts[1].bars == 0
 
 
-def test_two_faces_that_fill_a_picture_have_their_bars_over_their_own_edges() -> None:
+def test_bars_cover_the_edges_of_two_faces_that_fill_the_picture() -> None:
     covered = panel(annotate(bright(480, 640), [prediction([20, 40, 300, 440]), prediction([340, 40, 620, 440])]))
     for left, right in ((20, 300), (340, 620)):
         assert 0.05 < covered[40:440, left:right].mean() < 0.3
         assert covered[180:400, left + 56 : right - 56].mean() < 0.02
 
 
-def test_a_crowd_of_small_faces_has_no_bars_and_a_face_is_never_covered_by_anothers() -> None:
+def test_a_crowd_has_no_bars_and_a_group_has_bars_that_cover_no_face() -> None:
     annotator = Annotator()
     crowd = [[60 * i + 10, 80 * j + 40, 60 * i + 50, 80 * j + 90] for i in range(20) for j in range(8)]
     annotator.draw(bright(720, 1280), [prediction(box, track=i) for i, box in enumerate(crowd)])
-    assert {place.bars for place in annotator._places.values()} == {NOWHERE}
+    assert {place.bars for place in annotator._layouts.values()} == {NOWHERE}
     group = [[160 * i + 20, 300, 160 * i + 110, 410] for i in range(8)]
     covered = panel(annotate(bright(720, 1280), [prediction(box) for box in group]))
     assert covered.sum() > 8 * 5000
@@ -276,7 +276,7 @@ def test_bars_leave_the_face_as_soon_as_there_is_room_and_do_not_jump() -> None:
     for i in range(40):
         edge = 100 - 4 * i + (-1) ** i  # it goes to the left, trembling
         annotator.draw(bright(480, 640), [prediction([edge + 60, 20, edge + 490, 470], track=1)])
-        places.append(annotator._places[1].bars)
+        places.append(annotator._layouts[1].bars)
     changes = [(a, b) for a, b in pairwise(places) if a != b]
     assert len(changes) <= 2
     assert places[0] != 0
@@ -288,15 +288,15 @@ def test_all_frames_of_ready_crops_have_one_size() -> None:
     assert annotator.draw(grey(300, 300), [prediction(None, track=1)]).shape == annotator.draw(grey(300, 300), []).shape
 
 
-def test_only_so_many_people_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_people_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mien.output.annotate.REMEMBERED", 3)
     annotator = Annotator()
     for track in (1, 2, 3, 1, 4):
         annotator.draw(grey(256, 256), [prediction([10, 10, 40, 40], track=track)])
-    assert list(annotator._places) == [3, 1, 4]
+    assert list(annotator._layouts) == [3, 1, 4]
 
 
-def test_the_picture_given_may_be_read_only() -> None:
+def test_the_input_may_be_read_only() -> None:
     image = grey(300, 300)
     image.flags.writeable = False
     assert annotate(image, [prediction([100, 100, 200, 200])]).flags.writeable
@@ -304,7 +304,7 @@ def test_the_picture_given_may_be_read_only() -> None:
 
 def test_a_picture_too_wide_for_its_format(tmp_path: Path) -> None:
     wide = np.zeros((8, 16_500, 3), np.uint8)
-    with pytest.raises(OutputError, match=r"WEBP cannot hold 16500x8 px .*\.png"):
+    with pytest.raises(OutputError, match=r"WEBP cannot store 16500x8 px .*\.png"):
         write_picture(tmp_path / "w.webp", wide)
     write_picture(tmp_path / "w.png", wide)
     assert [path.name for path in tmp_path.iterdir()] == ["w.png"]

@@ -9,7 +9,7 @@ def grey(height: int = 60, width: int = 80) -> np.ndarray:
     return np.full((height, width, 3), 90, np.uint8)
 
 
-def test_a_tile_is_blended_as_pillow_blends() -> None:
+def test_tiles_are_blended_like_in_pillow() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (20, 30, 4), dtype=np.uint8)
     ground = random.integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def test_a_tile_is_blended_as_pillow_blends() -> None:
 
 
 @pytest.mark.parametrize(("left", "top"), [(-10, -5), (70, 50), (-500, 3), (3, 500), (79.6, -4.4)])
-def test_what_lies_outside_is_left_out(left: float, top: float) -> None:
+def test_only_the_part_inside_the_picture_is_drawn(left: float, top: float) -> None:
     whole = np.full((1200, 1200, 3), 90, np.uint8)
     tile = text_tile("happy 90%", 12, (0, 0, 0), (240, 228, 66))
     paste(whole, tile, 560 + left, 560 + top)
@@ -33,7 +33,7 @@ def test_what_lies_outside_is_left_out(left: float, top: float) -> None:
     np.testing.assert_array_equal(drawn, whole[560:620, 560:640])
 
 
-def test_a_half_clear_fill_mixes_the_colours() -> None:
+def test_a_translucent_fill_mixes_the_colours() -> None:
     drawn = grey()
     fill(drawn, Box(10, 10, 20, 20), (255, 255, 255), 128)
     assert (drawn[10:20, 10:20] == 172).all()
@@ -44,7 +44,7 @@ def test_a_half_clear_fill_mixes_the_colours() -> None:
 
 
 @pytest.mark.parametrize("dash", [0, 6])
-def test_an_outline_is_of_its_line_and_box(dash: float) -> None:
+def test_an_outline_has_its_width_and_stays_inside_its_box(dash: float) -> None:
     drawn = grey()
     outline(drawn, Box(10, 10, 70, 50), 3, (255, 0, 0), dash=dash)
     red = (drawn == (255, 0, 0)).all(axis=2)
@@ -57,5 +57,5 @@ def test_an_outline_is_of_its_line_and_box(dash: float) -> None:
 
 
 def test_a_changing_number_does_not_change_the_width() -> None:
-    widths = {text_tile(f"sad {share}%", 14, (0, 0, 0), (9, 9, 9), "sad 100%").clear.shape for share in (1, 38, 100)}
+    widths = {text_tile(f"sad {share}%", 14, (0, 0, 0), (9, 9, 9), "sad 100%").transparency.shape for share in (1, 38, 100)}
     assert len(widths) == 1

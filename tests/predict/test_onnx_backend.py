@@ -9,7 +9,7 @@ import pytest
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo
 from mien.onnx_session import default_providers
-from mien.predict.onnx_backend import PART, OnnxBackend
+from mien.predict.onnx_backend import CHUNK, OnnxBackend
 
 
 def rewritten(path: Path, **metadata: str) -> Path:
@@ -68,7 +68,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_network_of_someone_else(tiny_onnx: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no mien metadata"):
+    with pytest.raises(CheckpointError, match="has no mien metadata"):
         OnnxBackend(rewritten(tiny_onnx, other="yes"))
 
 
@@ -83,7 +83,7 @@ def test_metadata_of_another_network(tiny_onnx: Path, tiny_info: ModelInfo) -> N
         OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: replace(tiny_info, classes=("happy", "sad")).to_json()}))
 
 
-@pytest.mark.parametrize("number", [1, 2 * PART - 1, 2 * PART, 5 * PART + 3])
+@pytest.mark.parametrize("number", [1, 2 * CHUNK - 1, 2 * CHUNK, 5 * CHUNK + 3])
 def test_a_large_batch_in_parts_equals_one_run(tiny_onnx: Path, number: int) -> None:
     batch = np.random.default_rng(0).normal(size=(number, 1, 40, 40)).astype(np.float32)
     parted, whole = OnnxBackend(tiny_onnx, threads=3), OnnxBackend(tiny_onnx, threads=1)
@@ -95,9 +95,9 @@ def test_a_file_that_went_away_or_changed_meanwhile(tiny_onnx: Path) -> None:
     """Large batches run on a second session; it is of the network that was opened, whatever became of the file."""
     backend = OnnxBackend(tiny_onnx, threads=2)
     tiny_onnx.unlink()
-    batch = np.random.default_rng(0).normal(size=(2 * PART, 1, 40, 40)).astype(np.float32)
+    batch = np.random.default_rng(0).normal(size=(2 * CHUNK, 1, 40, 40)).astype(np.float32)
     for _ in range(2):
-        np.testing.assert_allclose(backend.logits(batch)[:PART], backend.logits(batch[:PART]), atol=1e-5)
+        np.testing.assert_allclose(backend.logits(batch)[:CHUNK], backend.logits(batch[:CHUNK]), atol=1e-5)
 
 
 def test_no_threads_are_refused(tiny_onnx: Path) -> None:

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,7 @@ import pytest
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError, UnknownNameError
-from mien.faces.align import FRAME, FRAME_MARGIN
-from mien.faces.crop import FRAME_SCALE, crop_face
+from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Recognizer, softmax
@@ -90,7 +90,7 @@ def test_faces_are_aligned_where_they_have_landmarks(tiny_onnx: Path) -> None:
 def test_alignment_needs_landmarks(tiny_onnx: Path) -> None:
     with pytest.raises(InputError, match="choose a detector, or leave align out"):
         Recognizer(tiny_onnx, detector=None, align=True)
-    with pytest.raises(InputError, match="haar gives no landmarks"):
+    with pytest.raises(InputError, match="haar returns no landmarks"):
         Recognizer(tiny_onnx, detector="haar", align=True)
     (reading,) = Recognizer(tiny_onnx, detector=Fixed(SMALL), align=True).stream([PICTURE])
     assert "choose a detector that gives them" in str(reading.error)
@@ -157,24 +157,29 @@ def test_a_bad_picture_among_many_stops_nothing(recognizer: Recognizer, tmp_path
     assert [type(reading.error) for reading in readings] == [type(None), InputError, InputError, type(None)]
 
 
-def test_several_give_a_list_each_in_batches_as_alone(recognizer: Recognizer, tmp_path: Path) -> None:
+def test_sources_together_give_what_each_gives_alone(recognizer: Recognizer, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(PICTURE[::-1]).save(path)
-    alone = [recognizer.predict(each) for each in (PICTURE, path, PICTURE)]
-    for together in (recognizer.predict([PICTURE, path, PICTURE]), recognizer.predict(iter([PICTURE, path, PICTURE]))):
-        lists = list(together)
-        assert [len(each) for each in lists] == [2, 2, 2]
-        for ours, single in zip(lists, alone, strict=True):
-            np.testing.assert_allclose([p.probs for p in ours], [p.probs for p in single], atol=1e-5)
-    assert [len(each) for each in recognizer.predict([path, path])] == [2, 2]
+    sources = [PICTURE, path, path, PICTURE]
+    readings = list(recognizer.stream(iter(sources)))
+    assert [reading.number for reading in readings] == [0, 1, 2, 3]
+    for reading, source in zip(readings, sources, strict=True):
+        alone = recognizer.predict(source)
+        np.testing.assert_allclose([p.probs for p in reading.predictions], [p.probs for p in alone], atol=1e-5)
 
 
-def test_many_reads_only_what_is_asked_for(recognizer: Recognizer) -> None:
-    def endless():  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("several", [[PICTURE], (PICTURE, PICTURE), iter([PICTURE]), []])
+def test_predict_takes_one_source(recognizer: Recognizer, several: object) -> None:
+    with pytest.raises(InputError, match="call stream"):
+        recognizer.predict(several)  # type: ignore[arg-type]
+
+
+def test_stream_reads_only_what_is_asked_for(recognizer: Recognizer) -> None:
+    def endless() -> Iterator[np.ndarray]:
         while True:
             yield PICTURE
 
-    assert len(next(recognizer.predict(endless()))) == 2
+    assert len(next(recognizer.stream(endless())).predictions) == 2
 
 
 def test_bgr_only_when_said(recognizer: Recognizer) -> None:

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien.errors import InputError, OutputError, UnknownNameError
-from mien.predict import smoothing as smooth
-from mien.predict.smoothing import create_smoother, smoother_names
+from mien.errors import InputError, UnknownNameError
+from mien.predict.smoothing import Smoother, create_smoother, smoother_names
 from mien.structures import Frame, Prediction, Reading
 
 CLASSES = ("happy", "sad", "surprise")
@@ -26,7 +24,7 @@ def reading(
     return Reading(source, Frame(IMAGE, None, time), predictions, number=number)
 
 
-def run(smoother: smooth.Smoother, readings: Iterable[Reading]) -> list[Reading]:
+def run(smoother: Smoother, readings: Iterable[Reading]) -> list[Reading]:
     return [done for given in readings for done in smoother.push(given)] + list(smoother.flush())
 
 
@@ -191,57 +189,11 @@ def test_label_and_doubt_follow_the_smoothed_answer(name: str) -> None:
     assert not unsure[39]
 
 
-def coloured(times: Iterable[float]) -> list[Reading]:
-    """A step in frames that each have a colour of their own, every third one of another size."""
-    images = [np.full((4, 5 + (i % 3 == 0), 3), i % 256, np.uint8) for i in range(1000)]
-    return [replace(r, frame=Frame(images[i], i, r.frame.time)) for i, r in enumerate(step(times)) if r.frame]
-
-
-@pytest.mark.parametrize("held", [0, 5 * 60])
-def test_large_frames_wait_on_the_disk_and_change_nothing(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
-    given = coloured(grid(True, 2.0))
-    expected = run(create_smoother("centred", 0.5), given)
-    monkeypatch.setattr(smooth, "HELD_BYTES", held)
-    smoother = smooth.Centred(0.5)
-    results, in_memory, in_file = [], [], []
-    for each in given:
-        results += smoother.push(each)
-        in_memory.append(smoother._shelf.held)
-        in_file.append(smoother._shelf.length)
-    waiting = smoother.flush()
-    assert smoother._shelf.stored > 0  # a frame is read back when its turn comes
-    results += waiting
-    assert first(results).tolist() == first(expected).tolist()
-    for result, reading in zip(results, given, strict=True):
-        assert result.frame is not None
-        assert reading.frame is not None
-        np.testing.assert_array_equal(result.frame.image, reading.frame.image)
-        assert (result.frame.index, result.frame.time) == (reading.frame.index, reading.frame.time)
-    assert max(in_memory) <= held
-    assert (
-        0 < max(in_file) <= sum(reading.frame.image.nbytes for reading in given if reading.frame) / 2
-    )  # places are used again
-    assert (smoother._shelf.held, smoother._shelf.stored, smoother._shelf._file) == (0, 0, None)
-
-
-def test_a_full_disk_says_what_was_to_be_kept_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    resource = pytest.importorskip("resource")
-    monkeypatch.setattr(smooth, "HELD_BYTES", 0)
-    smoother, limits = create_smoother("centred", 10), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(OutputError, match=r"cannot hold the frames that wait .*TMPDIR"):
-            run(smoother, step([0.0, 0.1, 0.2]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert len(list(smoother.flush())) == 2
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_memory_is_flat_over_a_long_video(name: str) -> None:
     """A new person every ten frames: what is remembered does not grow."""
     smoother = create_smoother(name, 0.2)
-    known: Callable[[], int] = lambda: len(getattr(smoother, "_state" if name == "exponential" else "_past"))  # noqa: E731
+    known: Callable[[], int] = lambda: len(getattr(smoother, "_state" if name == "exponential" else "_answers"))  # noqa: E731
     sizes = []
     for i in range(3000):
         list(smoother.push(reading(i * 0.1, {i // 10: HAPPY})))

@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from mien.errors import InputError, UnknownNameError
-from mien.predict.recognizer import Recognizer
+from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.predict.smoothing import create_smoother
-from mien.predict.stream import VideoOptions
 from mien.structures import Reading
 from mien.video.reader import VideoReader
 
@@ -77,7 +76,15 @@ def test_live_and_batched_agree(recognizer: Recognizer, clip: Path) -> None:
 
 def test_a_videos_list_holds_all_its_frames(recognizer: Recognizer, clip: Path) -> None:
     assert len(recognizer.predict(clip)) == 12
-    assert [len(each) for each in recognizer.predict([clip, ASTRONAUT, clip], VideoOptions(fps=4))] == [4, 1, 4]
+    assert len(recognizer.predict(clip, VideoOptions(fps=4))) == 4
+
+
+def test_a_centred_filter_that_needs_too_much_memory_is_refused(recognizer: Recognizer, clip: Path) -> None:
+    options = VideoOptions(smooth="centred", smooth_seconds=3600)  # 160 x 128 x 3 bytes x 12 fps: 2.5 GB
+    refused, picture = recognizer.stream([clip, ASTRONAUT], options)
+    assert "2,531 MB of frames in memory; use at most" in str(refused.error)
+    assert picture.error is None
+    assert len(list(recognizer.stream([clip], VideoOptions(smooth="centred", smooth_seconds=700)))) == 12
 
 
 def test_smoothing_is_the_smoothers_and_can_be_switched_off(recognizer: Recognizer, tmp_path: Path) -> None:

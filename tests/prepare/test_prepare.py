@@ -7,16 +7,18 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -27,8 +29,9 @@ from mien.datasets.crops import UPRIGHT, View, face_views, largest_face, views
 from mien.errors import DataError, OutputError
 from mien.faces.crop import crop_face
 from mien.prepare import Report, Settings, prepare
-from mien.prepare.journal import Outcome, picture_names
+from mien.prepare.journal import Journal, Outcome
 from mien.prepare.photos import _names, find_photos
+from mien.prepare.run import PREPARE_FORMAT
 from mien.structures import Face
 
 ASTRONAUT = skimage.data.astronaut()  # NASA, public domain, 512 x 512
@@ -48,9 +51,18 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder, hidden ones too, and every folder."""
-    found = folder.rglob("*")
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder" for path in found}
+    """Every file in a folder, hidden ones too, and every folder; of the journal its rows."""
+    found = {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder" for path in folder.rglob("*")}
+    if ".prepare/journal.db" in found:
+        rows = [sorted(query(folder, f"SELECT * FROM {table}")) for table in ("settings", "photos")]
+        found[".prepare/journal.db"] = json.dumps(rows).encode()
+    return found
+
+
+def query(out: Path, command: str, *values: object) -> list[Any]:
+    """Return the rows of a query of a folder's journal, or change the journal."""
+    with contextlib.closing(sqlite3.connect(out / ".prepare" / "journal.db")) as journal, journal:
+        return journal.execute(command, values).fetchall()
 
 
 def pixels(picture: Image.Image) -> NDArray[np.uint8]:
@@ -140,7 +152,7 @@ NAMES = st.tuples(
 def test_no_two_pictures_share_a_name(found: set[str]) -> None:
     paths = [PurePosixPath(name) for name in sorted(found)]
     faces = ((0.0, 0.0, 9.0, 9.0, 1.0),) * 2
-    names = [name for target in _names(paths) for name in picture_names(Outcome("", "", target, 15, faces), ".png")]
+    names = [name for target in _names(paths) for name in Outcome("", "", target, 15, faces).picture_names(".png")]
     assert len({name.casefold() for name in names}) == 30 * len(paths)
     assert all(PurePosixPath(name).parent in {path.parent for path in paths} for name in names)
 
@@ -302,10 +314,10 @@ def test_photos_without_a_face_and_broken_ones_are_named(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "holds no photos"),
-        (["train/happy/a.png", "happy/a.png"], "holds the split folder 'train' beside 'happy'"),
-        (["faces/train/happy/a.png"], r"faces: holds the split folder 'train'; pass the folder"),
-        (["faces/happy/a.png", "faces/sad/a.png"], r"its only folder, 'faces', holds folders and no photos; pass .*faces"),
+        ([], "contains no photos"),
+        (["train/happy/a.png", "happy/a.png"], "has the split folder 'train' next to 'happy'"),
+        (["faces/train/happy/a.png"], r"faces: has the split folder 'train'; pass the folder"),
+        (["faces/happy/a.png", "faces/sad/a.png"], r"its only folder, 'faces', contains folders and no photos; pass .*faces"),
     ],
 )
 def test_an_unknown_layout_is_named(tmp_path: Path, names: list[str], message: str) -> None:
@@ -327,7 +339,10 @@ def test_split_folders_go_by_other_names_too(tmp_path: Path) -> None:
         "validation/happy/a.png": ("val", "happy"),
         "PublicTest/happy/a.png": ("public_test", "happy"),
     }
-    assert skipped == ["a.png: lies outside the folders that say split", "test/a.png: lies outside the folders that say class"]
+    assert skipped == [
+        "a.png: is outside the folders that give the split",
+        "test/a.png: is outside the folders that give the class",
+    ]
 
 
 # Running again
@@ -364,22 +379,21 @@ def test_nothing_is_done_twice(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in pictures] == stamps
 
 
-@pytest.mark.parametrize("end", ["begun", "torn", "nothing", "lost picture", "no lists"])
+@pytest.mark.parametrize("end", ["begun", "nothing", "lost picture", "no lists"])
 def test_a_run_that_was_stopped_ends_in_the_same_folder(tmp_path: Path, end: str) -> None:
     source, out = photos(tmp_path / "photos"), tmp_path / "out"
     prepare(source, out, QUICK)
-    before, journal = content(out), out / ".prepare" / "journal"
-    lines = journal.read_text().splitlines(keepends=True)
+    before = content(out)
     if end == "begun":  # photo 3 was being written: some pictures are there, one under the name it has while it is written
-        three = json.loads(lines[4]) | {"faces": [], "done": False}
-        assert three["name"] == "train/happy/3.png"
-        journal.write_text("".join(lines[:4]) + json.dumps(three) + "\n")
+        key = json.dumps("train/happy/3.png")
+        ((value,),) = query(out, "SELECT outcome FROM photos WHERE name = ?", key)
+        begun = json.dumps(json.loads(value) | {"faces": [], "done": False})
+        query(out, "UPDATE photos SET outcome = ? WHERE name = ?", begun, key)
+        query(out, "DELETE FROM photos WHERE name > ?", key)
         (out / "train/happy/3~h+00.png").rename(out / "train/happy/.3~h+00-0a1b2c3d.png")
         (out / "report.json").rename(out / ".report-0a1b2c3d.json")
-    elif end == "torn":
-        journal.write_text("".join(lines[:5]) + lines[5][:40])
     elif end == "nothing":
-        journal.unlink()
+        query(out, "DELETE FROM photos")
     elif end == "lost picture":
         (out / "train/happy/2~v-05.png").unlink()
     else:
@@ -412,14 +426,9 @@ def test_a_folder_that_changed_is_followed(tmp_path: Path, change: str) -> None:
 
 
 def finished(out: Path) -> list[Outcome]:
-    """The photos a running preparation has finished."""
-    journal = out / ".prepare" / "journal"
-    found = []
-    for line in journal.read_text().splitlines() if journal.exists() else []:
-        if line.endswith("}"):
-            values = json.loads(line)
-            found += [Outcome(**values | {"faces": tuple(map(tuple, values["faces"]))})] * values["done"]
-    return found
+    """The photos that a preparation has finished; while it runs, its journal is locked."""
+    found = [json.loads(value) for (value,) in query(out, "SELECT outcome FROM photos")]
+    return [Outcome(**values | {"faces": tuple(map(tuple, values["faces"]))}) for values in found if values["done"]]
 
 
 def children(parent: int) -> list[int]:
@@ -454,8 +463,9 @@ def test_killed_interrupted_and_run_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mien", "prepare", source, "--out", out, *options]
     for number, (least, status) in enumerate([(2, -signal.SIGKILL), (5, 130), (8, 2)]):
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        # The turn before may have finished as many, so the workers are waited for as well.
-        assert until(lambda: len(finished(out)) >= least and len(children(run.pid)) == 2)  # noqa: B023 (called before the next turn)
+        # The turn before may have written as many, so the workers are waited for as well.
+        pictures = 10 * (least + 4)  # two photos are in progress, and two may not be noted yet
+        assert until(lambda: sum(1 for _ in out.rglob("[!.]*.png")) >= pictures and len(children(run.pid)) == 2)  # noqa: B023 (called before the next turn)
         workers = children(run.pid)
         assert len(workers) == 2
         if number == 0:
@@ -469,10 +479,10 @@ def test_killed_interrupted_and_run_again(tmp_path: Path) -> None:
         assert "Traceback" not in shown
         assert until(lambda: all(map(gone, workers)))  # noqa: B023
         assert not (out / "manifest.csv").exists()
-    assert shown.startswith("error: a process was ended from outside")
+    assert shown.startswith("error: a process was killed")
     done = finished(out)
     assert least <= len(done) < 43
-    names = [name for outcome in done for name in picture_names(outcome, ".png")]
+    names = [name for outcome in done for name in outcome.picture_names(".png")]
     stamps = [(out / name).stat().st_mtime_ns for name in names]
     for picture in out.rglob("[!.]*.png"):
         with Image.open(picture) as whole:
@@ -503,8 +513,8 @@ def test_other_settings_or_photos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="from another folder of photos"):
         prepare(tmp_path / "other", out, QUICK)
     assert content(out) == before
-    (out / ".prepare" / "settings.json").write_text("[")
-    with pytest.raises(OutputError, match=r"settings\.json: cannot be read"):
+    (out / ".prepare" / "journal.db").write_bytes(b"not a database")
+    with pytest.raises(OutputError, match=r"journal\.db is damaged; name a new folder"):
         prepare(source, out, QUICK)
 
 
@@ -513,22 +523,24 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     put(source / "happy" / "a.png")
     put(out / "mine.png")
     before = content(out)
-    with pytest.raises(OutputError, match="holds files that mien prepare did not write"):
+    with pytest.raises(OutputError, match="contains files that this version of mien prepare did not write"):
         prepare(source, out, QUICK)
     assert content(out) == before
-    with pytest.raises(DataError, match="lies in the folder of photos"):
+    with pytest.raises(DataError, match="is inside the folder of photos"):
         prepare(source, source / "happy" / "out", QUICK)
     with pytest.raises(OutputError, match="choose another folder"):
         prepare(source, out / "mine.png", QUICK)
-    with pytest.raises(DataError, match="is no folder of photos"):
+    with pytest.raises(DataError, match="is not a folder of photos"):
         prepare(out / "mine.png", tmp_path / "new", QUICK)
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "photos" / "happy" / "a.png")
-    (tmp_path / "out" / ".prepare").mkdir(parents=True)
+    prepare(tmp_path / "photos", tmp_path / "out", QUICK)
+    ((value,),) = query(tmp_path / "out", "SELECT value FROM settings WHERE name = 'photos'")
+    settings = asdict(replace(QUICK, augment=1)) | {"photos": json.loads(value), "format": PREPARE_FORMAT}
     with (
-        FileLock(tmp_path / "out" / ".prepare" / "lock"),
+        Journal(tmp_path / "out", settings),
         pytest.raises(OutputError, match="another mien prepare is writing to it"),
     ):
         prepare(tmp_path / "photos", tmp_path / "out", QUICK)
@@ -537,8 +549,9 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_stops_the_run_which_can_go_on(tmp_path: Path) -> None:
     source, out = photos(tmp_path / "photos"), tmp_path / "out"
-    (out / ".prepare").mkdir(parents=True)
     prepare(source, tmp_path / "fresh", QUICK)
+    shutil.copytree(tmp_path / "fresh" / ".prepare", out / ".prepare")
+    query(out, "DELETE FROM photos")
     (out / "train" / "happy" / "3~h+05.png").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"3~h\+05\.png: is a folder"):
         prepare(source, out, QUICK, jobs=2)

@@ -18,7 +18,7 @@ def readings(times: list[float]) -> Iterator[Reading]:
         yield Reading("a.mp4", Frame(IMAGE, i, at))
 
 
-def test_only_the_newest_is_held() -> None:
+def test_only_the_newest_item_is_kept() -> None:
     feed = Newest(range(5))
     feed._thread.join(10)
     assert not feed.ended
@@ -130,7 +130,7 @@ def test_a_slow_reader_gets_the_newest_frame_and_a_camera_is_never_kept_waiting(
     for frame in newest(camera()):
         taken.append(frame.index)
         if len(taken) == 1:
-            for _ in range(100):  # the camera goes on to its end
+            for _ in range(100):  # the camera runs to its end
                 assert given.acquire(timeout=10)
     assert taken[-1] == 99
     assert len(taken) <= 2 + (taken[0] != 0)
@@ -152,7 +152,7 @@ def test_leaving_early_stops_the_camera() -> None:
     assert closed.wait(0)
 
 
-def test_a_film_is_played_in_its_own_time() -> None:
+def test_a_video_plays_at_its_own_speed() -> None:
     began = time.monotonic()
     came = [(reading.frame.time, time.monotonic() - began) for reading in paced(readings([5.0, 5.1, 5.25]), threading.Event())]
     assert [at for at, _ in came] == [5.0, 5.1, 5.25]
@@ -160,7 +160,7 @@ def test_a_film_is_played_in_its_own_time() -> None:
     assert came[2][1] >= 0.25
 
 
-def test_a_film_that_was_held_goes_on_from_where_it_was() -> None:
+def test_a_paused_video_resumes_where_it_was() -> None:
     film = paced(readings([0.0, 0.1, 0.2, 0.3]), threading.Event())
     next(film)
     time.sleep(0.8)
@@ -170,7 +170,7 @@ def test_a_film_that_was_held_goes_on_from_where_it_was() -> None:
     assert time.monotonic() - resumed >= 0.09
 
 
-def test_a_film_that_is_closed_waits_for_no_frame() -> None:
+def test_a_closed_video_waits_for_no_frame() -> None:
     closing, closed = threading.Event(), threading.Event()
 
     def film() -> Iterator[Reading]:

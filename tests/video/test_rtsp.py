@@ -17,9 +17,8 @@ import mien.video.container
 from mien.errors import InputError
 from mien.structures import Frame
 from mien.video.reader import open_video
-from mien.video.sources import expand
 
-WIDTH, HEIGHT, COUNT, RATE = 64, 48, 45, 15
+WIDTH, HEIGHT, COUNT, RATE = 64, 48, 20, 15
 SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=door\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
     "a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:video\r\n"
@@ -38,7 +37,7 @@ def rtp_packets() -> list[bytes]:
             )
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             for number in range(COUNT):
-                frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 40 + 4 * number, np.uint8), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 40 + 8 * number, np.uint8), format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, RATE)
                 sent = list(stream.encode(frame)) + (list(stream.encode()) if number == COUNT - 1 else [])
                 container.mux(sent)
@@ -93,7 +92,7 @@ def camera(packets: list[bytes], *, refuse: bool = False) -> Iterator[str]:
 
 
 def test_a_camera_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.video.container, "TIMEOUT", 2.0)
+    monkeypatch.setattr(mien.video.container, "TIMEOUT", 1.0)
     frames: list[Frame] = []
     with (
         camera(rtp_packets()) as address,
@@ -104,44 +103,13 @@ def test_a_camera_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert video.live
     assert len(frames) >= COUNT - 2  # what was not read while the connection was looked at
     assert {frame.image.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
-    np.testing.assert_allclose(np.diff([frame.image.mean() for frame in frames]), 4, atol=3)
+    np.testing.assert_allclose(np.diff([frame.image.mean() for frame in frames]), 8, atol=4)
     np.testing.assert_allclose(np.diff([frame.time for frame in frames]), 1 / RATE, atol=0.005)
 
 
 def test_a_camera_that_wants_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mien.video.container, "TIMEOUT", 2.0)
-    refused = pytest.raises(InputError, match=r"cannot be opened \(.*401.*\); check the address")
+    monkeypatch.setattr(mien.video.container, "TIMEOUT", 1.0)
+    refused = pytest.raises(InputError, match=r"cannot be opened \(.*401.*\)\. Check the URL")
     with camera([], refuse=True) as address, refused as caught:
         open_video(address.replace("://", "://me:s3cret@"))
-    assert "rtsp://me:***@127.0.0.1" in str(caught.value)
-
-
-def test_a_password_is_not_shown() -> None:
-    [source] = expand("rtsp://me:s3cret@door/1")
-    assert (source.name, source.value) == ("rtsp://me:***@door/1", "rtsp://me:s3cret@door/1")
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("rtsp://me:se/cret@host/1", "rtsp://me:***@host/1"),
-        ("rtsp://me:se?cr#et@host/1", "rtsp://me:***@host/1"),
-        ("rtsp://me:se@cret@host/1?mail=a@b", "rtsp://me:***@host/1?mail=a@b"),
-        ("rtsp://me:12/secret@host/1", "rtsp://me:12/secret@host/1"),  # as any reader of addresses takes it: a port
-        ("http://host:80/@me/a.mp4", "http://host:80/@me/a.mp4"),
-        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
-        ("http://host/a:b@c?x=a:b@c", "http://host/a:b@c?x=a:b@c"),
-        ("http://host/v.cgi?user=a&pwd=secret", "http://host/v.cgi?user=a&pwd=***"),
-        ("http://host/v.cgi?PassWord=s/e&n=1#t=2", "http://host/v.cgi?PassWord=***&n=1#t=2"),
-        ("http://host/v?pass=s;&loginpas=1&n=1", "http://host/v?pass=***&loginpas=***&n=1"),
-        ("http://host/v?token=s==&key=s&auth=s&apikey=s", "http://host/v?token=***&key=***&auth=***&apikey=***"),
-        ("http://host/v?X-Amz-Signature=s&access_token=s&n=2", "http://host/v?X-Amz-Signature=***&access_token=***&n=2"),
-        ("http://me:s@host/v?pw=s&author=b&keyframe=1", "http://me:***@host/v?pw=***&author=b&keyframe=1"),
-        ("rtsp://host/user=a_password=s_channel=1_x=0.sdp", "rtsp://host/user=a_password=***_channel=1_x=0.sdp"),
-        ("rtsp://host/user=a&password=s&channel=1", "rtsp://host/user=a&password=***&channel=1"),
-        ("http://host/v?pwd=&n=1", "http://host/v?pwd=&n=1"),
-    ],
-)
-def test_nothing_secret_of_an_address_is_shown(address: str, shown: str) -> None:
-    [source] = expand(address)
-    assert (source.name, source.value) == (shown, address)
+    assert str(caught.value).startswith(f"{address} cannot")

@@ -1,7 +1,7 @@
-"""What to know of a corpus before trusting it: twins, leaks, conflicting labels, blanks, balance; `mien audit`."""
+"""`mien audit`: twins, leaks between splits, conflicting labels, blank images and class balance."""
 
 from __future__ import annotations
 
-from mien.audit.report import Audit, audit, write_audit
+from mien.audit.report import KINDS, Audit, audit, findings, write_audit
 
-__all__ = ["Audit", "audit", "write_audit"]
+__all__ = ["KINDS", "Audit", "audit", "findings", "write_audit"]

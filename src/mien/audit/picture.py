@@ -26,19 +26,19 @@ LINE = 15
 """Height of a line of text, px."""
 
 PAPER, INK, PALE, ALARM = (255, 255, 255), (20, 20, 20), (110, 110, 110), (190, 60, 0)
-"""Colours, RGB; `ALARM` marks what differs between twins and should not."""
+"""Colours, RGB; `ALARM` marks what should not differ between twins."""
 
 ORIGIN = 2
-"""Which line under an image says where it comes from."""
+"""Number of the line under an image that says where it comes from."""
 
 
 def draw_twins(corpus: Corpus, twins: Twins, per_kind: int = 12, seed: int = 0) -> NDArray[np.uint8]:
-    """Return a picture of some twins, RGB uint8 (H, W, 3): byte-identical, near and mirrored ones, each with what is wrong.
+    """Return a picture of some twins, RGB uint8 (H, W, 3): byte-identical, near and mirrored pairs with their captions.
 
     Args:
         corpus: The corpus.
-        twins: What `find_twins` found in it.
-        per_kind: Most pairs shown of a kind, drawn at random.
+        twins: The result of `find_twins`.
+        per_kind: Most pairs of each kind; they are drawn at random.
         seed: Seed of the draw.
     """
     random = RandomState(seed)
@@ -52,7 +52,7 @@ def draw_twins(corpus: Corpus, twins: Twins, per_kind: int = 12, seed: int = 0) 
 
 
 def _kinds(corpus: Corpus, twins: Twins) -> dict[str, Pairs]:
-    """Return the pairs worth seeing, by title; blank images are left out, they look alike to everyone."""
+    """Return the pairs worth seeing, by title; blank images are left out."""
     exact = twins.exact[~twins.blank[twins.exact[:, 0]]]
     found: dict[str, Pairs] = {}
     for name, pairs in (("Byte-identical", exact), ("Nearly the same", twins.near)):
@@ -111,7 +111,7 @@ def _caption(draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return a text cut at its beginning, so that it is no wider than an image: the end of a path says most."""
+    """Return a text shortened at its beginning to the width of an image: the end of a path says most."""
     cut = text
     while draw.textlength(cut, font) > FACE:
         text = text[1:]

@@ -1,7 +1,7 @@
 """The audit of a corpus: twins within and across splits, conflicting labels, blank and broken images, balance, subjects.
 
-What it counts is in `Audit.report`, plain JSON types; `mien.audit.findings` says it in sentences. Twins are those of
-`mien.datasets.twins`, and their byte-identical ones are what `Corpus.twin_free`, and so every evaluation, leaves out.
+`Audit.report` has the counts, as JSON types, and `findings` puts them into sentences. Twins are those of `mien.datasets.twins`;
+the byte-identical ones are what `Corpus.twin_free`, and so every evaluation, leaves out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,21 @@ from mien.errors import DataError
 from mien.provenance import current_commit, hardware
 
 TEST_SHARE = 0.2
-"""Share of the images that is test in the random split by image that the audit tries, as papers do who merge the splits."""
+"""Test share of the random split by image that the audit tries, as papers do that merge the splits."""
+
+KINDS = {"exact": "byte-identical", "near": "nearly the same", "mirrored": "mirrored", "any": "twins of any kind"}
+"""Kinds of twins, with their names in tables and sentences."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
         corpus: The corpus.
         twins: Its twins.
-        report: Counts and where they come from, as plain JSON types. Under `twins.<kind>.across.<a>.<b>` stands how many images
-            of the split a have such a twin in the split b.
+        report: Counts and where they come from, as JSON types. `twins.<kind>.across.<a>.<b>` is the number of images in the
+            split a that have such a twin in the split b.
     """
 
     corpus: Corpus
@@ -48,12 +51,12 @@ class Audit:
 
 
 def audit(corpus: Corpus, source: Path | None = None, on_step: Step | None = None) -> Audit:
-    """Return what is to be known about a corpus before it is trusted.
+    """Return the problems found in a corpus: twins, conflicting labels, blank images, people in two splits.
 
     Args:
         corpus: The corpus.
-        source: What it was read from; with it the sizes of its picture files are looked up.
-        on_step: Called with what is being done, how much of it is done, and how much there is.
+        source: The file or folder it was read from; if given, the sizes of its picture files are reported too.
+        on_step: Called with the name of the step, the amount done and the total.
 
     Raises:
         MissingExtraError: imagehash is not installed.
@@ -119,7 +122,7 @@ def _pairs(pairs: Pairs, corpus: Corpus) -> dict[str, int]:
 
 
 def _across(corpus: Corpus, mask: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-    """Return how many images of each split have a twin in each split, from a mask (N, splits)."""
+    """Return the number of images in each split that have a twin in each split, from a mask (N, splits)."""
     return {
         name: dict(zip(corpus.splits, mask[corpus.rows.split == i].sum(axis=0).tolist(), strict=True))
         for i, name in enumerate(corpus.splits)
@@ -127,7 +130,7 @@ def _across(corpus: Corpus, mask: NDArray[np.bool_]) -> dict[str, dict[str, int]
 
 
 def _subjects(corpus: Corpus) -> dict[str, Any] | None:
-    """Return how many people there are, and who of them is in two splits; None where nobody is known."""
+    """Return the number of people and those who are in two splits; None if no one is known."""
     people = [_people(corpus, np.flatnonzero(corpus.rows.split == i)) for i in range(len(corpus.splits))]
     if not any(people):
         return None
@@ -139,15 +142,15 @@ def _subjects(corpus: Corpus) -> dict[str, Any] | None:
 
 
 def _people(corpus: Corpus, rows: NDArray[np.int64]) -> set[str]:
-    """Return the people in some images, those without a name left out."""
+    """Return the people in some images, as far as they are named."""
     return {corpus.rows.subjects[row] for row in rows} - {""} if corpus.rows.subjects else set()
 
 
 def _random_split(corpus: Corpus, twins: Twins) -> dict[str, Any] | None:
-    """Return how many test images of a random split have a twin, or their subject, in training; None if it cannot be split."""
+    """Return how many test images of a random split have a twin or their subject in training; None if it cannot be drawn."""
     try:
         drawn = random_split(corpus, test=TEST_SHARE, seed=0, by="image")
-    except DataError:  # a class of one image
+    except DataError:  # a class with one image
         return None
     test, train = (drawn.where(name) for name in ("test", "train"))
     reached = twins.in_split(drawn.rows.split, len(drawn.splits))
@@ -157,22 +160,95 @@ def _random_split(corpus: Corpus, twins: Twins) -> dict[str, Any] | None:
     return {"protocol": drawn.protocol, "images": len(test), "twin_in_train": counts, "subject_in_train": subject}
 
 
-def write_audit(path: Path, done: Audit) -> list[Path]:
-    r"""Write `<path>` (JSON) and `<stem>-twins.csv` beside it, one pair a row; return the two.
+# In sentences
 
-    Bytes of a file's name that are no UTF-8 are written as `\udce9`, which JSON reads back as they were.
+
+def findings(report: dict[str, Any]) -> list[str]:
+    """Return a report in sentences, one per line, the most important first."""
+    lines = []
+    if report["skipped"]:
+        lines.append(f"{_count(len(report['skipped']), 'entry', 'entries')} of the source could not be used")
+    lines += [*_leaks(report), *_kinds(report["twins"])]
+    if report["blank"]["images"]:
+        lines.append(f"{_count(report['blank']['images'], 'image')} blank, every pixel the same")
+    lines += _shared_people(report)
+    if drawn := report["random_split"]:
+        line = f"if the splits were drawn at random ({drawn['protocol']}): "
+        line += _with_twin(drawn["twin_in_train"], drawn["images"])
+        if drawn["subject_in_train"] is not None:
+            line += f"; {drawn['subject_in_train']:,} show a person who is also in train"
+        lines.append(line)
+    return lines
+
+
+def _kinds(twins: dict[str, Any]) -> list[str]:
+    """Return a line for each kind of twin: how many there are, and how many have different labels."""
+    lines = []
+    for kind, unit in (("exact", "group"), ("near", "pair"), ("mirrored", "pair")):
+        part = twins[kind]
+        if number := part[f"{unit}s"]:
+            labels = f"{part[f'conflicting_{unit}s']:,} with different labels"
+            people = f", {part['same_subject_pairs']:,} of one person" if "same_subject_pairs" in part else ""
+            lines.append(f"{KINDS[kind]}: {_count(number, unit)} of {part['images']:,} images, {labels}{people}")
+        else:
+            lines.append(f"{KINDS[kind]}: none")
+    return lines
+
+
+def _leaks(report: dict[str, Any]) -> list[str]:
+    """Return a line for each split but the first: how many of its images have a twin in the first."""
+    train, *others = report["statistics"]["splits"]
+    sizes = [sum(column) for column in zip(*report["statistics"]["counts"], strict=True)][1:]
+    across = {kind: report["twins"][kind]["across"] for kind in KINDS}
+    return [
+        f"{name}: " + _with_twin({kind: across[kind][name][train] for kind in KINDS}, size, train)
+        for name, size in zip(others, sizes, strict=True)
+        if size
+    ]
+
+
+def _with_twin(counts: dict[str, int], images: int, train: str = "train") -> str:
+    shown = {kind: f"{counts[kind]:,} ({counts[kind] / images:.1%})" for kind in KINDS}
+    kinds = ", ".join(f"{shown[kind]} {KINDS[kind]}" for kind in ("exact", "near", "mirrored"))
+    return f"of {images:,} images, {shown['any']} have a twin in {train}: {kinds}"
+
+
+def _shared_people(report: dict[str, Any]) -> list[str]:
+    people = report["subjects"]
+    if people is None:
+        return ["people: the files do not say who is in an image, so a person may be in several splits"]
+    number = _count(people["number"], "person", "people")
+    if len(report["statistics"]["splits"]) == 1:
+        return [f"{number}, and no official splits: split by subject"]
+    lines = [
+        f"{_count(len(pair['subjects']), 'person', 'people')} in {' and '.join(pair['splits'])}" for pair in people["shared"]
+    ]
+    return lines or [f"{number}, none of them in two splits"]
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+# In files
+
+
+def write_audit(path: Path, done: Audit) -> list[Path]:
+    r"""Write `<path>` (JSON) and `<stem>-twins.csv` next to it, one row per pair; return both paths.
+
+    Bytes of a file name that are not UTF-8 are written as `\udce9`, from which JSON restores them.
 
     Raises:
         OutputError: A file cannot be written.
     """
     table = path.with_name(f"{path.stem}-twins.csv")
-    with atomic_path(table) as beside, beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_path(table) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "image", "twin", "distance", "split", "twin_split", "label", "twin_label"])
         writer.writerows(_pair_rows(done))
-    with atomic_path(path) as beside:
+    with atomic_path(path) as tmp_path:
         text = json.dumps(done.report, indent=1, ensure_ascii=False) + "\n"
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        tmp_path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [path, table]
 
 

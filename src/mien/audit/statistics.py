@@ -1,6 +1,6 @@
-"""What a corpus holds, in numbers: images of each class in each split, size, and brightness per split.
+"""A corpus in numbers: images of each class in each split, size, and brightness per split.
 
-The tables are those papers print of their data (ResEmoteNet, Tables I and II), with the corpus's own class names.
+The tables are those that papers print of their data (ResEmoteNet, Tables I and II), with the corpus's own class names.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets.corpus import Corpus
-from mien.datasets.reading.source import is_archive, open_tree
+from mien.datasets.files import is_archive, open_tree
 
 BLOCK = 8_000_000
-"""Bytes of the images whose pixels are counted at once; counting takes eight times as many."""
+"""Bytes of images whose pixels are counted at once; counting takes eight times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,15 @@ class Statistics:
 
     Attributes:
         corpus: Its registered name.
-        protocol: What its splits follow.
-        height: Of the stored images, px.
-        width: Of the stored images, px.
+        protocol: The protocol of its splits.
+        height: Height of the stored images, px.
+        width: Width of the stored images, px.
         channels: 1 for grey, 3 for RGB.
         classes: The classes, by target.
         splits: The splits, training first.
-        counts: Images of each class (first index) in each split (second).
+        counts: Number of images of each class (first index) in each split (second).
         mean: Mean pixel of each split, by channel, range 0-1; empty for a split without images.
-        std: Standard deviation of the pixels, likewise.
+        std: Standard deviation of the pixels, in the same form.
     """
 
     corpus: str
@@ -55,11 +55,11 @@ class Statistics:
 
     @property
     def images(self) -> int:
-        """Images that are in a split."""
+        """Number of images in a split."""
         return sum(map(sum, self.counts))
 
     def characteristics(self) -> list[list[str]]:
-        """Return name and value of what Table I of the papers says of a corpus."""
+        """Return names and values: Table I of the papers."""
         return [
             ["images", f"{self.images:,}"],
             ["classes", f"{len(self.classes)}"],
@@ -68,36 +68,36 @@ class Statistics:
         ]
 
     def table(self) -> list[list[str]]:
-        """Return a head, one row a class and a last row of sums: Table II of the papers; the share is of all images."""
+        """Return a header, a row for each class and one of sums: Table II of the papers; shares are of all images."""
         sums = tuple(sum(column) for column in zip(*self.counts, strict=True))
         rows = [["class", *self.splits, "together", "share"]]
         for name, row in zip((*self.classes, "together"), (*self.counts, sums), strict=True):
             rows.append([name, *(f"{n:,}" for n in (*row, sum(row))), f"{100 * sum(row) / max(self.images, 1):.1f} %"])
-        if len(self.splits) == 1:  # which is all there is
+        if len(self.splits) == 1:  # it equals the sum
             rows = [[*row[:2], *row[3:]] for row in rows]
         return rows
 
     def brightness(self) -> list[list[str]]:
-        """Return a head and one row a split: mean and standard deviation of its pixels, range 0-1, by channel."""
+        """Return a header and a row for each split: mean and standard deviation of its pixels, range 0-1, by channel."""
         rows = [["split", "mean", "standard deviation"]]
         for split, mean, std in zip(self.splits, self.mean, self.std, strict=True):
             rows.append([split, *(", ".join(f"{value:.4f}" for value in values) or "-" for values in (mean, std))])
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return the statistics as JSON types."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Statistics:
-        """Return what `to_dict` gave, as read from JSON."""
+        """Return the statistics from the result of `to_dict`, as read from JSON."""
         nested = {key: tuple(map(tuple, values[key])) for key in ("counts", "mean", "std")}
         return cls(**(values | nested | {key: tuple(values[key]) for key in ("classes", "splits")}))
 
 
 def statistics(corpus: Corpus) -> Statistics:
-    """Return the numbers of a corpus; an image that is in no split counts nowhere."""
+    """Return the statistics of a corpus; images in no split are not counted."""
     height, width = corpus.images.shape[1:3]
     channels = corpus.images.shape[3] if corpus.images.ndim == 4 else 1
     counts = np.zeros((len(corpus.classes), len(corpus.splits)), np.int64)
@@ -135,15 +135,15 @@ def _moments(images: NDArray[np.uint8], rows: NDArray[np.int64], channels: int) 
 
 
 def picture_files(source: Path, files: Sequence[str]) -> dict[str, Any] | None:
-    """Return sizes and colour of a corpus's picture files, from their headers; None for a table of pixels.
+    """Return the sizes and colour of a corpus's picture files, from their headers; None for a table of pixels.
 
     Args:
-        source: What the corpus was read from.
+        source: The file or folder the corpus was read from.
         files: `Corpus.files`.
 
     Returns:
-        How many files were looked at, how many of them are grey, the number of different sizes, and the smallest, the median
-        and the largest width and height, px.
+        The number of files, how many of them are grey, the number of different sizes, and the smallest, median and largest
+        width and height, px.
     """
     headers = [header for header in _headers(source, files) if header is not None]
     if not headers:
@@ -159,7 +159,7 @@ def picture_files(source: Path, files: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _headers(source: Path, files: Sequence[str]) -> list[tuple[tuple[int, int], str] | None]:
-    """Return width and height, and Pillow's mode, of each file; None for one that is no longer there."""
+    """Return width and height, and Pillow's mode, of each file; None if it no longer exists."""
     if not files:
         return []
     tree = open_tree(source) if source.is_dir() or is_archive(source) else source.parent

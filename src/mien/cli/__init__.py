@@ -1,6 +1,6 @@
-"""The command line: one function a command, heavy imports inside the functions.
+"""The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 2 an error the user can mend (one line on stderr), 3 some of several inputs could not be read,
+Exit status: 0 done, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
 130 interrupted.
 """
 
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
 
 from mien import __version__
+from mien.atomic import STOPS
 from mien.cli.audit import audit
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
-from mien.cli.first_process import is_first_process
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
 from mien.cli.split import split
-from mien.cli.training import evaluate, export, recipes, train
-from mien.errors import MienError
+from mien.cli.training import evaluate, export, is_first_process, recipes, train
+from mien.errors import MienError, reason
 
 app = typer.Typer(
     help="Facial expression recognition: photos and videos in, expressions out.",
@@ -49,27 +52,34 @@ def _options(
     pass
 
 
-app.command()(predict)
-app.command()(camera)
-app.command()(models)
-app.command()(info)
-app.command()(doctor)
-app.command()(train)
-app.command()(evaluate)
-app.command()(export)
-app.command()(recipes)
-app.command()(audit)
-app.command()(prepare)
-app.command()(split)
+for command in (predict, camera, models, info, doctor, train, evaluate, export, recipes, audit, prepare, split):
+    app.command()(command)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Let `kill` and a closed terminal end a command as Ctrl-C does, so that the file being written is finished.
+
+    A signal that is ignored, as under `nohup`, stays ignored.
+    """
+    ours = [number for number in STOPS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main() -> None:
     """Run the command line: the entry point of the `mien` script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name or a bar the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # for file names and bars that the terminal cannot show
     try:
-        app()
+        with stopping():
+            app()
     except MienError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -79,17 +89,12 @@ def main() -> None:
         _fail(f"this needs the package {name}, which is not installed; run: pip install 'mien[train]'")
     except OSError as error:
         if error.filename is not None:
-            _fail(f"{error.filename}: cannot be read or written ({error.strerror}); check the path and who may use it")
-        _discard_output()
-        _fail(f"the output cannot be written ({error.strerror}); free some space or write elsewhere")
+            _fail(f"{error.filename}: cannot be read or written ({reason(error)}); check the path and who may use it")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would report the error again at exit
+        _fail(f"the output cannot be written ({reason(error)}); free some space or write elsewhere")
 
 
 def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2 if is_first_process() else 0)  # a helper that failed would make Fabric kill the first, before it has spoken
-
-
-def _discard_output() -> None:
-    """Let what is still buffered go nowhere, or Python would complain again when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports

@@ -1,4 +1,4 @@
-"""`mien audit`: what is wrong with a corpus."""
+"""`mien audit`: check a corpus before trusting it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.pairs import parse_pairs
+from mien.cli import options
 from mien.cli.progress import StepBar
 from mien.errors import DataError, InputError, OutputError, require
 
@@ -18,58 +18,49 @@ if TYPE_CHECKING:
     from mien.audit import Audit
 
 SHOWN = 10
-"""Skipped entries named in the terminal; the report names them all."""
+"""Most skipped entries that are listed in the terminal; the report lists all."""
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
-    ] = None,
+    data: options.CorpusData,
+    corpus: options.CorpusName,
+    option: options.CorpusOptions = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
 ) -> None:
-    """Look for twins, conflicting labels, blank and broken images, and people in two splits."""
+    """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
-    require("filelock", "train")
-    from mien.audit import audit as look
+    from mien.audit import audit as run
     from mien.audit import write_audit
+    from mien.audit.picture import draw_twins
     from mien.datasets import load_corpus
-    from mien.output.annotate import FORMATS
+    from mien.output.annotate import FORMATS, write_picture
 
     if out is not None and out.suffix != ".json":
-        raise InputError(f"{out}: the report is JSON; name it with --out report.json")
+        raise InputError(f"{out}: the report is JSON; name a .json file, for example --out report.json")
     if picture is not None and picture.suffix.lower() not in FORMATS:
-        raise OutputError(f"{picture}: its ending names no picture format; end it with one of {', '.join(FORMATS)}")
-    options = parse_pairs(option, "--option", "size=48", DataError)
+        raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
+    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
     with StepBar() as progress:
-        loaded = load_corpus(corpus, data, options=options, on_step=partial(progress.step, "decoding"))
-        done = look(loaded, data, progress.step)
+        loaded = load_corpus(corpus, data, options=chosen, on_step=partial(progress.step, "decoding"))
+        done = run(loaded, data, progress.step)
     _show(done)
     if out is not None:
         for path in write_audit(out, done):
             typer.echo(f"wrote {path}")
     if picture is not None:
-        _draw(picture, done)
+        write_picture(picture, draw_twins(done.corpus, done.twins))
+        typer.echo(f"wrote {picture}")
     if skipped := len(loaded.skipped):
         typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
         raise typer.Exit(3)
-
-
-def _draw(path: Path, done: Audit) -> None:
-    from mien.audit.picture import draw_twins
-    from mien.output.annotate import write_picture
-
-    write_picture(path, draw_twins(done.corpus, done.twins))
-    typer.echo(f"wrote {path}")
 
 
 def _show(done: Audit) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from mien.audit.findings import findings
+    from mien.audit import findings
     from mien.audit.statistics import Statistics
 
     report, console = done.report, Console(highlight=False)
@@ -77,26 +68,28 @@ def _show(done: Audit) -> None:
     facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
     colour = "grey" if numbers.channels == 1 else "RGB"
     console.print(Text(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}", "bold"), soft_wrap=True)
-    _print_table(console, numbers.table(), sums=True)
-    _print_table(console, numbers.brightness())
+    print_table(console, numbers.table(), sums=True)
+    print_table(console, numbers.brightness())
     if files := report["files"]:
-        told = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
-        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {told}", soft_wrap=True)
+        sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
+        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
     for line in findings(report):
         console.print(Text(f"- {line}"), soft_wrap=True)
     for line in report["skipped"][:SHOWN]:
         typer.echo(f"skipped: {line}", err=True)
     if len(report["skipped"]) > SHOWN:
-        typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json names them all", err=True)
+        typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 
 
-def _print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+def print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+    """Print a header and rows; with `sums` the last row is set apart."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.ROUNDED)
     for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(Text(name), justify="right" if number else "left")
     for row in rows[1:]:
-        table.add_row(*row, end_section=sums and row is rows[-2])
+        table.add_row(*map(Text, row), end_section=sums and row is rows[-2])
     console.print(table)

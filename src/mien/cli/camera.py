@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.atomic import uninterrupted
-from mien.cli.predict import ALIGN, settings
+from mien.cli import options
+from mien.cli.predict import settings
 from mien.errors import InputError, MienError, OutputError
 
 if TYPE_CHECKING:
     from mien.cli.window import Window
-    from mien.output.outputs import Outputs, Targets
-    from mien.predict.recognizer import Recognizer
+    from mien.output.run import RunWriter, Targets
     from mien.structures import Reading
-    from mien.video.reader import VideoReader
-    from mien.video.sources import Source
 
 
 def camera(
@@ -32,60 +30,58 @@ def camera(
     ] = None,
     mirror: Annotated[
         bool | None,
-        typer.Option("--mirror/--no-mirror", help="Show the picture mirrored; default for a camera.", show_default=False),
+        typer.Option(
+            "--mirror/--no-mirror", help="Mirror the picture in the window. Default: only for cameras.", show_default=False
+        ),
     ] = None,
-    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the key s saves pictures.")] = Path(),
-    model: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.")] = None,
-    detector: Annotated[str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.")] = "mtcnn",
-    min_face: Annotated[float | None, typer.Option(metavar="PX", help="Leave out faces with a side below this.")] = None,
-    max_faces: Annotated[int | None, typer.Option(metavar="N", help="Keep the largest N faces.")] = None,
-    align: Annotated[bool | None, typer.Option("--align/--no-align", help=ALIGN, show_default=False)] = None,
-    unsure_below: Annotated[float, typer.Option(metavar="P", help="Confidence below which a face is marked unsure.")] = 0.5,
-    detect_every: Annotated[
-        int, typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.")
-    ] = 5,
-    smooth: Annotated[
-        str, typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.")
-    ] = "exponential",
-    smooth_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Length of that filter.")] = 0.3,
+    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pictures that the key S saves.")] = Path(),
+    model: options.Model = None,
+    detector: options.DetectorName = "mtcnn",
+    min_face: options.MinFace = None,
+    max_faces: options.MaxFaces = None,
+    align: options.Align = None,
+    unsure_below: options.UnsureBelow = 0.5,
+    detect_every: options.DetectEvery = 5,
+    smooth: options.Smooth = "exponential",
+    smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
-    """Show a camera live, with boxes, bars and frames a second; q quits, the window names the other keys."""
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    """Show a camera live and draw the expression of every face. Q quits; the window lists the other keys."""
+    from mien.output.run import RunWriter
+    from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced
     from mien.video.sources import expand
 
-    found = _only(list(islice(expand([source]), 2)), source)
+    sources = list(islice(expand([source]), 2))
+    if len(sources) != 1 or sources[0].kind == "picture":
+        raise InputError(f"{source}: is not a camera or a video; use mien predict for pictures")
+    (found,) = sources
+    if found.error is not None:
+        raise found.error
     targets = None if out is None else _targets(out)
     window = _window(found.name, found.kind == "live" if mirror is None else mirror, snapshots, out)
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
-    options = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
-    recording = None if targets is None else _Recording(targets, recognizer, found, settings(recognizer, options, faces))
-    readings = recognizer.stream([found], options, live=True, on_video=None if recording is None else recording.opened)
+    video = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
+    run = None
+    if targets is not None:
+        run = RunWriter(targets, recognizer.classes, settings(recognizer, video, faces), [found], resumable=False)
+    readings = recognizer.stream([found], video, live=True, on_video=None if run is None else run.opened)
     closing = Event()
     if window is not None and found.kind != "live":
         readings = paced(readings, closing)
-    if recording is None:
-        _run(readings, window, closing)
-    else:
-        try:
-            _run(recording.passing(readings), window, closing)
-        finally:
-            recording.say_written()
-        recording.check()
-
-
-def _only(sources: list[Source], name: str) -> Source:
-    if len(sources) != 1 or sources[0].kind == "picture":
-        raise InputError(f"{name}: is no camera and no video; give one of them, or read pictures with mien predict")
-    if sources[0].error is not None:
-        raise sources[0].error
-    return sources[0]
+    if run is None:
+        _show(readings, window, closing)
+        return
+    try:
+        _show(record(readings, run), window, closing)
+    finally:
+        for line in (*run.warnings, *(f"wrote {path}" for path in run.written)):
+            typer.echo(line, err=True)
+    _raise_failure(run, MienError)
 
 
 def _targets(out: Path) -> Targets:
-    from mien.output.outputs import Targets
+    from mien.output.run import Targets
     from mien.output.table import FORMATS
     from mien.video.writer import CONTAINERS
 
@@ -93,11 +89,11 @@ def _targets(out: Path) -> Targets:
         return Targets(table=out)
     if out.suffix.lower() in CONTAINERS:
         return Targets(annotate=out)
-    raise OutputError(f"{out}: its ending names no table or video; end it with one of {', '.join((*FORMATS, *CONTAINERS))}")
+    raise OutputError(f"{out}: is not the name of a table or a video; end it with one of {', '.join((*FORMATS, *CONTAINERS))}")
 
 
 def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Window | None:
-    """Return the window; None where there can be none but a file to write."""
+    """Return the window; None if there is no display but a file to write."""
     from mien.cli.window import Window
 
     try:
@@ -105,61 +101,37 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
     except MienError as error:
         if out is None:
             raise
-        reason, _, _ = str(error).partition(";")
-        typer.echo(f"no window: {reason}; writing {out} until Ctrl-C", err=True)
+        cause, _, _ = str(error).partition(";")
+        typer.echo(f"no window: {cause}; writing {out} until Ctrl-C", err=True)
         return None
 
 
-class _Recording:
-    """Writes the readings that pass to a file."""
-
-    def __init__(self, targets: Targets, recognizer: Recognizer, source: Source, about: dict[str, str]) -> None:
-        self.targets, self.recognizer, self.source, self.about = targets, recognizer, source, about
-        self.outputs: Outputs | None = None
-
-    def opened(self, video: VideoReader) -> None:
-        """Take note of the video when it was opened."""
-        if self.outputs is not None:
-            self.outputs.opened(video)
-
-    def passing(self, readings: Iterator[Reading]) -> Iterator[Reading]:
-        """Yield the readings; closing it is a good end. It is run in a thread, which the files then belong to."""
-        from mien.output.outputs import Outputs
-
-        with Outputs(self.targets, self.recognizer.classes, self.about, [self.source], resumable=False) as self.outputs:
-            try:
-                for reading in readings:
-                    self.outputs.add(reading)
-                    self.check(OutputError)  # nothing is being recorded any more
-                    yield reading
-            except GeneratorExit:  # all that was asked for is done
-                pass
-
-    def say_written(self) -> None:
-        """Say which files are whole, and what they lack."""
-        if self.outputs is None:
-            return
-        for line in (*self.outputs.notes, *(f"wrote {path}" for path in self.outputs.written)):
-            typer.echo(line, err=True)
-
-    def check(self, kind: type[MienError] = MienError) -> None:
-        """Raise the first error of a kind, if there was one."""
-        for _, error in [] if self.outputs is None else self.outputs.failures:
-            if isinstance(error, kind):
-                raise error
+def record(readings: Iterator[Reading], run: RunWriter) -> Iterator[Reading]:
+    """Yield the readings after writing each. Closing this iterator finishes the files, in the thread that runs it."""
+    with run, suppress(GeneratorExit):  # the user has stopped the recording
+        for reading in readings:
+            run.add(reading)
+            _raise_failure(run, OutputError)  # stop showing what is no longer recorded
+            yield reading
 
 
-def _run(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
-    """Show the readings, or wait for them, until they end or the user has enough; then set `closing`."""
-    from mien.cli.stopping import stopping
+def _raise_failure(run: RunWriter, kind: type[MienError]) -> None:
+    """Raise the first error of a kind, if there was one."""
+    for _, error in run.failures:
+        if isinstance(error, kind):
+            raise error
+
+
+def _show(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
+    """Show the readings, or wait for them, until they end or the user stops; then set `closing`."""
     from mien.cli.window import wait_for
     from mien.video.live import Newest
 
     feed = Newest(readings)
-    with stopping(), suppress(KeyboardInterrupt):  # the way to end it
+    with suppress(KeyboardInterrupt):  # Ctrl-C is one way to stop
         try:
             wait_for(feed) if window is None else window.show(feed)
         finally:
             closing.set()
-            with uninterrupted():  # the files are being finished, in another thread
+            with uninterrupted():  # another thread is finishing the files
                 feed.close()

@@ -1,18 +1,16 @@
-"""`mien doctor`: is this install whole?"""
+"""`mien doctor`: check the installation."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import typer
 
-DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn")
-"""The packages a plain install brings; their versions are shown."""
-
-IN_PLACE = {"onnxruntime": ("onnxruntime-gpu",)}
-"""What may be installed in place of one of them."""
+DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn", "lapx")
+"""Packages of the base install whose versions are shown."""
 
 
 class Finding(NamedTuple):
@@ -24,7 +22,7 @@ class Finding(NamedTuple):
 
 
 def doctor() -> None:
-    """Check the install: versions, extras, GPU, bundled models, detector. Exit status 1 if something is broken."""
+    """Check the installation: versions, extras, GPU, models, face detector. The exit status is 1 if something is broken."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -40,7 +38,7 @@ def doctor() -> None:
 
 
 def report() -> Iterator[Finding]:
-    """Yield what is found, one line a subject."""
+    """Yield one finding per line of the report."""
     import platform
     import sys
 
@@ -59,33 +57,26 @@ def report() -> Iterator[Finding]:
 def _checked(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(subject, True, check())
-    except Exception as error:  # whatever is broken is the finding
+    except Exception as error:  # any failure is a finding
         return Finding(subject, False, f"{type(error).__name__}: {error}")
 
 
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in (distribution, *IN_PLACE.get(distribution, ())):
-        try:
+    for name in (distribution, f"{distribution}-gpu"):  # onnxruntime-gpu may be installed instead of onnxruntime
+        with suppress(PackageNotFoundError):
             return Finding(name, True, version(name))
-        except PackageNotFoundError:
-            continue
     return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")
 
 
 def _providers() -> str:
-    from mien.provenance import available_cores
-
-    return f"{', '.join(_used_providers())}; {available_cores()} cores"
-
-
-def _used_providers() -> list[str]:
-    """Return the execution providers a model runs on; one that is installed but cannot start is not among them."""
+    """Return the execution providers a model runs on, without those that are installed but cannot start."""
     from mien import weights
     from mien.predict.onnx_backend import OnnxBackend
+    from mien.provenance import available_cores
 
-    return OnnxBackend(weights.default_weights(), threads=1).providers
+    return f"{', '.join(OnnxBackend(weights.default_weights(), threads=1).providers)}; {available_cores()} cores"
 
 
 def _gpu() -> str:
@@ -94,14 +85,14 @@ def _gpu() -> str:
 
     program = shutil.which("nvidia-smi")
     if program is None:
-        return "none seen; a CPU is enough"
+        return "none found; a CPU is enough"
     try:
         command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
         names = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split("\n")
     except (OSError, subprocess.SubprocessError):
-        return "none seen: nvidia-smi is installed but fails"
+        return "none found: nvidia-smi is installed but fails"
     advice = "not used; run: pip uninstall onnxruntime, then: pip install onnxruntime-gpu"
-    used = "CUDAExecutionProvider" in _used_providers()
+    used = "CUDAExecutionProvider" in _providers()
     return "; ".join(filter(None, names)) + ("" if used else f" ({advice})")
 
 
@@ -131,19 +122,11 @@ def _extras() -> Iterator[Finding]:
     try:
         lines = requires("mien") or []
     except PackageNotFoundError:
-        yield Finding("extras", None, "unknown: mien runs from its sources, uninstalled; run: pip install .")
+        yield Finding("extras", None, "unknown: mien runs from its sources without being installed; run: pip install .")
         return
     for extra in metadata("mien").get_all("Provides-Extra") or []:
         wanted = [line for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
-        missing = [name for name in map(_requirement, wanted) if name != "mien" and not _version(name).ok]
-        text = f"lacks {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
+        packages = [re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0] for line in wanted]
+        missing = [name for name in packages if name != "mien" and not _version(name).ok]
+        text = f"missing {', '.join(missing)}; run: pip install 'mien[{extra}]'" if missing else "installed"
         yield Finding(f"extra {extra}", None if missing else True, text)
-
-
-def _requirement(line: str) -> str:
-    """Return the distribution a requirement names.
-
-    >>> _requirement('torch>=2.4; extra == "train"')
-    'torch'
-    """
-    return re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]

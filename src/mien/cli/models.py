@@ -1,4 +1,4 @@
-"""`mien models` and `mien info`: what is there, and what a model file holds."""
+"""`mien models` lists models and networks; `mien info` shows the contents of a model file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this network; timm/<name> is one too.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="The network row by row.")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show only this network. timm/<name> works too.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show the network layer by layer.")] = False,
 ) -> None:
-    """List the bundled models, and the networks that can be trained with what they cost."""
+    """List the bundled models and the networks you can train, with their size and number of operations."""
+    from importlib.util import find_spec
+
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -32,7 +34,12 @@ def models(
         raise InputError("--layers shows one network; name it: mien models sa_csp_ca --layers")
     else:
         console.print(_bundled())
-        console.print(_architectures(), markup=False)
+        if any(find_spec(package) is None for package in ("torch", "timm")):
+            console.print("Networks to train: pip install 'mien[train]'", markup=False)
+        else:
+            from mien.models import names
+
+            console.print(_costs(names()))
 
 
 def _bundled() -> Table:
@@ -40,7 +47,38 @@ def _bundled() -> Table:
 
     table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
     for name, path in weights.bundled().items():
-        table.add_row(name, *_summary(_read_info(path), weights.read_card(path)))
+        info, card = _read_info(path), weights.read_card(path)
+        parameters = card.get("parameters")
+        size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
+        accuracy = [
+            f"{split}\n{figures['accuracy']:.2%}"
+            for split, figures in (card.get("results") or info.results).items()
+            if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
+        ]
+        table.add_row(name, info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated")
+    return table
+
+
+def _costs(names: list[str]) -> Table:
+    """Return one row per network: the cost of one image of its input size, with 7 classes."""
+    from mien.models.cost import model_cost
+
+    table = _table("Network", "Input", "Parameters", "MACs", "Activations")
+    for name in names:
+        cost = model_cost(_blank(name))
+        table.add_row(name, _shape(cost.input_shape), *_figures(cost))
+    return table
+
+
+def _layers(name: str) -> Table:
+    """Return one row per layer, as in Table 1 of sa_csp_ca's paper, and the total."""
+    from mien.models.cost import layer_costs, model_cost
+
+    model = _blank(name)
+    table = _table("Layer", "Operator", "Input", "Output", "Parameters", "MACs", "Activations")
+    for cost in [*layer_costs(model), model_cost(model)]:
+        shapes = _shape(cost.input_shape), _shape(cost.output_shape)
+        table.add_row(cost.name or "total", cost.operator, *shapes, *_figures(cost))
     return table
 
 
@@ -54,53 +92,8 @@ def _table(first: str, *headings: str) -> Table:
     return table
 
 
-def _summary(info: ModelInfo, card: dict[str, Any]) -> list[str]:
-    parameters = card.get("parameters")
-    measured = card.get("results") or info.results
-    accuracy = [f"{split}\n{figures['accuracy']:.2%}" for split, figures in measured.items() if _has_accuracy(figures)]
-    size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
-    return [info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated"]
-
-
-def _has_accuracy(figures: Any) -> bool:
-    return isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
-
-
-def _architectures() -> Table | str:
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in ("torch", "timm")):
-        return "Networks to train: pip install 'mien[train]'"
-    from mien.models import names
-
-    return _costs(names())
-
-
-def _costs(names: list[str]) -> Table:
-    """Return a row a network: what one image of its own size costs, at 7 classes."""
-    from mien.models.cost import model_cost
-
-    table = _table("Network", "Input", "Parameters", "MACs", "Activations")
-    for name in names:
-        cost = model_cost(_blank(name))
-        table.add_row(name, _shape(cost.input_shape), f"{cost.parameters:,}", *_work(cost))
-    return table
-
-
-def _layers(name: str) -> Table:
-    """Return a row a layer, as Table 1 of sa_csp_ca's paper prints them, and the sum."""
-    from mien.models.cost import layer_costs, model_cost
-
-    model = _blank(name)
-    table = _table("Layer", "Operator", "Input", "Output", "Parameters", "MACs", "Activations")
-    for cost in [*layer_costs(model), model_cost(model)]:
-        shapes = _shape(cost.input_shape), _shape(cost.output_shape)
-        table.add_row(cost.name or "total", cost.operator, *shapes, f"{cost.parameters:,}", *_work(cost))
-    return table
-
-
 def _blank(name: str) -> Model:
-    """Return a network without memory: shapes are all that is asked of it."""
+    """Return a network without weights in memory; its shapes are enough."""
     torch = require("torch", "train")
     from mien.models import create_model
 
@@ -112,38 +105,33 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _work(cost: Cost) -> tuple[str, str]:
-    return f"{cost.macs / 1e6:,.1f} M", f"{cost.activation_bytes / 2**20:,.2f} MiB"
+def _figures(cost: Cost) -> tuple[str, str, str]:
+    return f"{cost.parameters:,}", f"{cost.macs / 1e6:,.1f} M", f"{cost.activation_bytes / 2**20:,.2f} MiB"
 
 
 def info(
     model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Bundled model, .onnx file or .safetensors checkpoint.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show everything a model file says about itself."""
+    """Show everything that is stored in a model file: classes, preprocessing, training and results."""
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from mien import weights
 
     path = Path(model) if model.endswith(".safetensors") else weights.resolve(model)
-    held = json.loads(_read_info(path).to_json())
-    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **held}
+    stored = json.loads(_read_info(path).to_json())
+    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **stored}
     if as_json:
         typer.echo(json.dumps(values, indent=1))
-    else:
-        Console(highlight=False).print(_sheet(values))
-
-
-def _sheet(values: dict[str, Any]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
+        return
     sheet = Table(box=None, show_header=False, pad_edge=False)
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for key, value in values.items():
         sheet.add_row(key, Text("\n".join(_lines(key, value)) or "not stated"))
-    return sheet
+    Console(highlight=False).print(sheet)
 
 
 def _lines(key: str, value: Any) -> list[str]:
@@ -161,16 +149,12 @@ def _read_info(path: Path) -> ModelInfo:
         from mien.predict.onnx_backend import OnnxBackend
 
         return OnnxBackend(path, threads=1).info
-    return ModelInfo.from_json(_safetensors_metadata(path).get(METADATA_KEY), str(path))
-
-
-def _safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return a checkpoint's metadata without torch: a length of eight bytes, then a JSON header."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
-    try:
+    try:  # without torch: the file begins with a length (8 bytes) and a JSON header
         with path.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
-        return dict(header.get("__metadata__", {}))
+        metadata = header.get("__metadata__", {}).get(METADATA_KEY)
     except (ValueError, TypeError, AttributeError, OSError):
-        raise CheckpointError(f"{path}: is not a safetensors file or is damaged; train or download it again") from None
+        raise CheckpointError(f"{path}: is not a safetensors file or is corrupt; train or download it again") from None
+    return ModelInfo.from_json(metadata, str(path))

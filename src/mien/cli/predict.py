@@ -1,4 +1,4 @@
-"""`mien predict`: pictures and videos in; tables, pictures and videos out."""
+"""`mien predict`: pictures and videos in; tables, summaries, timelines, annotated pictures and videos out."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli import options
+from mien.cli.options import FACES, FILES, TERMINAL, VIDEOS, option
 from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mien import Recognizer, VideoOptions
     from mien.cli.show import Printer
-    from mien.output.outputs import Outputs
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.output.run import RunWriter
     from mien.video.reader import VideoReader
     from mien.video.sources import Source
-
-OUT, DRAWN, LOOK, FACES, VIDEO = "Results", "Drawings", "Terminal", "Faces", "Videos"
-"""Panels of the help."""
-
-ALIGN = "Turn faces upright by landmarks; default if there are any."
 
 
 def predict(
@@ -31,113 +27,72 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Pictures, videos, folders, globs, URLs, camera:0, - for standard input, @FILE for a list of them.",
+            help="Pictures, videos, folders, patterns, URLs or camera:0. - is standard input, @FILE holds one path per line.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a table: .csv, .parquet or .jsonl.", rich_help_panel=OUT),
+        Path | None, option("Write a table with one row per face: .csv, .parquet or .jsonl.", "FILE", FILES, "--out", "-o")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted --out: read only what it lacks.", rich_help_panel=OUT)
+        bool, option("Continue an interrupted run with the same --out: read only what is missing.", None, FILES, "--resume")
     ] = False,
     summary: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write what each person showed in each video: .json or .csv.", rich_help_panel=OUT),
+        Path | None, option("Write a summary of each person in each video: .json or .csv.", "FILE", FILES)
     ] = None,
     annotate: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="Write the picture or video with boxes, labels and bars; for several sources, a folder.",
-            rich_help_panel=DRAWN,
+        option(
+            "Draw boxes, labels and bars on the picture or video. For several sources, name a folder.", "FILE|FOLDER", FILES
         ),
     ] = None,
     timeline: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE|FOLDER",
-            help="Draw a video's expressions over time: .png or .svg; for several videos, a folder.",
-            rich_help_panel=DRAWN,
+        option(
+            "Plot the expressions in a video over time: .png or .svg. For several videos, name a folder.", "FILE|FOLDER", FILES
         ),
     ] = None,
-    jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Print one JSON object a face instead of tables.", rich_help_panel=LOOK)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOOK)] = False,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Bundled model or .onnx file.", rich_help_panel=FACES)
-    ] = None,
-    detector: Annotated[
-        str, typer.Option(metavar="NAME", help="What finds faces: mtcnn, centerface or haar.", rich_help_panel=FACES)
-    ] = "mtcnn",
-    no_detect: Annotated[
-        bool, typer.Option("--no-detect", help="Each picture or frame is one ready face crop.", rich_help_panel=FACES)
-    ] = False,
-    min_face: Annotated[
-        float | None,
-        typer.Option(metavar="PX", help="Leave out faces whose shorter side is below this.", rich_help_panel=FACES),
-    ] = None,
-    max_faces: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Keep the largest N faces of a picture; 1 keeps the largest.", rich_help_panel=FACES),
-    ] = None,
-    align: Annotated[
-        bool | None,
-        typer.Option(
-            "--align/--no-align",
-            help=ALIGN,
-            show_default=False,
-            rich_help_panel=FACES,
-        ),
-    ] = None,
-    unsure_below: Annotated[
-        float, typer.Option(metavar="P", help="Confidence below which a row is marked unsure.", rich_help_panel=FACES)
-    ] = 0.5,
-    fps: Annotated[
-        float | None, typer.Option(metavar="N", help="Frames looked at in a second; default all.", rich_help_panel=VIDEO)
-    ] = None,
-    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to begin.", rich_help_panel=VIDEO)] = None,
-    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to end.", rich_help_panel=VIDEO)] = None,
-    detect_every: Annotated[
-        int,
-        typer.Option(metavar="N", help="Look for faces in every Nth frame and each quarter second.", rich_help_panel=VIDEO),
-    ] = 5,
-    smooth: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Filter over time: exponential, centred or none.", rich_help_panel=VIDEO),
-    ] = "exponential",
-    smooth_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Length of that filter.", rich_help_panel=VIDEO)
-    ] = 0.3,
+    jsonl: Annotated[bool, option("Print one JSON object per face instead of tables.", None, TERMINAL, "--jsonl")] = False,
+    quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
+    model: options.Model = None,
+    detector: options.DetectorName = "mtcnn",
+    no_detect: Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")] = False,
+    min_face: options.MinFace = None,
+    max_faces: options.MaxFaces = None,
+    align: options.Align = None,
+    unsure_below: options.UnsureBelow = 0.5,
+    fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
+    start: Annotated[float | None, option("Skip the part of the video before this time.", "SECONDS", VIDEOS)] = None,
+    end: Annotated[float | None, option("Skip the part of the video after this time.", "SECONDS", VIDEOS)] = None,
+    detect_every: options.DetectEvery = 5,
+    smooth: options.Smooth = "exponential",
+    smooth_seconds: options.SmoothSeconds = 0.3,
 ) -> None:
-    """Name the expression of every face in pictures and videos; the largest face of a picture comes first."""
+    """Recognise the expression of every face in pictures and videos."""
+    from mien import Recognizer, VideoOptions
     from mien.cli.show import Printer
-    from mien.output.outputs import Outputs, Targets
-    from mien.predict.recognizer import Recognizer
-    from mien.predict.stream import VideoOptions
+    from mien.output.run import RunWriter, Targets
     from mien.video.sources import expand
 
     if resume and out is None:
-        raise InputError("--resume goes on with a table; name it with --out")
+        raise InputError("--resume continues a table; name the table with --out")
     if quiet and jsonl:
-        raise InputError("--quiet prints nothing and --jsonl prints rows; choose one")
+        raise InputError("--quiet prints nothing and --jsonl prints rows; choose one of them")
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
     about = settings(recognizer, video, faces)
     sources = list(expand(paths))
-    targets = Targets(out, summary, annotate, timeline)
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
-    outputs = Outputs(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
-    if resume and not outputs.resumed:
-        printer.line("no interrupted run has left anything to go on with; reading all")
-    _run(recognizer, video, sources, outputs, printer)
+    targets = Targets(out, summary, annotate, timeline)
+    run = RunWriter(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
+    if resume and not run.resumed:
+        printer.line("there is nothing to resume; reading all sources")
+    _run(recognizer, video, sources, run, printer)
 
 
 def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any]) -> dict[str, str]:
-    """Return what a table's rows hang on, beside the sources; `faces` is how they are found and cut."""
+    """Return everything the rows of a table depend on except the sources; `faces` is how faces are found and cropped."""
     import mien
     from mien.predict.onnx_backend import OnnxBackend
     from mien.weights import sha256
@@ -145,100 +100,79 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
     backend, info = recognizer.backend, recognizer.backend.info
     file = sha256(backend.path) if isinstance(backend, OnnxBackend) else ""
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
-    options = {key: str(value) for key, value in (asdict(video) | faces).items()}
-    return {key: str(value) for key, value in model.items()} | options | {"unsure_below": str(recognizer.unsure_below)}
+    chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below}
+    return {key: str(value) for key, value in (model | chosen).items()}
 
 
-def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], outputs: Outputs, printer: Printer) -> None:
-    """Read the sources into the outputs, and say what came of it."""
-    from mien.cli.stopping import stopping
-
-    try:
-        with stopping(), outputs:
-            _read(recognizer, video, _wanted(sources, outputs, printer), outputs, printer)
-    except KeyboardInterrupt:
-        _say_written(outputs, printer)
-        _say_failures(outputs)
-        typer.echo(_stopped(outputs), err=True)
-        raise typer.Exit(130) from None
-    except BrokenPipeError:  # `| head` has enough
-        if outputs.written:
-            typer.echo(f"nobody reads what is printed: {_stopped(outputs)}", err=True)
-        raise
-    except OutputError:
-        _say_failures(outputs)
-        if outputs.resumable:
-            typer.echo(f"what was read is not lost{_how_to_go_on(outputs)}", err=True)
-        raise
-    _say_written(outputs, printer)
-    _end(outputs, len(sources))
-
-
-def _wanted(sources: Sequence[Source], outputs: Outputs, printer: Printer) -> list[Source]:
-    """Return the sources that no earlier run has read, and say how many were."""
-    wanted = [source for source in sources if not outputs.done(source.name)]
-    if len(wanted) < len(sources):
-        printer.line(f"{len(sources) - len(wanted):,} of {len(sources):,} sources were read before")
-    if outputs.dropped:
-        printer.line(f"an earlier run had read {outputs.dropped:,} of them; starting over (--resume would go on)")
-    return wanted
-
-
-def _read(recognizer: Recognizer, video: VideoOptions, wanted: list[Source], outputs: Outputs, printer: Printer) -> None:
+def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], run: RunWriter, printer: Printer) -> None:
+    """Read the sources, write the files, and report what happened."""
     from mien.cli.progress import ReadingBar
 
-    live = any(source.kind == "live" for source in wanted)
-    with ReadingBar(len(wanted), printer.talks, beside=printer.console) as bar:
+    try:
+        with run:
+            missing = [source for source in sources if not run.done(source.name)]
+            if len(missing) < len(sources):
+                printer.line(f"{len(sources) - len(missing):,} of {len(sources):,} sources were already read")
+            if run.dropped:
+                printer.line(f"an earlier run had already read {run.dropped:,}; starting over (--resume would keep them)")
+            live = any(source.kind == "live" for source in missing)
+            with ReadingBar(len(missing), printer.prints_text, printer.console) as bar:
 
-        def opened(reader: VideoReader) -> None:
-            bar.video(video, reader)
-            outputs.opened(reader)
+                def opened(reader: VideoReader) -> None:
+                    bar.opened(video, reader)
+                    run.opened(reader)
 
-        for reading in recognizer.stream(wanted, video, live=live, on_video=opened):
-            outputs.add(reading)
-            printer.reading(reading)
-            bar.step(reading)
+                for reading in recognizer.stream(missing, video, live=live, on_video=opened):
+                    run.add(reading)
+                    printer.reading(reading)
+                    bar.step(reading)
+    except KeyboardInterrupt:
+        _report_files(run, printer)
+        _report_failures(run)
+        typer.echo(_stopped(run), err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # as after `| head`
+        if run.written:
+            typer.echo(f"standard output was closed: {_stopped(run)}", err=True)
+        raise
+    except OutputError:
+        _report_failures(run)
+        if run.resumable:
+            typer.echo(f"everything read so far is kept{_how_to_resume(run)}", err=True)
+        raise
+    _report_files(run, printer)
+    if run.failures:
+        first, drawing = run.failures[0][1], [isinstance(error, OutputError) for _, error in run.failures]
+        if len(sources) == 1 and (not run.read or drawing[0]):
+            raise first
+        _report_failures(run)
+        failed = len({source for source, _ in run.failures})
+        what = "drawn" if all(drawing) else "read or drawn completely" if any(drawing) else "read completely"
+        typer.echo(f"{failed:,} of {len(sources):,} sources could not be {what}{_how_to_resume(run)}", err=True)
+        raise typer.Exit(3)
 
 
-def _say_written(outputs: Outputs, printer: Printer) -> None:
-    from mien.output.cells import readable
-    from mien.output.summary import summary_table
+def _report_files(run: RunWriter, printer: Printer) -> None:
+    from mien.cli.show import summary_table
+    from mien.output.table import escape_invalid_utf8
 
-    if any(video["by_person"] for video in outputs.summary.to_dict()["videos"]):
-        printer.line(summary_table(outputs.summary))
-    for video in outputs.faceless:
-        printer.line(f"{readable(video)}: no face found")
-    for note in outputs.notes:
-        printer.line(readable(note))
-    printer.files(outputs.written)
-
-
-def _how_to_go_on(outputs: Outputs) -> str:
-    return "; go on with the same command and --resume" if outputs.resumable else ""
+    if any(video["by_person"] for video in run.summary.to_dict()["videos"]):
+        printer.line(summary_table(run.summary))
+    for video in run.videos_without_faces:
+        printer.line(f"{escape_invalid_utf8(video)}: no face found")
+    for warning in run.warnings:
+        printer.line(escape_invalid_utf8(warning))
+    printer.files(run.written)
 
 
-def _stopped(outputs: Outputs) -> str:
-    return ("stopped; the files hold what was done" if outputs.written else "stopped") + _how_to_go_on(outputs)
-
-
-def _say_failures(outputs: Outputs) -> None:
-    for _, error in outputs.failures:
+def _report_failures(run: RunWriter) -> None:
+    for _, error in run.failures:
         typer.echo(f"error: {error}", err=True)
 
 
-def _end(outputs: Outputs, total: int) -> None:
-    """Report what could not be read, and end with the status that says so."""
-    if not outputs.failures:
-        return
-    first = outputs.failures[0][1]
-    if total == 1 and (not outputs.read or isinstance(first, OutputError)):
-        raise first
-    _say_failures(outputs)
-    failed = len({source for source, _ in outputs.failures})
-    typer.echo(f"{failed:,} of {total:,} could not be {_what_failed(outputs)}{_how_to_go_on(outputs)}", err=True)
-    raise typer.Exit(3)
+def _how_to_resume(run: RunWriter) -> str:
+    return "; resume with the same command and --resume" if run.resumable else ""
 
 
-def _what_failed(outputs: Outputs) -> str:
-    drawing = [isinstance(error, OutputError) for _, error in outputs.failures]
-    return "drawn" if all(drawing) else "read or drawn whole" if any(drawing) else "read whole"
+def _stopped(run: RunWriter) -> str:
+    return ("stopped; the files contain everything read so far" if run.written else "stopped") + _how_to_resume(run)

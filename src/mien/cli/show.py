@@ -1,12 +1,12 @@
-"""What `mien predict` prints: tables for a few pictures, a line for each of many, JSON lines."""
+"""What `mien predict` prints: a table for each of a few pictures, a line for each of many, JSON lines, a summary of videos."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mien.output.cells import readable
+from mien.output.table import escape_invalid_utf8
 from mien.structures import Prediction, Reading
 
 if TYPE_CHECKING:
@@ -17,94 +17,82 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-BAR = 20
-"""Cells of a full bar; fewer in a narrow terminal."""
+    from mien.output.summary import Summary
 
-WIDEST = 1_000
-"""Columns in which any table has room."""
-
-SHOWN = 0.01
-"""Least probability that gets a bar in the terminal; tables and files hold them all."""
+BAR_WIDTH = 20
+"""Characters of a full bar; fewer in a narrow terminal."""
 
 FEW = 10
-"""Sources up to which each picture gets a table; beyond, a line."""
+"""Up to so many sources, each picture gets a table, and each written file a line."""
 
 
 class Printer:
-    """Prints readings on stdout as they come.
+    """Prints readings to standard output as they come.
 
     Args:
         sources: Number of sources.
         quiet: Print nothing.
-        jsonl: Print the table's rows as JSON, one a line, and nothing else.
+        jsonl: Print only the rows of the table, one JSON object per line.
     """
 
     def __init__(self, sources: int, *, quiet: bool, jsonl: bool) -> None:
         from rich.console import Console
 
         class Terminal(Console):
-            def on_broken_pipe(self) -> None:
+            def on_broken_pipe(self) -> None:  # Rich would end the process here, before the files are finished
                 raise
 
-        self.few, self.quiet, self.jsonl = sources <= FEW, quiet, jsonl
+        self.few, self.jsonl = sources <= FEW, jsonl
+        self.prints_text = not (quiet or jsonl)
         self.console = Terminal(highlight=False, emoji=False)
 
-    @property
-    def talks(self) -> bool:
-        """Whether it prints for people."""
-        return not (self.quiet or self.jsonl)
-
     def reading(self, reading: Reading) -> None:
-        """Print a picture's faces; a frame's only as JSON."""
+        """Print the faces of a picture; those of a video's frame only as JSON."""
         if self.jsonl:
             from mien.output.table import json_line, rows
 
             for row in rows(reading.predictions):
                 typer.echo(json_line(row))
-        elif self.talks and reading.frame is not None and reading.frame.index is None:
-            show = _show_table if self.few else _show_line
-            show(self.console, reading.source, reading.predictions)
+        elif self.prints_text and reading.frame is not None and reading.frame.index is None:
+            if self.few:
+                _show_table(self.console, reading.source, reading.predictions)
+            else:
+                faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in reading.predictions)
+                self.line(f"{escape_invalid_utf8(reading.source)}: {faces or 'no face found'}")
 
     def line(self, text: object) -> None:
-        """Print something more for people: a text or anything Rich knows."""
-        if self.talks:
+        """Print a text, or anything Rich can print, unless only JSON is wanted."""
+        if self.prints_text:
             self.console.print(text, soft_wrap=isinstance(text, str), markup=False)
 
     def files(self, paths: Sequence[Path]) -> None:
-        """Print which files were written; of many in one folder their number."""
+        """Print the names of the files that were written; for many in one folder only their number."""
         folders: dict[Path, list[Path]] = {}
         for path in paths:
             folders.setdefault(path.parent, []).append(path)
         for folder, inside in folders.items():
             if len(inside) > FEW:
-                self.line(f"wrote {len(inside):,} files into {readable(str(folder))}")
+                self.line(f"wrote {len(inside):,} files into {escape_invalid_utf8(str(folder))}")
             else:
                 for path in inside:
-                    self.line(f"wrote {readable(str(path))}")
-
-
-def _show_line(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
-    faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in predictions)
-    console.print(f"{readable(source)}: {faces or _count(0)}", soft_wrap=True, markup=False)
+                    self.line(f"wrote {escape_invalid_utf8(str(path))}")
 
 
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
     from rich.measure import Measurement
     from rich.text import Text
 
-    console.print(Text(f"{readable(source)}: {_count(len(predictions))}", "bold"), soft_wrap=True)
+    faces = f"{len(predictions)} face{'' if len(predictions) == 1 else 's'}" if predictions else "no face found"
+    console.print(Text(f"{escape_invalid_utf8(source)}: {faces}", "bold"), soft_wrap=True)
     if predictions:
-        table = _table(predictions, console.options.ascii_only, BAR)
-        spare = console.width - Measurement.get(console, console.options.update(width=WIDEST), table).maximum
-        console.print(table if spare >= 0 else _table(predictions, console.options.ascii_only, max(1, BAR + spare)))
+        table = _faces_table(predictions, console.options.ascii_only, BAR_WIDTH)
+        spare = console.width - Measurement.get(console, console.options.update(width=1000), table).maximum
+        if spare < 0:
+            table = _faces_table(predictions, console.options.ascii_only, max(1, BAR_WIDTH + spare))
+        console.print(table)
 
 
-def _count(faces: int) -> str:
-    return f"{faces} face{'' if faces == 1 else 's'}" if faces else "no face found"
-
-
-def _table(predictions: tuple[Prediction, ...], ascii_only: bool, cells: int) -> Table:
-    """Return a picture's table, its full bars of so many cells."""
+def _faces_table(predictions: tuple[Prediction, ...], ascii_only: bool, bar_width: int) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -114,31 +102,65 @@ def _table(predictions: tuple[Prediction, ...], ascii_only: bool, cells: int) ->
     table.add_column("Expression", no_wrap=True)
     table.add_column("Probabilities", no_wrap=True)
     for number, prediction in enumerate(predictions, 1):
+        place = "whole picture"
+        if prediction.face is not None:
+            left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
+            place = f"{right - left} x {bottom - top}\nat {left}, {top}"
         label = f"{prediction.label} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
-        table.add_row(str(number), _where(prediction), label, _bars(prediction, ascii_only, cells))
+        table.add_row(str(number), place, label, _bars(prediction, ascii_only, bar_width))
     return table
 
 
-def _where(prediction: Prediction) -> str:
-    if prediction.face is None:
-        return "whole picture"
-    left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
-    return f"{right - left} x {bottom - top}\nat {left}, {top}"
-
-
-def _bars(prediction: Prediction, ascii_only: bool, cells: int) -> Text:
-    """Return a line a class, most probable first."""
+def _bars(prediction: Prediction, ascii_only: bool, bar_width: int) -> Text:
+    """Return one line per class, the most probable first."""
     from rich.text import Text
 
     from mien.output.annotate import COLOURS, OTHER
 
-    full, least = ("#", "") if ascii_only else ("█", "▏")  # a cell, and what stands for less than half of one
+    full, thin = ("#", "") if ascii_only else ("█", "▏")  # thin: less than half a character
     ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)
     width = max(len(name) for name in prediction.classes)
     lines = []
     for prob, name in ranked:
-        if prob >= SHOWN:
+        if prob >= 0.01:  # tables and files contain all of them
             red, green, blue = COLOURS.get(name, OTHER)
-            bar = (full * round(prob * cells) or least).ljust(cells)
+            bar = (full * round(prob * bar_width) or thin).ljust(bar_width)
             lines.append(Text.assemble(f"{name:<{width}} ", (bar, f"rgb({red},{green},{blue})"), f" {prob:4.0%}"))
     return Text("\n").join(lines)
+
+
+def summary_table(summary: Summary, max_people: int = 8) -> Table:
+    """Return a short table of each video: the people seen longest, and what they showed most."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED)
+    for name, right in (("Video", 0), ("Person", 1), ("Seen", 1), ("Mostly", 0), ("Longest", 0), ("Changes", 1)):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for video in summary.to_dict()["videos"]:
+        people = sorted(video["by_person"], key=lambda person: (-person["seconds"], -person["faces"]))
+        shown, hidden = people[:max_people], len(people[max_people:])
+        for person in shown:
+            source = video["source"] if person is shown[0] else ""
+            table.add_row(*_summary_cells(source, person), end_section=person is shown[-1] and not hidden)
+        if hidden:
+            table.add_row("", "", "", f"and {hidden} more", end_section=True)
+    return table
+
+
+def _summary_cells(source: str | None, person: dict[str, Any]) -> list[str | Text]:
+    from rich.text import Text
+
+    from mien.output.summary import format_time
+
+    most = sorted(person["share"].items(), key=lambda item: -item[1])[:3]
+    stretches = [(each["length"], each["start"], name) for name, each in person["longest"].items() if each and each["length"]]
+    length, start, name = max(stretches, default=(0.0, 0.0, ""))
+    return [
+        Text("in memory" if source is None else source),  # not a str: Rich would read [brackets] in a file name as markup
+        "all" if person["track"] is None else str(person["track"]),
+        f"{person['seconds']:.1f} s" if person["seconds"] else f"{person['faces']} face{'s' * (person['faces'] > 1)}",
+        Text(", ".join(f"{name} {share:.0%}" for name, share in most if share >= 0.005)),
+        Text(f"{name} {length:.1f} s at {format_time(start)}" if stretches else ""),
+        str(person["changes"]),
+    ]

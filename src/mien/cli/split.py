@@ -1,4 +1,4 @@
-"""`mien split`: divide a corpus and write which row went where, to be shared and used again."""
+"""`mien split`: split a corpus and write the rows of each split to a file, to share and use again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.pairs import parse_pairs
+from mien.cli import options
+from mien.cli.audit import print_table
 from mien.cli.training import open_corpus
 from mien.errors import DataError, OutputError, require
 
@@ -18,25 +19,22 @@ EXAMPLE = "'{name: kfold, folds: 10, fold: 0, by: subject}'"
 
 
 def split(
-    data: Annotated[Path, typer.Argument(help="The corpus's file or folder, such as fer2013.csv.", show_default=False)],
-    corpus: Annotated[str, typer.Option(metavar="NAME", help="Which corpus it is, such as fer2013.", show_default=False)],
+    data: options.CorpusData,
+    corpus: options.CorpusName,
     protocol: Annotated[
-        str, typer.Option(metavar="YAML", help=f"How to divide it: {EXAMPLE}, or a list of such steps.", show_default=False)
+        str, typer.Option(metavar="YAML", help=f"How to split it: {EXAMPLE}, or a list of such steps.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the corpus's reader; may be repeated.")
-    ] = None,
+    option: options.CorpusOptions = None,
 ) -> None:
-    """Divide a corpus and write which image is in which split, for recipes and for others."""
-    require("filelock", "train")
+    """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
     from mien.datasets import write_protocol
 
     if out.suffix != ".json":
-        raise OutputError(f"{out}: the protocol file is JSON; name it with --out split.json")
+        raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
-    options = parse_pairs(option, "--option", "size=48", DataError)
-    made = open_corpus({"corpus": corpus, "options": options, "protocol": steps}, data)
+    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    made = open_corpus({"corpus": corpus, "options": chosen, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
     typer.echo(f"wrote {out}")
@@ -52,16 +50,16 @@ def _parse_protocol(text: str) -> list[dict[str, Any]]:
 
     try:
         value = read_yaml(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
         raise DataError(f"--protocol {text}: cannot be read; write it as {EXAMPLE}") from None
     steps = value if isinstance(value, list) else [value]
     if not steps or not all(isinstance(step, dict) and step for step in steps):
-        raise DataError(f"--protocol {text}: is no protocol and no list of them; write it as {EXAMPLE}")
+        raise DataError(f"--protocol {text}: is neither a protocol nor a list of them; write it as {EXAMPLE}")
     return steps
 
 
 def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
-    """Return the protocol that reads the file, after the steps that changed the classes."""
+    """Return the protocol that reads the file, after the steps that change the classes."""
     yaml = require("yaml", "train")
     needed = [step for step in steps if step.get("name") == "map_to"] + [{"name": "file", "path": str(out)}]
     text: str = yaml.safe_dump(needed if len(needed) > 1 else needed[0], default_flow_style=True, sort_keys=False, width=1000)
@@ -70,9 +68,7 @@ def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
 
 def _show(corpus: Corpus) -> None:
     import numpy as np
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -80,12 +76,9 @@ def _show(corpus: Corpus) -> None:
     counts = np.array(
         [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
     )
-    table = Table(box=box.ROUNDED)
-    table.add_column("class")
-    for name in (*corpus.splits, "together"):
-        table.add_column(Text(name), justify="right")
+    rows = [["class", *corpus.splits, "together"]]
     for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True):
-        table.add_row(Text(name), *(f"{n:,}" for n in (*row, row.sum())), end_section=name == corpus.classes[-1])
-    console.print(table)
+        rows.append([name, *(f"{n:,}" for n in (*row, row.sum()))])
+    print_table(console, rows, sums=True)
     if left := len(corpus.target) - counts.sum():
         console.print(f"{left:,} of {len(corpus.target):,} images are in no split", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`mien train`, `mien evaluate`, `mien export`, `mien recipes`: what needs the train extra."""
+"""`mien train`, `mien evaluate`, `mien export` and `mien recipes`: the commands that need the train extra."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.first_process import is_first_process
-from mien.cli.pairs import parse_pairs
+from mien.cli.options import parse_pairs
 from mien.errors import InputError, RecipeError, require
 
 if TYPE_CHECKING:
@@ -19,32 +18,40 @@ if TYPE_CHECKING:
 
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
-    from mien.predict.backend import Backend
+    from mien.predict.recognizer import Backend
 
-DataOption = Annotated[Path, typer.Option("--data", help="The corpus: the file or folder its makers or Kaggle give out.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")
+]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
+    ],
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; a run found there goes on where it stopped.")],
-    change: Annotated[list[str] | None, typer.Option("--set", help="Change a value: --set train.epochs=2")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, in place of the recipe's.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Use this seed instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train this many epochs instead of the recipe's.")] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU; by default 1 GPU, else one a core.")
+        int | None,
+        typer.Option(min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or one process per CPU core."),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="bf16-mixed or 32-true; by default bfloat16 on a GPU, or on a CPU that has it with channels_last."),
+        typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default every core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")] = None,
 ) -> None:
-    """Train a recipe, or go on with a run that was stopped."""
+    """Train a recipe, or resume a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
     from mien.engine.checks import check_files, check_names
-    from mien.engine.devices import default_devices, default_fabric
+    from mien.engine.devices import create_fabric, default_devices
     from mien.provenance import available_cores
     from mien.recipe import load_recipe
 
@@ -57,14 +64,14 @@ def train(
     devices = devices or default_devices(chosen, corpus, threads or available_cores())
     if threads:
         torch.set_num_threads(max(1, threads // devices))
-        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # what Fabric goes by
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
     with _TrainingProgress(chosen.train.epochs) as progress:
-        fabric = default_fabric(chosen, devices, precision)
+        fabric = create_fabric(chosen, devices, precision)
         result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
     if not fabric.is_global_zero:
         return
     if chosen.data.select is None:
-        typer.echo(f"kept the last epoch, {result.best.epoch}, in {out}: the recipe selects on no split")
+        typer.echo(f"kept the last epoch, {result.best.epoch}, in {out} (the recipe has no selection split)")
     else:
         best = f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}"
         typer.echo(f"{best}; kept in {out}")
@@ -72,12 +79,17 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors or .onnx file, or a bundled model's name.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model."),
+    ],
     data: DataOption,
-    split: Annotated[str, typer.Option(help="The split; touch a test split once, at the end.")] = "public_test",
-    out: Annotated[Path | None, typer.Option("--out", help="The results file to write (.json).")] = None,
+    split: Annotated[str, typer.Option(help="Split to measure on. Use a test split only once, at the end.")] = "public_test",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
+    ] = None,
 ) -> None:
-    """Measure a model on a split: a results file, its predictions, a confusion matrix."""
+    """Measure a model on a split, and write the results, the predictions and a confusion matrix."""
     require("torchmetrics", "train")
     from rich.console import Console
     from rich.progress import Progress
@@ -87,9 +99,9 @@ def evaluate(
     from mien.evaluate import write_evaluation
 
     if out is not None and out.suffix != ".json":
-        raise InputError(f"{out}: the results file is JSON; name it with --out results.json")
+        raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
     backend, file = _open_model(model)
-    out = out or _results_place(model, file, split)
+    out = out or _default_results(model, file, split)
     check_place(out)
     corpus = _corpus_of(backend, data)
     console = Console(stderr=True)
@@ -103,8 +115,8 @@ def evaluate(
         typer.echo(f"wrote {path}")
 
 
-def _results_place(model: str, file: Path, split: str) -> Path:
-    """Return where results go if nobody says: beside the weights; a bundled model's, into the working folder."""
+def _default_results(model: str, file: Path, split: str) -> Path:
+    """Return the default results file: next to the weights, or in the working folder for a bundled model."""
     if Path(model).is_dir():
         return file.with_name(f"{split}.json")
     folder = file.parent if Path(model).exists() else Path()
@@ -112,25 +124,33 @@ def _results_place(model: str, file: Path, split: str) -> Path:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
-    out: Annotated[Path, typer.Argument(help="The .onnx file to write; its card is written beside it.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split.")] = False,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a .safetensors file.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The .onnx file to write. Its card (.json) is written next to it.")
+    ],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split. Needs --data.")
+    ] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", help="The corpus: parity is proven on its training images. Needed for --int8.")
+        Path | None,
+        typer.Option("--data", help="The corpus. Its training images are used to compare with torch and for --int8."),
     ] = None,
     half_size: Annotated[
-        bool, typer.Option("--half-size", help="Round the weights to float16: half the size, computed in float32.")
+        bool,
+        typer.Option(
+            "--half-size", help="Store the weights in float16, for half the file size. The model still computes in float32."
+        ),
     ] = False,
 ) -> None:
-    """Write a trained model as ONNX, prove that it says the same, and on request round it to float16 or int8."""
+    """Export a trained model to ONNX and check that its logits agree with torch's."""
     require("torch", "train")
     require("onnxscript", "train")
     from mien.engine.export import calibration_crops, export_onnx, write_card
 
     if out.suffix != ".onnx":
-        raise InputError(f"{out}: name the exported file with the suffix .onnx")
+        raise InputError(f"{out}: the exported file needs the suffix .onnx, such as model.onnx")
     if int8 and data is None:
-        raise InputError("--int8 is calibrated on training images; say where they are with --data")
+        raise InputError("--int8 is calibrated on training images; give the corpus with --data")
     crops, corpus = None, None
     if data is not None:
         backend, _ = _open_model(str(run))
@@ -138,12 +158,14 @@ def export(
         crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
     done = export_onnx(run, out, crops, half_size=half_size)
     write_card(done)
-    typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch's")
+    typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
     if int8 and corpus is not None and crops is not None:
         _export_int8(run, out, corpus, crops)
 
 
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, complete, as YAML.")] = None) -> None:
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Print this recipe, complete, as YAML.")] = None,
+) -> None:
     """List the bundled recipes, or print one."""
     require("yaml", "train")
     from rich.console import Console
@@ -162,7 +184,7 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe, 
 
 
 def _open_model(model: str) -> tuple[Backend, Path]:
-    """Return a backend for a run's folder, a checkpoint, an exported file or a bundled name, and the weights file."""
+    """Return a backend and its weights file for a run's folder, a checkpoint, an exported file or a bundled model."""
     path = Path(model)
     if path.is_dir() or path.suffix == ".safetensors":
         require("torch", "train")
@@ -195,24 +217,31 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
 
 
 def _corpus_of(backend: Backend, data: Path) -> Corpus:
-    """Return the corpus of the recipe that trained a model, in that recipe's splits; what softened its labels is not needed."""
-    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soften=False)
+    """Return the corpus with the splits a model was trained on. Files that only soften the labels are not needed."""
+    return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soft_labels=False)
 
 
-def open_corpus(part: dict[str, Any], source: Path, soften: bool = True) -> Corpus:
-    """Return a corpus; a bar is shown while pictures are decoded for the first time, and what was left out is said.
+def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) -> Corpus:
+    """Return the corpus of a recipe's section `data`, with a progress bar while its images are first decoded.
 
-    The arguments are those of `mien.datasets.data.load_data`.
+    The images that were left out are listed.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from mien.datasets.data import load_data
+    from mien.datasets import load_corpus
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"reading {part['corpus']}", total=None)
-        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total), soften=soften)
+        corpus = load_corpus(
+            part["corpus"],
+            source,
+            options=part.get("options"),
+            protocol=part.get("protocol"),
+            soft_labels=soft_labels,
+            on_step=lambda done, total: progress.update(task, completed=done, total=total),
+        )
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
@@ -226,7 +255,7 @@ def _show(results: dict[str, Any]) -> None:
 
     model, split, parts = results["model"], results["data"], ("standard", "twin_free")
     table = Table(title=f"{model['arch']} ({results['precision']}) on {split['corpus']} {split['split']}, single view")
-    table.add_column("figure")
+    table.add_column("metric")
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")
     table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
@@ -238,8 +267,13 @@ def _show(results: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the process the user started, and not one that Fabric started to share the work."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 class _TrainingProgress:
-    """Time left and figures: a bar in a terminal, a line an epoch elsewhere."""
+    """The output of `mien train`: one line per epoch and, in a terminal, a progress bar."""
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
@@ -265,14 +299,14 @@ class _TrainingProgress:
         self.bar.stop()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """Move the bar by a step."""
+        """Advance the bar by one step."""
         self.bar.update(self.task, completed=epoch - 1 + step / steps)
 
     def epoch(self, row: Epoch, epochs: int) -> None:
         """Print a finished epoch."""
         left = row.seconds * (epochs - row.epoch) / 60
         val = f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
-        if math.isnan(row.val_accuracy):  # the recipe selects on no split
+        if math.isnan(row.val_accuracy):  # no selection split
             val = ""
         self.console.print(
             f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}"

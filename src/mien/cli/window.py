@@ -1,6 +1,6 @@
-"""A window that shows readings as they come: the picture with boxes and bars, frames a second, a line of keys.
+"""A window that shows live readings: the picture with boxes and bars, the frame rate, and the list of keys.
 
-What is shown may be mirrored, as people know themselves; what is read and written is not.
+The picture may be mirrored, because people know themselves from mirrors. Only the window is mirrored, never a file.
 """
 
 from __future__ import annotations
@@ -24,31 +24,16 @@ from mien.video.live import Newest
 
 KEYS = "q quit    m mirror    s snapshot    space pause    h hide"
 
-SHARE = 0.8
-"""The window takes at most this share of the screen's width and height."""
-
-LOWEST = 480
-"""A window lower than this, px, is made larger, where the screen has room."""
-
-TICK = 1 / 60
-"""Seconds between two looks at the keyboard."""
-
-NOTE = 3.0
-"""Seconds a note is shown, such as the name of a snapshot."""
-
-UNSEEN = ("offscreen", "dummy")
-"""Drivers SDL falls back to where it can open no window: they draw for nobody."""
-
 INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
 
 
 class Window:
-    """Shows readings until its user closes it.
+    """Shows readings until the user closes it.
 
     Args:
-        title: What stands above it.
-        mirror: Show the picture mirrored; the key m changes it.
-        snapshots: Folder of the pictures that the key s saves.
+        title: Title of the window.
+        mirror: Show the picture mirrored; the key M switches it.
+        snapshots: Folder for the pictures that the key S saves.
 
     Raises:
         MissingExtraError: pygame is not installed.
@@ -67,14 +52,14 @@ class Window:
         self._rate, self._rate_until = 0.0, 0.0
 
     def show(self, feed: Newest[Reading]) -> None:
-        """Show the newest reading until the window is closed, q or Esc is pressed, or the readings end; the feed is left open.
+        """Show the newest reading until the user quits or the readings end; does not close the feed.
 
         Raises:
-            MienError: The source could not be read, or not to its end.
+            MienError: The source, or the rest of it, could not be read.
         """
         try:
             while not feed.ended:
-                reading = feed.take(TICK)
+                reading = feed.take(1 / 60)  # seconds between two checks of the keyboard
                 if reading is not None and reading.error is not None:
                     raise reading.error
                 new = reading is not None and not self.paused
@@ -82,55 +67,48 @@ class Window:
                     self._reading, self._drawn = reading, None
                 if not self._handle_events(feed):
                     return
-                if self._reading is not None and (new or self._drawn is None or self._noted()):
+                outdated = time.monotonic() > min(self._note_until if self._note else np.inf, self._rate_until)
+                if self._reading is not None and (new or self._drawn is None or outdated):
                     self._refresh(feed)
         finally:
             self._pygame.display.quit()
 
-    def _noted(self) -> bool:
-        """Whether a note or a rate is to be changed."""
-        return time.monotonic() > min(self._note_until if self._note else np.inf, self._rate_until)
-
     def _handle_events(self, feed: Newest[Reading]) -> bool:
-        """Do what the keys say; return whether to go on."""
+        """Handle pressed keys and other events; return False to quit."""
         if self._screen is None:
             return True
         pygame = self._pygame
         for event in pygame.event.get():
-            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)):
+            if event.type == pygame.QUIT:
                 return False
             if event.type in (pygame.WINDOWSIZECHANGED, pygame.WINDOWEXPOSED):
                 self._drawn = None
-            if event.type == pygame.KEYDOWN:
-                self._press(pygame.key.name(event.key), feed)
+            if event.type != pygame.KEYDOWN:
+                continue
+            key = pygame.key.name(event.key)
+            if key in ("q", "escape"):
+                return False
+            if key == "m":
+                self.mirror, self._drawn = not self.mirror, None
+                self._annotator = Annotator()  # it keeps positions, and left and right have changed
+            elif key == "h":
+                self.keys, self._drawn = not self.keys, None
+            elif key == "space":
+                self.paused, self._drawn = not self.paused, None
+                feed.hold(self.paused)
+            elif key == "s" and self._reading is not None:
+                self._save()
         return True
 
-    def _press(self, key: str, feed: Newest[Reading]) -> None:
-        if key == "m":
-            self.mirror, self._drawn = not self.mirror, None
-            self._annotator = Annotator()  # left and right have changed
-        elif key == "h":
-            self.keys, self._drawn = not self.keys, None
-        elif key == "space":
-            self.paused, self._drawn = not self.paused, None
-            feed.hold(self.paused)
-        elif key == "s":
-            self._save()
-
     def _save(self) -> None:
-        """Save what is shown, without the lines of text."""
-        if self._reading is None:
-            return
+        """Save the picture that is shown, without the lines of text."""
         path = self.snapshots / f"mien-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
         try:
             write_picture(path, self._picture())
-            self._say(f"saved {path.name}")
-        except MienError as error:  # no reason to end
-            self._say(str(error))
-
-    def _say(self, note: str) -> None:
-        self._note, self._note_until = note, time.monotonic() + NOTE
-        self._drawn = None
+            self._note = f"saved {path.name}"
+        except MienError as error:  # not a reason to quit
+            self._note = str(error)
+        self._note_until, self._drawn = time.monotonic() + 3, None
 
     def _picture(self) -> NDArray[np.uint8]:
         assert self._reading is not None
@@ -141,7 +119,6 @@ class Window:
         return self._annotator.draw(frame.image, predictions)
 
     def _refresh(self, feed: Newest[Reading]) -> None:
-        """Draw the window anew."""
         pygame, now = self._pygame, time.monotonic()
         if self._drawn is None:
             self._drawn = self._picture()
@@ -155,30 +132,28 @@ class Window:
         picture = picture if size == (width, height) else pygame.transform.smoothscale(picture, size)
         screen.fill((0, 0, 0))
         screen.blit(picture, ((screen.get_width() - size[0]) // 2, (screen.get_height() - size[1]) // 2))
+
         if now > self._rate_until:
             self._rate, self._rate_until = feed.rate, now + 0.5
         self._note = self._note if now < self._note_until else ""
-        pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
-        self._write_lines(pixels)
-        del pixels  # it locks the screen
-        pygame.display.flip()
-
-    def _write_lines(self, pixels: NDArray[np.uint8]) -> None:
         assert self._reading is not None
         faces = len(self._reading.predictions)
         state = "paused" if self.paused else f"{self._rate:.0f} frames/s"
-        below = [self._note] * bool(self._note) + [KEYS] * self.keys
         gap = 6
+        pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
         _line(pixels, f"{state}    {faces or 'no'} face{'' if faces == 1 else 's'}", gap)
         y = pixels.shape[0]
-        for text in reversed(below):
+        for text in [KEYS] * self.keys + [self._note] * bool(self._note):  # from the bottom up
             y -= _line_size(pixels, text) * 3 // 2 + gap
             _line(pixels, text, y)
+        del pixels  # it locks the screen
+        pygame.display.flip()
 
     def _open(self, width: int, height: int) -> Any:
         pygame = self._pygame
         wide, high = pygame.display.get_desktop_sizes()[0]
-        factor = min(max(1.0, LOWEST / height), SHARE * wide / width, SHARE * high / height)
+        # At least 480 px high, at most 80 % of the screen.
+        factor = min(max(1.0, 480 / height), 0.8 * wide / width, 0.8 * high / height)
         try:
             screen = pygame.display.set_mode((round(width * factor), round(height * factor)), pygame.RESIZABLE)
         except pygame.error as error:
@@ -188,28 +163,25 @@ class Window:
 
 
 def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, tuple[Prediction, ...]]:
-    """Return a frame turned left to right, and its predictions where their faces then are; text drawn on it is not turned."""
-    width = frame.image.shape[1]
-    image = np.ascontiguousarray(frame.image[:, ::-1])
-    return replace(frame, image=image), tuple(
-        p if p.face is None else replace(p, face=_mirrored_face(p.face, width)) for p in predictions
-    )
-
-
-def _mirrored_face(face: Face, width: int) -> Face:
-    left, top, right, bottom = face.box_xyxy.tolist()
-    box = np.array([width - right, top, width - left, bottom], np.float32)
-    return Face(box, face.score)  # its landmarks are not drawn
+    """Return a frame mirrored left to right, and its predictions with the faces moved to match."""
+    width, moved = frame.image.shape[1], []
+    for prediction in predictions:
+        if prediction.face is not None:
+            left, top, right, bottom = prediction.face.box_xyxy.tolist()
+            box = np.array([width - right, top, width - left, bottom], np.float32)
+            prediction = replace(prediction, face=Face(box, prediction.face.score))  # landmarks are not drawn
+        moved.append(prediction)
+    return replace(frame, image=np.ascontiguousarray(frame.image[:, ::-1])), tuple(moved)
 
 
 def wait_for(feed: Newest[Reading]) -> None:
-    """Wait until the readings end: what there is to do without a window.
+    """Wait until the readings end, when there is no window.
 
     Raises:
-        MienError: The source could not be read, or not to its end.
+        MienError: The source, or the rest of it, could not be read.
     """
     while not feed.ended:
-        reading = feed.take(0.2)  # not for ever: on Windows Ctrl-C does not end a wait
+        reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
         if reading is not None and reading.error is not None:
             raise reading.error
 
@@ -223,18 +195,19 @@ def _open_display() -> Any:
         pygame.display.init()
     except pygame.error as error:
         raise _no_display(error) from None
-    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in UNSEEN:  # the display named is not there
+    # SDL uses one of these drivers, which show nothing, when it cannot open a window.
+    if "SDL_VIDEODRIVER" not in os.environ and pygame.display.get_driver() in ("offscreen", "dummy"):
         pygame.display.quit()
-        raise OutputError(f"the display that DISPLAY or WAYLAND_DISPLAY names cannot be reached; {INSTEAD}")
+        raise OutputError(f"the display named by DISPLAY or WAYLAND_DISPLAY cannot be reached; {INSTEAD}")
     return pygame
 
 
 def _no_display(error: Exception) -> OutputError:
-    return OutputError(f"no window can be opened ({error}); {INSTEAD}")
+    return OutputError(f"the window cannot be opened ({error}); {INSTEAD}")
 
 
 def _line_size(pixels: NDArray[np.uint8], text: str) -> int:
-    """Return the size of text that suits a window and lets the line fit into it, px."""
+    """Return the text size, px, that suits the window's height and lets the line fit its width."""
     height, width = pixels.shape[:2]
     size = max(13, round(height / 38))
     while size > 8 and text_size(text, size)[0] > width - 12:

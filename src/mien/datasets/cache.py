@@ -1,9 +1,8 @@
-"""The cache: every source is decoded once, into memory-mapped uint8.
+"""`load_corpus`: the one way to a corpus, decoded once into memory-mapped uint8.
 
-A cache is a folder named after the corpus and the state of its source (`mien.datasets.source_key`), so a changed source is
-decoded again. Pictures are decoded in parallel, a pile at a time, so memory does not grow with the corpus. A build that was
-stopped goes on after its last whole pile; of two processes one builds and the other waits. The fingerprint is a digest of the
-content, so two layouts of the same images in the same order have the same one.
+A cache is a folder named after the corpus and a digest of its source, so a changed source is decoded again. Pictures are
+decoded in parallel and in chunks, so memory does not grow with the corpus. A build that was stopped resumes after its last
+whole chunk; of two processes one builds and the other waits.
 """
 
 from __future__ import annotations
@@ -12,39 +11,36 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, cast
+from stat import S_ISDIR
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows, read_listing
-from mien.datasets.reading.options import check_options
-from mien.datasets.reading.source import Tree, read_picture, reason
-from mien.datasets.source_key import source_key
-from mien.errors import DataError, InputError, MissingExtraError, OutputError
+from mien.datasets.corpus import CORPORA, Corpus, Listing, Reader, Rows, check_options
+from mien.datasets.crops import largest_face
+from mien.datasets.files import Tree, read_picture, walk
+from mien.datasets.protocols.splits import apply_protocol
+from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
 
-PILE = 256
-"""Pictures decoded between two notes of how far a build is, at most."""
+CACHE_FORMAT = 5
 
-PILE_BYTES = 64_000_000
-"""Bytes of a pile at most, as its pictures are stored."""
+CHUNK = 256
+"""Most pictures that are decoded before progress is noted."""
 
-ELSEWHERE: set[str] = set()
-"""Corpora whose source only names its pictures: those are looked at, too, to see whether anything changed."""
+CHUNK_BYTES = 64_000_000
+"""Most bytes of a chunk, as its pictures are stored."""
 
-CHANGED = "was changed while it was read; run it again when it stays as it is"
-
-BESIDE = {"ferplus": ("fer2013new.csv",)}
-"""Files that a corpus reads beside its source, where that is a file."""
+CHANGED = "changed while it was read; run it again when nothing writes to it"
 
 ARRAYS = ("target", "split", "votes", "valence_arousal")
 NAMES = ("classes", "splits", "subjects", "sequences")
+
+OnStep = Callable[[int, int], None]
 
 
 def load_corpus(
@@ -52,59 +48,74 @@ def load_corpus(
     source: str | os.PathLike[str],
     cache: str | os.PathLike[str] | None = None,
     *,
-    options: dict[str, Any] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    soft_labels: bool = True,
+    on_step: OnStep | None = None,
 ) -> Corpus:
     """Return a corpus, decoded from its source or taken from the cache.
 
     Args:
         name: Registered name, such as `"fer2013"`.
-        source: The file or folder its users have.
-        cache: Folder of caches; by default `$MIEN_CACHE`, else `~/.cache/mien`.
-        options: The reader's own options (`mien.datasets.read_<name>`), and `size`, `colour` and `faces`.
-        on_step: Called with the pictures decoded and their number while the cache is built.
+        source: The file or folder.
+        cache: Folder for caches; by default `$MIEN_CACHE`, else `~/.cache/mien`.
+        options: Options of this corpus by name, see docs/datasets.md.
+        protocol: How to split it: one protocol or a list of them, see `apply_protocol`. By default the official splits.
+        soft_labels: Use the options that create soft labels, such as `votes` of FER2013. With False their files are not needed,
+            which is enough for evaluation.
+        on_step: Called with the number of decoded pictures and the total, while the cache is built.
 
     Raises:
-        UnknownNameError: No such corpus.
-        DataError: The source is missing, cannot be read or changes meanwhile, or an option is unknown or of another type.
+        UnknownNameError: There is no such corpus or protocol.
+        DataError: The source is missing, cannot be read or changes while it is read; the protocol does not fit it; or an option
+            is wrong.
         OutputError: The cache cannot be written.
+        MissingExtraError: The extra `train` is not installed.
     """
-    path, options = Path(source), options or {}
-    check_options(name, CORPORA.get(name), options)
+    filelock, reader, path = require("filelock", "train"), CORPORA.get(name), Path(source)
+    options = {key: value for key, value in (options or {}).items() if soft_labels or key not in reader.soft_label_options}
+    check_options(name, options)
     _require_source(path, name)
-    root = _cache_root(cache)
-    listing, key, named = _read_names(name, path, options, root)
+    root = Path(cache or os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
+
+    listing, outside = None, _files_outside(reader, path, options)
+    if reader.lists_pictures:  # read it first, because the pictures belong to the key
+        before = source_key(path, options, exclude=root)
+        listing = reader(path, **options)
+        outside += [file for file in listing.images if isinstance(file, Path)]
+    key = source_key(path, options, outside, exclude=root)
+    if reader.lists_pictures and source_key(path, options, exclude=root) != before:  # else the key is not that of what was read
+        raise DataError(f"{path}: {CHANGED}")
+
     folder = root / f"{name}-{key}"
     if not (folder / "meta.json").exists():
-        listing = listing or read_listing(name, path, options)
+        listing = listing or reader(path, **options)
         if len(listing.rows.target) == 0:
-            raise DataError(f"{path}: holds no image of {name}; is it the right file or folder?")
-        with _writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
+            raise DataError(f"{path}: contains no image of {name}; is it the right file or folder?")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder.with_suffix(".lock")):
                 if not (folder / "meta.json").exists():  # else another process was first
-                    _build(folder, listing, path, on_step)
-                    _finish(folder, path, source_key(path, options, named, apart=root) == key)
+                    building = folder.with_suffix(".part")
+                    _build(building, listing, path, on_step)
+                    if source_key(path, options, outside, exclude=root) != key:
+                        shutil.rmtree(building)
+                        raise DataError(f"{path}: {CHANGED}")
+                    if folder.exists():  # somebody deleted a part of it
+                        shutil.rmtree(folder)
+                    building.rename(folder)
             folder.with_suffix(".lock").unlink(missing_ok=True)
-    return _open(name, folder)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: cannot write the cache ({reason(error)}); set MIEN_CACHE to a folder with free space"
+            ) from None
 
-
-def _read_names(name: str, path: Path, options: dict[str, Any], root: Path) -> tuple[Listing | None, str, list[Path]]:
-    """Return what a source that names its pictures holds (None of other sources), the source's key, and files apart from it.
-
-    Raises:
-        DataError: The source cannot be read, or was changed while it was: the key would not be that of what was read.
-    """
-    named = _read_besides(name, path, options)
-    if name not in ELSEWHERE:
-        return None, source_key(path, options, named, apart=root), named
-    before = source_key(path, options, apart=root)
-    listing = read_listing(name, path, options)
-    named = [*cast(Sequence[Path], listing.images), *named]
-    key = source_key(path, options, named, apart=root)
-    if source_key(path, options, apart=root) != before:  # asked last, so that nothing changed before the key was taken either
-        raise DataError(f"{path}: {CHANGED}")
-    return listing, key, named
+    corpus = _open(name, folder)
+    if isinstance(protocol, Mapping):
+        protocol = [protocol] if protocol else []
+    for step in protocol or []:
+        corpus = apply_protocol(corpus, step)
+    return corpus
 
 
 def _require_source(path: Path, name: str) -> None:
@@ -112,50 +123,78 @@ def _require_source(path: Path, name: str) -> None:
         if path.is_file() or path.is_dir():
             return
         wrong = "is neither a file nor a folder" if path.exists() else "no such file or folder"
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # a name that is too long, a folder without permission
         wrong = reason(error)
     raise DataError(f"{path}: {wrong}; pass the {name} file or folder with --data")
 
 
-def _read_besides(name: str, path: Path, options: dict[str, Any]) -> list[Path]:
-    """Return the files beside the source, and those that options name, by a path or by their name beside the source."""
-    files = [path.parent / file for file in BESIDE.get(name, ())]
+# The key of a source
+
+
+def _files_outside(reader: Reader, path: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Return the files next to the source that its reader reads, and those that options name, by path or next to the source."""
+    files = [path.parent / file for file in reader.files_next_to]
     files += [folder / value for value in options.values() if isinstance(value, str) for folder in (Path(), path.parent)]
-    return [file for file in files if os.path.isfile(file)]  # noqa: PTH113 (a Path's raises of a name that is too long)
+    return [file for file in files if os.path.isfile(file)]  # noqa: PTH113 (a Path raises for a name that is too long)
 
 
-def _cache_root(cache: str | os.PathLike[str] | None) -> Path:
-    return Path(cache or os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
+def source_key(path: Path, options: Mapping[str, Any], outside: Sequence[Path] = (), exclude: Path | None = None) -> str:
+    """Return a digest of the options and of the path, size and times of every file, 20 hexadecimal digits.
+
+    It changes when a file is added, removed, renamed, moved or written. It is asked for whenever a corpus is loaded, so files
+    are not read: a hundred thousand take a second or two.
+
+    Args:
+        path: The file or folder.
+        options: Values by option.
+        outside: Files outside it that belong to it.
+        exclude: A folder in it that does not.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    total = _digest(f"{CACHE_FORMAT}:{json.dumps(options, sort_keys=True, default=str)}")
+    for line in _states(path.resolve(), outside, exclude):
+        total += _digest(line)  # a sum, because sorting a million files takes too much memory
+    return f"{total % 2**256:064x}"[-20:]
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest(), "big")
+
+
+def _states(root: Path, outside: Sequence[Path], exclude: Path | None) -> Iterator[str]:
+    """Yield a line for each file of a source."""
+    skipped: list[str] = []
+    yield f"root:{_state(str(root)) if root.is_file() else root}"
+    if root.is_dir():
+        yield from (_state(f"{root}/{name}") for name in walk(root, skipped, exclude) if not name.endswith("/"))
+    yield from skipped
+    yield from (_state(str(file.absolute())) for file in outside)
+
+
+def _state(file: str) -> str:
+    """Return the path, size and times of a file; the inode's (ctime) too, because unpacking and copying restore the other."""
     try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write the cache ({reason(error)}); set MIEN_CACHE to a folder with room") from None
+        stat = os.stat(file)  # noqa: PTH116 (a Path for each of a million files takes seconds)
+    except (OSError, ValueError):  # a broken link, a missing picture
+        return f"{file}:-"
+    if S_ISDIR(stat.st_mode):  # its times change with whatever is written in it
+        return f"{file}:folder"
+    return f"{file}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
 
-def _finish(folder: Path, source: Path, unchanged: bool) -> None:
-    """Give a cache its name, so that a reader never sees half of one; refuse it if the source changed meanwhile."""
-    building = folder.with_suffix(".part")
-    if not unchanged:
-        shutil.rmtree(building)
-        raise DataError(f"{source}: {CHANGED}")
-    if folder.exists():  # somebody deleted a part of it
-        shutil.rmtree(folder)
-    building.rename(folder)
+# Building and opening
 
 
-def _build(folder: Path, listing: Listing, source: Path, on_step: Callable[[int, int], None] | None) -> None:
-    """Write the arrays beside `folder`."""
-    building = folder.with_suffix(".part")
+def _build(building: Path, listing: Listing, source: Path, on_step: OnStep | None) -> None:
+    """Write a listing's images, rows and notes into a folder."""
     building.mkdir(exist_ok=True)
-    rows, skipped, files = listing.rows, list(listing.skipped), list[str]()
+    rows, skipped, files = listing.rows, list(listing.skipped), list(listing.origins)
     shape: tuple[int, ...]
     if isinstance(listing.images, np.ndarray):
         (building / "images.bin").write_bytes(np.ascontiguousarray(listing.images).data)
-        shape, files = listing.images.shape, list(listing.origins)
+        shape = listing.images.shape
         if on_step is not None:
             on_step(len(rows.target), len(rows.target))
     else:
@@ -168,65 +207,68 @@ def _build(folder: Path, listing: Listing, source: Path, on_step: Callable[[int,
         base = source if source.is_dir() else source.parent
         files = [_relative(file, base) for file, kept in zip(listing.images, keep, strict=True) if kept]
         shape = (len(files), *listing.size, *((3,) if listing.colour else ()))
+
+    fingerprint = hashlib.sha256()  # of content alone: two layouts of the same images in the same order share it
+    with (building / "images.bin").open("rb") as file:
+        while block := file.read(1 << 24):
+            fingerprint.update(block)
+    for array in (rows.target, rows.split):
+        fingerprint.update(np.ascontiguousarray(array).data)
     for key in ARRAYS:
         if (array := getattr(rows, key)) is not None:
             np.save(building / f"{key}.npy", array)
     meta = {key: getattr(rows, key) for key in NAMES}
-    meta |= {"shape": shape, "files": files, "skipped": skipped, "fingerprint": _fingerprint(building, rows)}
-    (building / "journal").unlink(missing_ok=True)
+    meta |= {"shape": shape, "files": files, "skipped": skipped, "fingerprint": fingerprint.hexdigest()}
+    (building / "progress").unlink(missing_ok=True)
     (building / "meta.json").write_text(json.dumps(meta))
 
 
-def _decode(
-    building: Path, listing: Listing, files: Sequence[Tree], on_step: Callable[[int, int], None] | None
-) -> dict[int, str]:
-    """Append every picture to `images.bin`; return, by row, why some could not be."""
-    journal, images = building / "journal", building / "images.bin"
+def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: OnStep | None) -> dict[int, str]:
+    """Append every picture to `images.bin`; return why some could not be, by row.
+
+    After each chunk a line is added to the file `progress`: how many pictures are done, and which of the chunk are bad.
+    """
+    images, progress = building / "images.bin", building / "progress"
     size = listing.size[0] * listing.size[1] * (3 if listing.colour else 1)
-    done, bad = _resume(journal, images, size)
-    pile_size = max(1, min(PILE, PILE_BYTES // size))
-    with images.open("ab") as out, journal.open("w") as log, ThreadPoolExecutor(os.cpu_count()) as pool:
+    chunk_size = max(1, min(CHUNK, CHUNK_BYTES // size))
+    done, bad = _resume(progress, images, size)
+    with images.open("ab") as out, progress.open("w") as log, ThreadPoolExecutor(os.cpu_count()) as pool:
         out.truncate((done - len(bad)) * size)
-        _note(log, done, bad)
+        print(json.dumps([done, bad]), file=log, flush=True)
         if done and on_step is not None:
             on_step(done, len(files))
-        for first in range(done, len(files), pile_size):
-            pile = files[first : first + pile_size]
+        for first in range(done, len(files), chunk_size):
+            chunk = files[first : first + chunk_size]
             failed: dict[int, str] = {}
-            for row, picture in enumerate(pool.map(lambda file: _stored(file, listing), pile), start=first):
+            for row, picture in enumerate(pool.map(lambda file: _stored(file, listing), chunk), start=first):
                 if isinstance(picture, str):
                     failed[row] = picture
                 else:
                     out.write(picture.data)
             out.flush()
-            _note(log, first + len(pile), failed)
+            print(json.dumps([first + len(chunk), failed]), file=log, flush=True)
             bad |= failed
             if on_step is not None:
-                on_step(first + len(pile), len(files))
+                on_step(first + len(chunk), len(files))
     return bad
 
 
-def _note(log: TextIO, done: int, bad: dict[int, str]) -> None:
-    log.write(json.dumps([done, bad]) + "\n")
-    log.flush()
+def _resume(progress: Path, images: Path, size: int) -> tuple[int, dict[int, str]]:
+    """Return how many pictures an earlier build dealt with, and why some of them were bad.
 
-
-def _resume(journal: Path, images: Path, size: int) -> tuple[int, dict[int, str]]:
-    """Return how many pictures an earlier build dealt with, and which of them were bad.
-
-    What is noted counts as far as its pictures were written: after a failure of power they may be missing.
+    Only chunks whose pictures were written count; after a power failure they may be missing.
     """
     done, bad = 0, dict[int, str]()
     written = images.stat().st_size if images.exists() else 0
-    for line in journal.read_text().splitlines() if journal.exists() else []:
+    for line in progress.read_text().splitlines() if progress.exists() else []:
         try:
-            upto, failed = json.loads(line)
-        except ValueError:  # the line that was being written
+            end, failed = json.loads(line)
+        except ValueError:  # the build was stopped in this line
             break
         failed = bad | {int(row): why for row, why in failed.items()}
-        if (upto - len(failed)) * size > written:
+        if (end - len(failed)) * size > written:
             break
-        done, bad = upto, failed
+        done, bad = end, failed
     return done, bad
 
 
@@ -235,8 +277,6 @@ def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
     try:
         pixels = read_picture(file)
         if listing.faces:
-            from mien.datasets.crops import largest_face
-
             pixels = largest_face(pixels)
     except (InputError, MissingExtraError) as error:
         message = str(error)
@@ -248,20 +288,10 @@ def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
 
 
 def _relative(file: Tree, base: Path) -> str:
-    """Return a picture's path in its archive or below a folder; the whole path where it lies elsewhere."""
+    """Return a picture's path in its archive or folder; the whole path if it is elsewhere."""
     if not isinstance(file, Path):
         return file.at
     return str(file.relative_to(base) if file.is_relative_to(base) else file)
-
-
-def _fingerprint(building: Path, rows: Rows) -> str:
-    digest = hashlib.sha256()
-    with (building / "images.bin").open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    for array in (rows.target, rows.split):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _open(name: str, folder: Path) -> Corpus:

@@ -2,7 +2,7 @@
 
 Source: Lucey et al. 2010, "The Extended Cohn-Kanade Dataset (CK+)". 593 sequences from neutral to the peak of an expression,
 327 of them labelled with one of seven expressions, of 118 subjects; papers use the last three frames of each. There are no
-official splits: `mien.datasets.protocols.splits` makes folds by subject.
+official splits; `mien.datasets.protocols.splits` makes folds by subject.
 """
 
 from __future__ import annotations
@@ -15,24 +15,21 @@ from typing import NamedTuple
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.reading.pixels import read_pixel_table
-from mien.datasets.reading.source import Tree, is_archive
-from mien.datasets.reading.tree import file_names, read_text, table_in
+from mien.datasets.files import Tree, file_names, find_table, is_archive, is_picture, read_text
+from mien.datasets.tables import read_pixel_table
 from mien.errors import DataError
-from mien.image import ENDINGS
 from mien.labels import canonical, label_set
 
 IMAGES = "cohn-kanade-images"
 EMOTION = "_emotion.txt"
-PEAKS = 3
-"""Frames of each sequence that papers use, the last ones."""
+PEAK_FRAMES = 3
+"""Number of last frames of each sequence that papers use."""
 
 TABLE = "ckextended.csv"
 TABLE_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
 """Classes of `ckextended.csv`, by the number in its column emotion."""
 
 TABLE_SPLITS = ("train", "public_test", "private_test")
-TABLE_USAGE = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
 
 LAYOUT = (
     "cohn-kanade-images/S005/001/S005_001_00000011.png with Emotion/S005/001/S005_001_00000011_emotion.txt, "
@@ -51,42 +48,39 @@ class Frame(NamedTuple):
 
 @CORPORA.register("ckplus")
 def read_ckplus(source: Path, frames: int | None = None, contempt: bool = True, neutral: bool = False) -> Listing:
-    """Return what a copy of CK+ holds, in grey, with the subject and sequence of each image: one split, all.
+    """Return the content of a copy of CK+, in grey, with the subject and sequence of each image: one split, all.
 
     Args:
         source: One of three, the first two as a folder, one above it, or a zip archive:
-            the official tree, `cohn-kanade-images` beside `Emotion`, whose faces are cut out and stored in 224x224 px;
+            the official tree, `cohn-kanade-images` next to `Emotion`, whose faces are cropped and stored in 224x224 px;
             the folder `CK+48`, `<class>/S<subject>_<sequence>_<frame>.png`, 48x48 px;
-            `ckextended.csv`, or the folder or archive with it, 48x48 px, which does not tell subjects and has the splits
+            `ckextended.csv`, or the folder or archive with it, 48x48 px, which does not name subjects and has the splits
             train, public_test and private_test.
-        frames: Last frames taken of each labelled sequence; by default three of the official tree, of `CK+48` all there are.
+        frames: Last frames taken from each labelled sequence; by default three from the official tree, all from `CK+48`.
         contempt: Keep the class contempt.
-        neutral: Add the class neutral, last: the first frame of each sequence that is kept; of `ckextended.csv` its own rows.
+        neutral: Add the class neutral, last: the first frame of each sequence that is kept; from `ckextended.csv` its own rows.
 
     Raises:
-        DataError: A file or row is bad, a folder is no class, or the source has no such frames; names it.
+        DataError: A file or row is wrong, a folder is not a class, or the source does not have such frames.
     """
-    if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
-        raise DataError(f"ckplus: frames is {frames!r}; it is a number of frames, 1 or more")
-    for option, value in (("contempt", contempt), ("neutral", neutral)):
-        if not isinstance(value, bool):
-            raise DataError(f"ckplus: {option} is {value!r}; it is true or false")
+    if frames is not None and frames < 1:
+        raise DataError(f"ckplus: frames is {frames!r}; give a number of frames, 1 or more")
     classes = tuple(name for name in label_set("ckplus") if contempt or name != "contempt")
     if (table := _table(source)) is not None:
         return _read_table(table, (*classes, "neutral") if neutral else classes, frames)
     skipped: list[str] = []
     tree, names = file_names(source, skipped)
     if any(name.lower().endswith(EMOTION) for name in names):
-        return _read_official(source, tree, names, classes, frames or PEAKS, neutral, skipped)
+        return _read_official(source, tree, names, classes, frames or PEAK_FRAMES, neutral, skipped)
     if neutral:
-        raise DataError(f"{source}: holds no neutral frames; leave neutral out, or use the official tree")
+        raise DataError(f"{source}: has no neutral frames; leave neutral out, or use the official tree")
     return _read_ck48(source, tree, names, classes, frames, skipped)
 
 
 def _table(source: Path) -> Path | None:
-    """Return the file to read as a table of pixels: the source, or the table in it; None if it holds pictures."""
+    """Return the table of pixels: the source, or a file in it; None if the source contains pictures."""
     if source.is_dir():
-        return table_in(source, (TABLE,))
+        return find_table(source, (TABLE,))
     if is_archive(source):
         return source if any(PurePosixPath(name).name == TABLE for name in file_names(source, [])[1]) else None
     return None if source.suffix.lower() == ".zip" else source
@@ -94,8 +88,8 @@ def _table(source: Path) -> Path | None:
 
 def _read_table(table: Path, classes: tuple[str, ...], frames: int | None) -> Listing:
     if frames is not None:
-        raise DataError(f"{table}: does not tell sequences; leave frames out")
-    read = read_pixel_table(table, TABLE_CLASSES, TABLE_USAGE, prefer=(TABLE,))
+        raise DataError(f"{table}: does not name sequences; leave frames out")
+    read = read_pixel_table(table, TABLE_CLASSES, prefer=(TABLE,))
     order = np.array([classes.index(name) if name in classes else -1 for name in TABLE_CLASSES], np.int64)
     target = order[read.target]
     rows = Rows(classes, target, read.split, TABLE_SPLITS)
@@ -122,7 +116,7 @@ def _read_official(
 
 
 def _take(frames: list[Frame], expression: str, count: int, neutral: bool) -> list[tuple[Frame, str]]:
-    """Return the last frames of a sequence, and before them its first one as neutral if asked; no frame twice."""
+    """Return the last frames of a sequence, after its first one as neutral if wanted; no frame twice."""
     if neutral and len(frames) > 1:
         first, *others = frames
         return [(first, "neutral"), *((frame, expression) for frame in others[-count:])]
@@ -145,14 +139,14 @@ def _labels(tree: Tree, names: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def _expression(file: Tree) -> str:
-    """Return the expression in a label file, which holds a number such as 3.0000000e+00."""
+    """Return the expression in a label file, whose content is a number such as 3.0000000e+00."""
     text, classes = read_text(file).strip(), label_set("ckplus")
     try:
         number = float(text)
     except ValueError:
         number = 0
     if number not in range(1, len(classes) + 1):
-        raise DataError(f"{file}: holds {text[:40]!r}, not the number of an expression, 1 to {len(classes)}")
+        raise DataError(f"{file}: contains {text[:40]!r}, not the number of an expression, 1 to {len(classes)}")
     return classes[int(number) - 1]
 
 
@@ -168,12 +162,9 @@ def _read_ck48(
         if expression in classes:
             chosen += _take(frames, expression, count or len(frames), neutral=False)
     if not chosen:
-        raise DataError(f"{source}: holds no CK+{_and_first(skipped)}; expected {LAYOUT}")
+        others = f" ({len(skipped):,} entries are something else; the first: {skipped[0]})" if skipped else ""
+        raise DataError(f"{source}: contains no CK+{others}; expected {LAYOUT}")
     return Listing(_rows(chosen, classes), [tree / frame.name for frame, _ in chosen], skipped=tuple(skipped))
-
-
-def _and_first(skipped: list[str]) -> str:
-    return f" ({len(skipped):,} entries are none of it; the first: {skipped[0]})" if skipped else ""
 
 
 def _folder_class(file: Tree) -> str:
@@ -185,22 +176,20 @@ def _folder_class(file: Tree) -> str:
 
 
 def _sequences(tree: Tree, names: list[str], skipped: list[str]) -> dict[str, list[Frame]]:
-    """Return the frames of each sequence in their order, by the names of their files; others are noted in `skipped`."""
+    """Return the frames of each sequence in order, by the names of their files; other pictures are listed in `skipped`."""
     frames: dict[tuple[str, int], Frame] = {}
-    for name in names:
-        if PurePosixPath(name).suffix.lower() not in ENDINGS:
-            continue
+    for name in filter(is_picture, names):
         frame = _frame(name, PurePosixPath(name).stem)
         if frame is None:
             skipped.append(f"{tree / name}: is not named like S005_001_00000011.png")
             continue
-        if (twin := frames.setdefault((frame.sequence, frame.number), frame)) is not frame:
-            raise DataError(f"{tree / twin.name} and {tree / name} are the same frame; remove one of them")
+        if (first := frames.setdefault((frame.sequence, frame.number), frame)) is not frame:
+            raise DataError(f"{tree / first.name} and {tree / name} are the same frame; remove one of them")
     return {key: list(group) for key, group in groupby(sorted(frames.values()), key=lambda frame: frame.sequence)}
 
 
 def _frame(name: str, stem: str) -> Frame | None:
-    """Return the frame that a file's stem names, its numbers as wide as the official ones, so that S5 is S005."""
+    """Return the frame that a file's stem names, with numbers as wide as the official ones, so that S5 is S005."""
     if (match := re.fullmatch(r"S(\d{1,9})_(\d{1,9})_(\d{1,9})", stem, re.ASCII | re.IGNORECASE)) is None:
         return None
     subject, sequence, number = (int(part) for part in match.groups())

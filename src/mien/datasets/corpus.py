@@ -1,41 +1,40 @@
-"""A corpus: images with labels, splits and what else its files say of them, memory-mapped from the cache.
+"""A corpus: images with labels, splits and whatever else its files tell, memory-mapped from the cache.
 
-A reader, one a corpus, turns the files people have into a `Listing`; `mien.datasets.cache` decodes a listing once.
+A `Reader`, one per corpus, turns the files people have into a `Listing`. `mien.datasets.load_corpus` decodes a listing once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.datasets.reading.options import STORED, check_options, stored_size
-from mien.datasets.reading.source import Tree
+from mien.datasets.files import Tree
 from mien.datasets.twins import digests
 from mien.errors import DataError
-from mien.registry import Registry
+from mien.registry import Registry, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What a corpus says of its images, one entry an image.
+    """Labels and splits of a corpus, one entry per image.
 
     Attributes:
         classes: The classes, by target.
         target: Class index, int64 (N,).
         split: Index into `splits`, int8 (N,).
-        splits: Names of the official splits, training first; `("all",)` where a corpus has none.
-        votes: Share of the votes each class got, float32 (N, K), rows of sum 1; None where a corpus has one label an image.
-        subjects: The person in each image; empty where unknown.
-        sequences: The sequence each image is a frame of; empty where unknown.
-        valence_arousal: Both in [-1, 1], float32 (N, 2); None where unknown.
+        splits: Names of the official splits, training first; `("all",)` if a corpus has none.
+        votes: Soft labels: the share of each class, float32 (N, K), each row sums to 1; None if each image has one label.
+        subjects: The person in each image; empty if unknown.
+        sequences: The video sequence or photo that each image comes from; empty if unknown.
+        valence_arousal: Valence and arousal, both in [-1, 1], float32 (N, 2); None if unknown.
     """
 
     classes: tuple[str, ...]
@@ -62,40 +61,18 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listing:
-    """What a reader found: rows, and where their pixels are.
-
-    Attributes:
-        rows: The rows.
-        images: Pixels already decoded, uint8 (N, H, W) or (N, H, W, 3), or a picture file for each row.
-        size: Height and width pictures are stored in, px; each is resized to it as a whole.
-        colour: Store RGB; else grey.
-        faces: Cut the largest face out of each picture with the default detector; a picture without one is skipped.
-        skipped: A line for each entry that was left out, naming it and why.
-        origins: Where each row of decoded pixels came from, if its number does not say it.
-    """
-
-    rows: Rows
-    images: NDArray[np.uint8] | Sequence[Tree]
-    size: tuple[int, int] = (48, 48)
-    colour: bool = False
-    faces: bool = False
-    skipped: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """Images with their rows.
+    """The images of a corpus with their labels and splits.
 
     Attributes:
         name: Registered name.
         images: Grey, uint8 (N, H, W), or RGB, uint8 (N, H, W, 3); memory-mapped.
-        rows: What is known of each image.
-        fingerprint: Digest of images, targets and official splits.
-        protocol: Name of the protocol `rows.split` follows; see `mien.datasets.protocols.splits`.
-        files: The picture file of each image, relative to the source, or its row in a table; empty where rows are numbered so.
-        skipped: A line for each entry of the source that was left out.
+        rows: Labels and splits of each image.
+        fingerprint: Hash of images, targets and official splits.
+        protocol: Description of the splits in `rows.split`, such as `official`.
+        files: Where each image comes from: its file, relative to the source, or its row in a table. Empty if image i is row i
+            of the table.
+        skipped: One line for each entry of the source that was left out.
     """
 
     name: str
@@ -131,20 +108,20 @@ class Corpus:
             raise DataError(f"{self.name} has no split {split!r}; its splits are {', '.join(self.splits)}")
         rows = np.flatnonzero(self.rows.split == self.splits.index(split))
         if len(rows) == 0:
-            raise DataError(f"this copy of {self.name} holds no image of the split {split!r}; use a copy that does")
+            raise DataError(f"this copy of {self.name} has no image in the split {split!r}; use a copy that does")
         return rows
 
     def origin(self, row: int) -> str:
-        """Return where an image came from: its file, or its row in the table (counted from 0, without the header)."""
+        """Return where an image comes from: its file, or its row in the table (from 0, without the header)."""
         return self.files[row] if self.files else f"row {row}"
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return some images, uint8 (M, H, W) or (M, H, W, 3), from the cache's file and not through its map.
+        """Return some images, uint8 (M, H, W) or (M, H, W, 3), read from the cache file instead of its memory map.
 
-        Pages of a map that were touched count as the process's memory; what is read here is only what is asked for.
+        Pages of a memory map count as memory of the process once they are touched, so reading needs less memory.
         """
         images = self.images
-        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap)):  # a part of a map does not say where it lies
+        if not (isinstance(images, np.memmap) and isinstance(images.base, mmap)):  # a slice of a map does not know its offset
             return np.array(images[rows])
         found = np.empty((len(rows), *images.shape[1:]), np.uint8)
         size = int(np.prod(images.shape[1:]))
@@ -156,16 +133,16 @@ class Corpus:
 
     @property
     def split_fingerprint(self) -> str:
-        """Digest of which row is in which split: two corpora of one fingerprint may be split differently."""
+        """Hash of the splits; it differs when the same corpus (equal `fingerprint`) is split in another way."""
         digest = hashlib.sha256(json.dumps([self.fingerprint, self.splits]).encode())
         digest.update(np.ascontiguousarray(self.rows.split).data)
         return digest.hexdigest()
 
     def twin_free(self, split: str, train: str = "train") -> NDArray[np.bool_] | None:
-        """Return, for each row of `where(split)`, whether no byte-identical image lies in training; None without training rows.
+        """Return which rows of `where(split)` have no byte-identical image in training, bool; None if there is no training row.
 
         Args:
-            split: The split that is asked about.
+            split: The split to check.
             train: Name of the training split.
         """
         if train not in self.splits or not (self.rows.split == self.splits.index(train)).any():
@@ -173,29 +150,130 @@ class Corpus:
         return ~np.isin(digests(self.images, self.where(split)), digests(self.images, self.where(train)))
 
 
-Reader = Callable[..., Listing]
-CORPORA: Registry[Listing] = Registry("corpus")
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """What a reader found: rows, and where their pixels are.
+
+    Attributes:
+        rows: The rows.
+        images: Decoded pixels, uint8 (N, H, W) or (N, H, W, 3), or a picture file for each row.
+        size: Height and width in which pictures are stored, px; each is resized to it as a whole.
+        colour: Store RGB; else grey.
+        faces: Crop the largest face of each picture with the default detector; a picture without a face is left out.
+        skipped: A line for each entry that was left out, with its name and the reason.
+        origins: Where each row of decoded pixels comes from, if its number does not tell.
+    """
+
+    rows: Rows
+    images: NDArray[np.uint8] | Sequence[Tree]
+    size: tuple[int, int] = (48, 48)
+    colour: bool = False
+    faces: bool = False
+    skipped: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
-def read_listing(name: str, source: Path, options: dict[str, Any]) -> Listing:
-    """Return what a corpus's reader finds in a source.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How the files of a corpus are read, and what is special about them.
+
+    Attributes:
+        read: Returns the listing of a source, a file or folder; its other arguments are the reader's options.
+        files_next_to: Names of files that are read from the folder of the source, if that is a file.
+        lists_pictures: The source is a list of picture files, which may change while the list does not.
+        soft_label_options: Options that only change `Rows.votes`, which training alone uses.
+    """
+
+    read: Callable[..., Listing]
+    files_next_to: tuple[str, ...] = ()
+    lists_pictures: bool = False
+    soft_label_options: tuple[str, ...] = ()
+
+    def __call__(self, source: Path, **options: Any) -> Listing:
+        """Return what is in a source.
+
+        Args:
+            source: The file or folder.
+            options: Options of `read`, and `size`, `colour` and `faces` of `Listing`; see `check_options`.
+
+        Raises:
+            DataError: The source cannot be read.
+        """
+        stored = {key: options.pop(key) for key in STORAGE_OPTIONS if key in options}
+        listing = self.read(source, **options)
+        if stored and isinstance(listing.images, np.ndarray):
+            raise DataError(f"{source}: contains pixels, not pictures; leave out {', '.join(stored)}")
+        if "size" in stored:
+            stored["size"] = _parse_size(stored["size"])
+        return replace(listing, **stored)
+
+
+class CorpusRegistry(Registry[Listing]):
+    """The readers of the corpora, by name."""
+
+    def register(self, name: str, **special: Any) -> Callable[[Callable[..., Listing]], Callable[..., Listing]]:
+        """Return a decorator that registers a function as the `Reader` of a corpus; `special` are the other fields of it."""
+
+        def add(read: Callable[..., Listing]) -> Callable[..., Listing]:
+            super(CorpusRegistry, self).register(name)(Reader(read, **special))
+            return read
+
+        return add
+
+    def get(self, name: str) -> Reader:
+        """Return the reader of a corpus.
+
+        Raises:
+            UnknownNameError: There is no such corpus; lists the nearest names.
+        """
+        reader = super().get(name)
+        assert isinstance(reader, Reader)
+        return reader
+
+
+CORPORA = CorpusRegistry("corpus")
+
+STORAGE_OPTIONS = ("size", "colour", "faces")
+"""Options of every corpus of pictures: how its pictures are stored."""
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the reader of a corpus does not have, and values of another type.
+
+    This comes before anything is read, so that `colour: "no"` is refused and not taken for true.
 
     Args:
         name: Registered name of the corpus.
-        source: The file or folder.
-        options: The reader's own options, and `size`, `colour` and `faces` of `Listing`.
+        options: Values by option.
 
     Raises:
-        UnknownNameError: No such corpus.
-        DataError: An option is unknown or of another type, or the source cannot be read.
+        UnknownNameError: There is no such corpus.
+        DataError: Names the option, and says what to give.
     """
-    reader = CORPORA.get(name)
-    check_options(name, reader, options)
-    stored = {key: options[key] for key in STORED if key in options}
-    own = {key: value for key, value in options.items() if key not in stored}
-    listing = reader(source, **own)
-    if stored and isinstance(listing.images, np.ndarray):
-        raise DataError(f"{name}: this source holds pixels, not pictures; leave out {', '.join(stored)}")
-    if "size" in stored:
-        stored["size"] = stored_size(stored["size"])
-    return replace(listing, **stored)
+    hints = get_type_hints(CORPORA.get(name).read)
+    known = {key: hint for key, hint in hints.items() if key not in ("source", "return")} | {"colour": bool, "faces": bool}
+    for key, value in options.items():
+        if key == "size":
+            _parse_size(value)
+            continue
+        if key not in known:
+            raise DataError(f"{name} has no option {key!r}{nearest(str(key), [*dict.fromkeys((*known, *STORAGE_OPTIONS))])}")
+        types = get_args(known[key]) or (known[key],)
+        if not any(_has_type(value, wanted) for wanted in types):
+            words = " or ".join(_TYPE_NAMES[wanted] for wanted in types if wanted in _TYPE_NAMES)
+            raise DataError(f"{name}: {key} is {value!r}; give {words}")
+
+
+def _has_type(value: Any, wanted: Any) -> bool:
+    """Return whether a value has a type; true is not a number, and a whole number is also a number."""
+    return isinstance(value, int | float if wanted is float else wanted) and (wanted is bool or not isinstance(value, bool))
+
+
+def _parse_size(value: Any) -> tuple[int, int]:
+    """Return the height and width that the option `size` means, px."""
+    sides = [value, value] if isinstance(value, int) else value
+    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(n) is int and 1 <= n <= 4096 for n in sides)):
+        raise DataError(f"size is {value!r}; give the side, or height and width, in px, from 1 to 4,096")
+    return sides[0], sides[1]

@@ -1,7 +1,7 @@
-"""FER+: FER2013's faces with ten people's votes each, as `fer2013new.csv` beside `fer2013.csv` or as Microsoft's folders.
+"""FER+: FER2013's faces with ten people's votes each, as `fer2013new.csv` next to `fer2013.csv` or as Microsoft's folders.
 
 Source: Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution".
-The rules that make labels of votes stand in `mien.datasets.votes`.
+The rules that turn votes into labels are in `mien.datasets.votes`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.fer2013 import SPLITS, TABLES, find_table, read_fer2013_table
-from mien.datasets.reading.source import Tree, is_archive
-from mien.datasets.reading.tree import file_names
-from mien.datasets.reading.vote_file import (
+from mien.datasets.fer2013 import SPLITS, TABLES, find_fer2013_table, read_fer2013_table
+from mien.datasets.files import Tree, file_names, is_archive
+from mien.datasets.tables import csv_rows
+from mien.datasets.votes import (
+    COLUMNS,
+    UNKNOWN,
     VOTES_FILE,
     Votes,
     count_votes,
-    csv_rows,
+    distribution,
     find_votes,
+    majority,
     read_votes,
     require_same_rows,
 )
-from mien.datasets.votes import COLUMNS, UNKNOWN, distribution, majority
 from mien.errors import DataError
 from mien.labels import label_set
 
@@ -33,27 +35,33 @@ LABEL_SETS = {8: "ferplus", 10: "ferplus10"}
 TARGETS = ("majority", "distribution")
 
 
-@CORPORA.register("ferplus")
+@CORPORA.register("ferplus", files_next_to=(VOTES_FILE,))
 def read_ferplus(
     source: Path, classes: int = 8, targets: str = "majority", min_agreement: float = 0.0, votes: str | None = None
 ) -> Listing:
-    """Return what a copy of FER+ holds: splits train, public_test and private_test.
+    """Return the content of a copy of FER+: splits train, public_test and private_test.
 
     Args:
         source: A folder or zip archive with `fer2013.csv` and `fer2013new.csv`; or `fer2013.csv`, in any form `read_fer2013`
-            takes, with `fer2013new.csv` beside it; or a folder or zip archive with Microsoft's `FER2013Train/label.csv`,
+            takes, with `fer2013new.csv` next to it; or a folder or zip archive with Microsoft's `FER2013Train/label.csv`,
             `FER2013Valid` and `FER2013Test` and their pictures.
         classes: 8, or 10 with unknown and NF ("not a face").
-        targets: `"majority"`: one class an image; or `"distribution"`: `Rows.votes`, and the first of the largest as class.
+        targets: `"majority"`: one class per image; or `"distribution"`: `Rows.votes`, with the largest (the first of equal
+            ones) as the class.
         min_agreement: Leave out rows whose class has a smaller share of all votes, 0 to 1.
-        votes: Name of the file of votes in that folder or archive or beside the table, or its path.
+        votes: Name of the file of votes in that folder or archive or next to the table, or its path.
 
     Raises:
-        DataError: An option, file or row is bad, or the two files do not belong together; names it and says why.
+        DataError: An option, file or row is wrong, or the two files do not belong together.
     """
-    _check_options(classes, targets, min_agreement, votes)
-    if _holds_table(source):
-        file = find_table(source) or source
+    if classes not in LABEL_SETS:
+        raise DataError(f"ferplus: classes is {classes!r}; choose 8, or 10 with unknown and not a face")
+    if targets not in TARGETS:
+        raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
+    if not 0 <= min_agreement <= 1:
+        raise DataError(f"ferplus: min_agreement is {min_agreement!r}; give a share of the votes, 0 to 1")
+    if _has_table(source):
+        file = find_fer2013_table(source) or source
         found = read_votes(find_votes(file, votes))
         table = read_fer2013_table(file)
         require_same_rows(source, table.split, found)
@@ -67,7 +75,7 @@ def read_ferplus(
 def label_rows(
     votes: Votes, split: NDArray[np.int8], classes: int, targets: str, min_agreement: float
 ) -> tuple[Rows, NDArray[np.bool_]]:
-    """Return the rows that the votes give a label, and which they are, bool (N,); the options are `read_ferplus`'s."""
+    """Return the rows that get a label, and which of all rows they are, bool (N,); options as in `read_ferplus`."""
     shares = majority(votes.counts) if targets == "majority" else distribution(votes.counts)
     target = shares.argmax(axis=1)
     winner = votes.counts[np.arange(len(target)), target]
@@ -79,21 +87,10 @@ def label_rows(
     return Rows(label_set(LABEL_SETS[classes]), target[keep].astype(np.int64), split[keep], SPLITS, votes=soft), keep
 
 
-def _check_options(classes: int, targets: str, min_agreement: float, votes: str | None) -> None:
-    if type(classes) is not int or classes not in LABEL_SETS:
-        raise DataError(f"ferplus: classes is {classes!r}; choose 8, or 10 with unknown and not a face")
-    if targets not in TARGETS:
-        raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
-    if isinstance(min_agreement, bool) or not isinstance(min_agreement, int | float) or not 0 <= min_agreement <= 1:
-        raise DataError(f"ferplus: min_agreement is {min_agreement!r}; it is a share of the votes, 0 to 1")
-    if votes is not None and not isinstance(votes, str):
-        raise DataError(f"ferplus: votes is {votes!r}; give the path of {VOTES_FILE} as text")
-
-
-def _holds_table(source: Path) -> bool:
-    """Return whether a source holds FER2013's table, not Microsoft's pictures."""
+def _has_table(source: Path) -> bool:
+    """Return whether a source has FER2013's table, not Microsoft's pictures."""
     if source.is_dir():
-        return find_table(source) is not None
+        return find_fer2013_table(source) is not None
     return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1])
 
 
@@ -101,14 +98,17 @@ def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tu
     """Return the pictures of Microsoft's folders, their votes and splits, and a line for each that is missing."""
     skipped: list[str] = []
     tree, names = file_names(source, skipped)
+    labels = [path for path in map(PurePosixPath, names) if path.name == "label.csv" and path.parent.name in FOLDERS]
+    if len({path.parent.name for path in labels}) < len(labels):
+        raise DataError(f"{source}: contains several copies of FER+ ({', '.join(map(str, labels[:6]))}); pass one of them")
     present = set(names)
     files, image_names, counts, split = list[Tree](), list[str](), list[NDArray[np.int64]](), list[int]()
-    for path in _label_files(source, names):
+    for path in sorted(labels, key=lambda path: FOLDERS[path.parent.name]):  # training first, as the rows of FER2013
         votes = _read_labels(tree / str(path))
         for name, count in zip(votes.names, votes.counts, strict=True):
             picture = str(path.parent / name)
             if picture not in present:
-                skipped.append(f"{picture}: is named in {path} but is not there")
+                skipped.append(f"{picture}: is named in {path} but does not exist")
                 continue
             files.append(tree / picture)
             image_names.append(name)
@@ -116,26 +116,18 @@ def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tu
             split.append(FOLDERS[path.parent.name])
     if not files:
         raise DataError(
-            f"{source}: holds neither fer2013.csv nor pictures named in FER2013Train/label.csv; "
+            f"{source}: contains neither fer2013.csv nor pictures named in FER2013Train/label.csv; "
             f"pass the folder with fer2013.csv and {VOTES_FILE}"
         )
     return files, Votes(tuple(image_names), np.array(counts)), np.array(split, np.int8), tuple(skipped)
 
 
-def _label_files(source: Path, names: list[str]) -> list[PurePosixPath]:
-    """Return the `label.csv` of each of Microsoft's folders, training first, as the rows of FER2013 are."""
-    paths = [path for path in map(PurePosixPath, names) if path.name == "label.csv" and path.parent.name in FOLDERS]
-    if len({path.parent.name for path in paths}) < len(paths):
-        raise DataError(f"{source}: holds several copies of FER+ ({', '.join(map(str, paths[:6]))}); pass one of them")
-    return sorted(paths, key=lambda path: FOLDERS[path.parent.name])
-
-
 def _read_labels(file: Tree) -> Votes:
-    """Return what a `label.csv` holds: an image name, in older copies its box (always the whole image), and the votes."""
-    rows, seen = csv_rows(file), dict[str, int]()
+    """Return the votes in a `label.csv`: an image name, in older copies its box (always the whole image), and the votes."""
+    rows, seen = list(csv_rows(file)), dict[str, int]()
     for number, row in rows:
-        if seen.setdefault(row[0], number) != number:
-            raise DataError(f"{file}: row {number} names {row[0][:80]!r}, as row {seen[row[0]]} does")
         if len(row) not in (1 + len(COLUMNS), 2 + len(COLUMNS)):
             raise DataError(f"{file}: row {number} has {len(row)} fields, not an image name, its box and {len(COLUMNS)} votes")
+        if seen.setdefault(row[0], number) != number:
+            raise DataError(f"{file}: row {number} names {row[0][:80]!r} again, as row {seen[row[0]]} does")
     return count_votes(file, [(number, row[0], row[-len(COLUMNS) :]) for number, row in rows])

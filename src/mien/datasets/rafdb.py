@@ -12,16 +12,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mien.datasets.corpus import CORPORA, Listing, Rows
-from mien.datasets.reading.source import Tree
-from mien.datasets.reading.tree import file_names, read_text
+from mien.datasets.files import Tree, file_names, is_picture, read_text
 from mien.errors import DataError
-from mien.image import ENDINGS
 from mien.labels import label_set
 
 SIDE = 100
 SPLITS = ("train", "test")
 LABELS = ("list_patition_label.txt", "list_partition_label.txt")
-"""The official list of labels, as it is spelt and as people mend it."""
+"""The official list of labels, misspelt as it is, and corrected."""
 
 LAYOUT = (
     "EmoLabel/list_patition_label.txt with Image/aligned/train_00001_aligned.jpg, or train/1 to train/7 with test/1 to test/7"
@@ -30,27 +28,31 @@ LAYOUT = (
 
 @CORPORA.register("rafdb")
 def read_rafdb(source: Path) -> Listing:
-    """Return what a copy of RAF-DB holds, in colour, 100x100 px: splits train and test.
+    """Return the content of a copy of RAF-DB, in colour, 100x100 px: splits train and test.
 
     Args:
         source: A folder, or a zip archive of it, with `EmoLabel/list_patition_label.txt` and `Image/aligned` (or the folder
-            `basic` that holds them), or with Kaggle's `DATASET/train/1` to `7` and `DATASET/test/1` to `7`, whose tables
-            (`train_labels.csv`) are not needed. A listed picture that is missing, and one of Kaggle's tree that lies in neither
-            `train` nor `test`, is left out and noted.
+            `basic` with both), or with Kaggle's `DATASET/train/1` to `7` and `DATASET/test/1` to `7`, whose tables
+            (`train_labels.csv`) are not needed. A listed picture that is missing is left out and listed, and so is one of
+            Kaggle's tree that is neither in `train` nor in `test`.
 
     Raises:
-        DataError: A row of the list is bad or given twice, a folder is no class, or no picture is there; names it.
+        DataError: A row of the list is wrong or given twice, a folder is not a class, or there is no picture.
     """
     skipped: list[str] = []
     tree, names = file_names(source, skipped)
     lists = [name for name in names if PurePosixPath(name).name in LABELS and "compound" not in PurePosixPath(name).parts]
     if len(lists) > 1:
-        raise DataError(f"{source}: holds several lists of labels ({', '.join(lists)}); pass the folder of one of them")
-    return _read_list(source, tree, lists[0], set(names), skipped) if lists else _read_folders(source, tree, names, skipped)
+        raise DataError(f"{source}: contains several lists of labels ({', '.join(lists)}); pass the folder of one of them")
+    found = _read_list(source, tree, lists[0], set(names), skipped) if lists else _read_folders(source, tree, names, skipped)
+    target = np.array([label for _, label, _ in found], np.int64)
+    split = np.array([split for _, _, split in found], np.int8)
+    files = [tree / name for name, _, _ in found]
+    return Listing(Rows(label_set("rafdb"), target, split, SPLITS), files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
 
 
-def _read_list(source: Path, tree: Tree, labels: str, names: set[str], skipped: list[str]) -> Listing:
-    """Return the pictures that the official list names and the source has."""
+def _read_list(source: Path, tree: Tree, labels: str, names: set[str], skipped: list[str]) -> list[tuple[str, int, int]]:
+    """Return (file, class, split) of the pictures that the official list names and the source has."""
     found: list[tuple[str, int, int]] = []
     aligned = PurePosixPath(labels).parent.parent / "Image" / "aligned"
     rows = _parse_list(read_text(tree / labels), str(tree / labels))
@@ -62,14 +64,14 @@ def _read_list(source: Path, tree: Tree, labels: str, names: set[str], skipped: 
             skipped.append(f"{labels}: row {number}: {picture} is missing")
     if not found:
         raise DataError(
-            f"{source}: none of the {len(rows):,} pictures that {labels} lists lies in {aligned}; "
+            f"{source}: none of the {len(rows):,} pictures that {labels} lists is in {aligned}; "
             f"unpack aligned.zip there (expected: {LAYOUT})"
         )
-    return _listing(tree, found, tuple(skipped))
+    return found
 
 
 def _parse_list(text: str, file: str) -> dict[str, tuple[int, int]]:
-    """Return the row number, from 1, and the class, from 0, of each picture of the list."""
+    """Return the row number, from 1, and the class, from 0, of each picture in the list."""
     rows: dict[str, tuple[int, int]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not (fields := line.split()):
@@ -86,35 +88,25 @@ def _parse_list(text: str, file: str) -> dict[str, tuple[int, int]]:
             raise DataError(f"{file}: rows {rows[name][0]} and {number} both name {name}; remove one of them")
         rows[name] = (number, int(label) - 1)
     if not rows:
-        raise DataError(f"{file}: holds no rows; is the file complete?")
+        raise DataError(f"{file}: contains no rows; is the file complete?")
     return rows
 
 
-def _read_folders(source: Path, tree: Tree, names: list[str], skipped: list[str]) -> Listing:
-    """Return the pictures of Kaggle's tree."""
+def _read_folders(source: Path, tree: Tree, names: list[str], skipped: list[str]) -> list[tuple[str, int, int]]:
+    """Return (file, class, split) of the pictures in Kaggle's tree."""
     found: list[tuple[str, int, int]] = []
     copies: set[str] = set()
-    for name in names:
+    for name in filter(is_picture, names):
         path = PurePosixPath(name)
-        if path.suffix.lower() not in ENDINGS:
-            continue
         if len(path.parts) < 3 or path.parts[-3] not in SPLITS:
-            skipped.append(f"{name}: lies in no folder such as train/1 or test/1")
+            skipped.append(f"{name}: is not in a folder such as train/1 or test/1")
             continue
         if not re.fullmatch("[1-7]", path.parts[-2]):
             raise DataError(f"{tree / str(path.parent)}: is not a class of RAF-DB; its folders are named 1 to 7")
         found.append((name, int(path.parts[-2]) - 1, SPLITS.index(path.parts[-3])))
         copies.add(str(path.parents[2]))
     if not found:
-        raise DataError(f"{source}: holds no RAF-DB; expected {LAYOUT}")
+        raise DataError(f"{source}: contains no RAF-DB; expected {LAYOUT}")
     if len(copies) > 1:
-        raise DataError(f"{source}: holds several copies ({', '.join(sorted(copies))}); pass the folder of one of them")
-    return _listing(tree, sorted(found, key=lambda entry: (entry[2], entry[0])), tuple(skipped))
-
-
-def _listing(tree: Tree, found: list[tuple[str, int, int]], skipped: tuple[str, ...]) -> Listing:
-    """Return a listing of (file, class, split)."""
-    target = np.array([label for _, label, _ in found], np.int64)
-    split = np.array([split for _, _, split in found], np.int8)
-    files = [tree / name for name, _, _ in found]
-    return Listing(Rows(label_set("rafdb"), target, split, SPLITS), files, (SIDE, SIDE), colour=True, skipped=skipped)
+        raise DataError(f"{source}: contains several copies ({', '.join(sorted(copies))}); pass the folder of one of them")
+    return sorted(found, key=lambda entry: (entry[2], entry[0]))

@@ -1,4 +1,7 @@
-"""What is wrong with a run, found out before anything is trained."""
+"""Checks of a run before it trains: names and files before the corpus is read, then the corpus, then the start weights.
+
+Each finds in seconds an error that would otherwise appear after minutes, or never.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,23 @@ from mien.recipe import Recipe
 from mien.registry import Registry, check_arguments
 from mien.weights import bundled
 
+TEST_SPLITS = ("test", "private_test")
+"""Splits that no run may train on or select by."""
+
 
 def check_names(recipe: Recipe) -> None:
-    """Check the names that registries and networks know, before anything is read.
+    """Check the names in a recipe.
 
     Raises:
-        RecipeError: The network, the loss, the optimiser or an argument of the first two is unknown; names the nearest. Or the
-            step is to be compiled and there is no compiler.
+        RecipeError: The network, the loss, the optimizer or an argument of the first two is unknown; names the nearest. Or the
+            recipe compiles and there is no compiler.
     """
     if recipe.train.compile and not torch.cuda.is_available():
-        _check_compiler()
+        compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        if shutil.which(compiler) is None:
+            raise RecipeError(
+                f"train.compile: no C++ compiler found ({compiler}); install one, or add --set train.compile=false"
+            )
     model, loss = recipe.model, recipe.loss
     if not model.name.startswith(TIMM):
         _check_part("model", model.name, model.arguments, MODELS, ("num_classes",))
@@ -40,46 +50,70 @@ def check_names(recipe: Recipe) -> None:
 
 
 def check_files(recipe: Recipe, out: Path) -> None:
-    """Check now what would be found out once the corpus was read: files that are not there, a folder that cannot be written.
+    """Check that the files a recipe names exist and that the run's folder can be written.
 
     Raises:
-        CheckpointError: The start or a teacher is missing.
+        CheckpointError: The start weights or a teacher are missing.
         OutputError: The folder cannot be written.
     """
     named = [("model.start", recipe.model.start)] if recipe.model.start not in (None, "imagenet") else []
-    named += [
-        ("distill.teachers", path) for path in (recipe.distill.teachers if recipe.distill else []) if path not in bundled()
-    ]
+    teachers = recipe.distill.teachers if recipe.distill else []
+    named += [("distill.teachers", path) for path in teachers if path not in bundled()]
     for key, path in named:
         if path and not Path(path).exists():
-            raise CheckpointError(f"{key}: {path}: no such checkpoint; see the recipe's deviations for how to make it")
+            raise CheckpointError(f"{key}: {path}: no such checkpoint; the recipe's deviations say how to make it")
     check_place(out)
 
 
-def check_start(path: Path, corpus: Corpus) -> None:
-    """Refuse weights of the same images split otherwise: they may have seen what this run is measured on.
-
-    Args:
-        path: The file a run starts from.
-        corpus: What the run is trained on.
+def check_data(recipe: Recipe, corpus: Corpus, processes: int) -> None:
+    """Check that a recipe fits its corpus and the number of processes.
 
     Raises:
-        RecipeError: They were trained on other rows.
-        CheckpointError: The file is of another version.
+        RecipeError: The batch cannot be shared, the training split is smaller than a batch, the recipe uses a test split, or
+            it wants votes and the corpus has none.
+        DataError: The corpus has no such split.
+    """
+    batch_size = recipe.train.batch_size
+    if batch_size % processes:
+        raise RecipeError(
+            f"train.batch_size is {batch_size}, which {processes} processes cannot share evenly; choose another --devices or "
+            "another batch size"
+        )
+    if batch_size < 2 * processes:
+        raise RecipeError("train.batch_size: batch norms need at least 2 images per process; make it larger")
+    if recipe.augment.mixup and batch_size // processes % 2:
+        raise RecipeError(
+            f"augment.mixup mixes pairs, but train.batch_size {batch_size} gives each of {processes} process(es) an odd number "
+            "of images; change the batch size"
+        )
+    for key, split in (("train", recipe.data.train), ("select", recipe.data.select)):
+        if split in TEST_SPLITS:
+            raise RecipeError(f"data.{key}: {split} is a test split; measure on it once, at the end, with mien evaluate")
+    count = len(corpus.where(recipe.data.train))
+    if recipe.data.select is not None:
+        corpus.where(recipe.data.select)
+    if count < batch_size:
+        raise RecipeError(f"train.batch_size is {batch_size}, but the training split has {count} images; make it smaller")
+    if recipe.data.votes and corpus.rows.votes is None:
+        raise RecipeError(f"data.votes: {corpus.name} has one label per image and no votes; set it to false")
+
+
+def check_start(path: Path, corpus: Corpus) -> None:
+    """Refuse start weights that may have been trained on this run's test images: same corpus, other split.
+
+    Args:
+        path: The file of start weights.
+        corpus: The run's corpus.
+
+    Raises:
+        RecipeError: They were trained on another split of the corpus.
+        CheckpointError: The file is of another format version.
     """
     info = read_info(path)
     if info and info.data_fingerprint == corpus.fingerprint and info.split_fingerprint not in ("", corpus.split_fingerprint):
         raise RecipeError(
-            f"model.start: {path} was trained on other rows of {corpus.name} and may know this run's test images; "
+            f"model.start: {path} was trained on another split of {corpus.name}, so it may have seen this run's test images; "
             "train it with the same data.protocol"
-        )
-
-
-def _check_compiler() -> None:
-    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    if shutil.which(compiler) is None:
-        raise RecipeError(
-            f"train.compile: there is no C++ compiler ({compiler}); install it, or do without: --set train.compile=false"
         )
 
 

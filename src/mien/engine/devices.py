@@ -1,72 +1,86 @@
-"""Which device and precision a run takes where nobody says."""
+"""Devices, precision and number of processes of a training run, where the user does not choose them."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from mien.datasets import Corpus
-from mien.engine.fabric import Fabric
-from mien.engine.feed import is_resident
+from mien.engine.loader import fits_in_memory
 from mien.errors import RecipeError
 from mien.models import create_model
 from mien.recipe import Recipe
 
-LEAST_SHARE = 32
-"""Images of a step that a process on the CPU gets at least, so that its batch norms have something to average."""
+MIN_IMAGES_PER_PROCESS = 32
+"""Least share of a batch for a process on the CPU: batch norms need enough images for their statistics."""
 
-SMALL = 10_000_000
-"""Parameters of a network that is trained in several processes at most; a larger one keeps the threads of one busy."""
+MAX_PARAMETERS = 10_000_000
+"""Largest network trained in several processes on the CPU; a larger one keeps all threads of a single process busy."""
 
 
-def default_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
-    """Return the devices and precision to train a recipe with.
+def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
+    """Return Lightning Fabric on the GPU if there is one, else on the CPU.
 
-    That is bfloat16 on a GPU; on a CPU that computes in bfloat16, if the recipe sets `channels_last`, which that needs; else
-    float32.
+    The default precision is bfloat16 on a GPU. On a CPU it is bfloat16 if the processor computes in it and the recipe sets
+    `channels_last`, which bfloat16 needs to be fast; otherwise float32.
 
     Args:
-        recipe: The run.
+        recipe: The recipe to train.
         devices: Number of GPUs, or of processes on the CPU.
-        precision: `bf16-mixed` or `32-true`, in place of that choice.
+        precision: `bf16-mixed` or `32-true` to overrule the default.
 
     Raises:
-        RecipeError: The precision is another, or there are fewer GPUs.
+        RecipeError: Unknown precision, or more devices than the machine has GPUs.
     """
     gpu = torch.cuda.is_available()
     if gpu and isinstance(devices, int) and devices > torch.cuda.device_count():
-        raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} of them (GPUs)")
+        raise RecipeError(
+            f"--devices {devices}: this machine has only {torch.cuda.device_count()} GPU(s); choose a smaller number"
+        )
     if precision not in (None, "bf16-mixed", "32-true"):
-        raise RecipeError(f"--precision {precision}: is bf16-mixed or 32-true")
-    chosen: Any = precision or ("bf16-mixed" if gpu or (recipe.train.channels_last and computes_bfloat16()) else "32-true")
+        raise RecipeError(f"--precision {precision}: unknown precision; choose bf16-mixed or 32-true")
+    bfloat16 = gpu or (recipe.train.channels_last and computes_bfloat16())
+    chosen: Any = precision or ("bf16-mixed" if bfloat16 else "32-true")
+    _silence_libraries()
     return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
 
 
 def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
-    """Return how many processes train where nobody says: one on a GPU; on the CPU one a core for a small network.
+    """Return the default number of processes: one on a GPU, and on a CPU one per core if the network is small.
 
-    Processes of one thread train it faster than threads that wait for each other at every layer, as
-    `benchmarks/training_step.py` measures. Each takes the memory of a whole one, so where the images do not fit in memory there
-    is one.
+    For a small network, processes of one thread are faster than one process of many threads, which wait for each other at
+    every layer (`benchmarks/training_step.py`). Each process needs its own memory, so there is only one if the images do not
+    fit in memory.
 
     Args:
-        recipe: The run.
+        recipe: The recipe to train.
         corpus: Its data.
-        cores: Cores it may use.
+        cores: Processor cores the run may use.
     """
-    if torch.cuda.is_available() or not is_resident(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
+    if torch.cuda.is_available() or not fits_in_memory(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
         return 1
     with torch.device("meta"):
         network = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
-    if sum(parameter.numel() for parameter in network.parameters()) > SMALL:
+    if sum(parameter.numel() for parameter in network.parameters()) > MAX_PARAMETERS:
         return 1
-    size, unit = recipe.train.batch_size, 2 if recipe.augment.mixup else 1  # mixup mixes pairs
-    most = min(cores, size // LEAST_SHARE)
-    return next((number for number in range(most, 0, -1) if size % (number * unit) == 0), 1)
+    batch_size, unit = recipe.train.batch_size, 2 if recipe.augment.mixup else 1  # mixup mixes pairs
+    max_processes = min(cores, batch_size // MIN_IMAGES_PER_PROCESS)
+    return next((number for number in range(max_processes, 0, -1) if batch_size % (number * unit) == 0), 1)
 
 
 def computes_bfloat16() -> bool:
-    """Return whether the processor has instructions for bfloat16 (AMX, AVX512_BF16); elsewhere torch emulates it."""
+    """Return whether the processor has bfloat16 instructions (AMX, AVX512_BF16); without them, torch emulates it slowly."""
     supported = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask is not None and ask() for ask in supported)
+
+
+def _silence_libraries() -> None:
+    """Hide messages that a user of `mien train` can do nothing about; the run prints one line per epoch instead."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the number of processes and the precision
+    for name in ("torch._dynamo", "torch.utils.cpp_extension"):  # what was not compiled, and that there is no CUDA
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # compiled gradients; harmless

@@ -1,4 +1,4 @@
-"""From a checkpoint to ONNX, in float32 and in int8, with the model's facts inside the file and parity proven.
+"""Export of a checkpoint to ONNX, in float32 and in int8, with the model's facts in the file and its logits checked.
 
 Int8 is ONNX Runtime's static quantisation (QDQ, unsigned activations, signed weights per channel), calibrated on images of the
 training split.
@@ -35,23 +35,23 @@ from mien.preprocess import preprocess
 from mien.weights import card_path, sha256
 
 OPSET = 18
-NARROW = 8
-"""Convolutions with at most this many input channels stay in float32 in an int8 file: there they are faster so."""
+MAX_NARROW_CHANNELS = 8
+"""Convolutions with at most this many input channels stay in float32 in an int8 file, because int8 makes them slower."""
 
-LARGE = 256
-"""Numbers of a weight at least, for float16 to be worth a `Cast`."""
-
-HALF_AGREES = 0.98
-"""Share of the compared images of which a file in half the size must give the same label."""
-
-HALF_TOLERANCE = 0.05
-"""Largest difference of a logit between torch and a file in half the size: of a probability, 0.025."""
-
-COMPARED = 64
-"""Images of a batch on which torch and an exported file are compared."""
+MIN_HALF_SIZE = 256
+"""Smallest weight that is rounded to float16, in numbers; for less, the extra `Cast` node is not worth it."""
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit between torch and the float32 file that an export accepts."""
+"""Largest accepted difference of a logit between torch and the float32 file."""
+
+HALF_TOLERANCE = 0.05
+"""Largest accepted difference of a logit between torch and a half-size file; of a probability, it is 0.025."""
+
+HALF_AGREEMENT = 0.98
+"""Smallest accepted share of images to which torch and a half-size file give the same label."""
+
+BATCH = 64
+"""Images per batch when torch and an exported file are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Export:
 
     Attributes:
         path: The file.
-        info: What it holds.
-        max_difference: Largest absolute difference of a logit from torch's.
-        agreement: Share of the probed images that both give the same label.
+        info: The facts stored in it.
+        max_difference: Largest absolute difference of a logit from torch.
+        agreement: Share of the compared images to which both give the same label.
     """
 
     path: Path
@@ -74,55 +74,54 @@ class Export:
 def export_onnx(
     checkpoint: str | Path, path: Path, probe: list[NDArray[np.uint8]] | None = None, half_size: bool = False
 ) -> Export:
-    """Write a checkpoint as a float32 ONNX file, and prove parity.
+    """Write a checkpoint as a float32 ONNX file, after checking that its logits equal those of torch.
 
     Args:
         checkpoint: A safetensors file or the folder of a run.
         path: The `.onnx` file to write.
-        probe: Face crops both are compared on; by default 64 images of noise.
-        half_size: Round the weights to float16, for half the bytes, after parity was proven. The file computes in float32; the
-            difference of logits returned is that of the rounded file.
+        probe: Face crops to compare the logits on; by default 64 images of noise.
+        half_size: Store the weights in float16, which halves the file. It still computes in float32. The returned difference of
+            logits includes the rounding.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        MienError: The written file's logits differ from torch's by more than 1e-4, or float16 does not hold a weight
-            or changes a logit by more than 0.05 or the label of more than one image in fifty.
+        MienError: A logit differs from torch by more than 1e-4. With `half_size`: a weight does not fit float16, a logit
+            differs by more than 0.05, or more than one label in fifty changes.
         OutputError: The file cannot be written.
     """
     backend = TorchBackend(checkpoint, device="cpu")
     info = replace(backend.info, precision="fp32", mien_version=mien.__version__)
-    with atomic_path(path) as beside:
-        _trace(backend.model, info, beside)
-        _stamp(beside, info)
-        difference, agreement = _compare(backend, beside, probe or _noise())
-        if not difference <= TOLERANCE:  # nor is nan
-            raise MienError(
-                f"{path}: not written, its logits differ from torch's by {difference:.2g}; please report this model"
-            )
+    probe = probe or list(np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
+    with atomic_path(path) as tmp_path:
+        _trace(backend.model, info, tmp_path)
+        _store_info(tmp_path, info)
+        difference, agreement = _compare(backend, tmp_path, probe)
+        if not difference <= TOLERANCE:  # also refuses nan
+            raise MienError(f"{path}: not written, its logits differ from torch by {difference:.2g}; please report this model")
         if half_size:
-            _halve(beside, path)
-            difference, agreement = _compare(backend, beside, probe or _noise())
-            if not (agreement >= HALF_AGREES and difference <= HALF_TOLERANCE):  # nor is nan
-                raise MienError(f"{path}: not written, float16 changes what it says; export it in full size")
+            _halve(tmp_path, path)
+            difference, agreement = _compare(backend, tmp_path, probe)
+            if not (agreement >= HALF_AGREEMENT and difference <= HALF_TOLERANCE):  # also refuses nan
+                raise MienError(f"{path}: not written, float16 changes its predictions; export it without --half-size")
     return Export(path, info, difference, agreement)
 
 
 def _halve(path: Path, name: Path) -> None:
-    """Round the float32 weights of an ONNX file to float16, in place; a `Cast` in the graph makes float32 of them again.
+    """Round the float32 weights of an ONNX file to float16, in place. `name` is the file's final name, for the error.
 
-    ONNX Runtime casts once, when it opens the file. An error calls the file `name`.
+    A `Cast` node turns each weight back to float32; ONNX Runtime runs it once, when it opens the file.
     """
     model = onnx.load(str(path))
     graph, casts = model.graph, []
     for weights in graph.initializer:
-        if weights.data_type != TensorProto.FLOAT or np.prod(weights.dims) < LARGE:
+        if weights.data_type != TensorProto.FLOAT or np.prod(weights.dims) < MIN_HALF_SIZE:
             continue
         values = numpy_helper.to_array(weights)
-        if not np.abs(values).max() <= np.finfo(np.float16).max:  # nor is nan
-            raise MienError(f"{name}: not written, {weights.name} does not fit float16; export it in full size")
-        whole, half = weights.name, f"{weights.name}_half"
+        if not np.abs(values).max() <= np.finfo(np.float16).max:  # also refuses nan
+            raise MienError(f"{name}: not written, {weights.name} does not fit float16; export it without --half-size")
+        full, half = weights.name, f"{weights.name}_half"
         weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [whole], f"{whole}_cast", to=TensorProto.FLOAT))
+        casts.append(helper.make_node("Cast", [half], [full], f"{full}_cast", to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -133,10 +132,10 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
     """Write an int8 version of an exported float32 file.
 
     Args:
-        checkpoint: What `fp32` was exported from; the difference of logits is measured against it.
+        checkpoint: The checkpoint of `fp32`; the logits are compared with it.
         fp32: The float32 file.
         path: The `.onnx` file to write.
-        calibration: Face crops of the training split that set the ranges of activations.
+        calibration: Face crops of the training split, which set the ranges of the activations.
 
     Raises:
         CheckpointError: A file cannot be read.
@@ -146,13 +145,13 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     backend = TorchBackend(checkpoint, device="cpu")
-    info = replace(backend.info, precision="int8", mien_version=mien.__version__, results={})  # those are of float32
-    with atomic_path(path) as beside, tempfile.TemporaryDirectory() as folder, _no_remarks():
+    info = replace(backend.info, precision="int8", mien_version=mien.__version__, results={})  # they were measured in float32
+    with atomic_path(path) as tmp_path, tempfile.TemporaryDirectory() as folder, _silent_quantizer():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
-            str(beside),
+            str(tmp_path),
             _Calibration(calibration, info),
             quant_format=QuantFormat.QDQ,
             nodes_to_exclude=_narrow_convolutions(prepared),
@@ -161,13 +160,13 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        _stamp(beside, info)
-        difference, agreement = _compare(backend, beside, calibration[:512])
+        _store_info(tmp_path, info)
+        difference, agreement = _compare(backend, tmp_path, calibration[:512])
     return Export(path, info, difference, agreement)
 
 
 def write_card(export: Export, **facts: Any) -> Path:
-    """Write the card of an exported file beside it: its digest, size, identity and measured figures.
+    """Write the card of an exported file next to it: its digest, size, provenance and results; return its path.
 
     Args:
         export: The exported file.
@@ -189,13 +188,13 @@ def write_card(export: Export, **facts: Any) -> Path:
         "results": info.results,
     } | facts
     path = card_path(export.path)
-    with atomic_path(path) as beside:
-        beside.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(path) as tmp_path:
+        tmp_path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -> list[NDArray[np.uint8]]:
-    """Return training images to calibrate on, drawn with a fixed seed.
+    """Return images of a split to calibrate on, drawn with a fixed seed.
 
     Raises:
         DataError: The corpus has no such split.
@@ -206,7 +205,7 @@ def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -
 
 
 class _Calibration:
-    """Hands preprocessed batches to the quantizer, as its abstract `CalibrationDataReader` does."""
+    """Preprocessed batches for the quantiser (its `CalibrationDataReader` interface)."""
 
     def __init__(self, crops: list[NDArray[np.uint8]], info: ModelInfo) -> None:
         self.batches: Iterator[dict[str, NDArray[np.float32]]] = (
@@ -224,7 +223,7 @@ def _trace(model: Model, info: ModelInfo, path: Path) -> None:
     model = copy.deepcopy(model)
     model.simplify()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        warnings.simplefilter("ignore")  # deprecations in the exporter's own code
         torch.onnx.export(
             model,
             (example,),
@@ -240,8 +239,8 @@ def _trace(model: Model, info: ModelInfo, path: Path) -> None:
 
 
 @contextmanager
-def _no_remarks() -> Iterator[None]:
-    """Keep to itself what the quantiser remarks on every model, such as that a batch norm is not quantised per channel."""
+def _silent_quantizer() -> Iterator[None]:
+    """Hide the warnings that the quantiser logs for every model, such as that batch norms are not quantised per channel."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -251,23 +250,24 @@ def _no_remarks() -> Iterator[None]:
 
 
 def _narrow_convolutions(path: Path) -> list[str]:
-    """Return the names of the convolutions with so few input channels that int8 makes them slower, not faster."""
+    """Return the names of the convolutions with at most `MAX_NARROW_CHANNELS` input channels."""
     graph = onnx.load(str(path)).graph
     widths = {weights.name: weights.dims[1] for weights in graph.initializer if len(weights.dims) == 4}
     found = []
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in widths:
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-            if widths[node.input[1]] * groups <= NARROW:
+            if widths[node.input[1]] * groups <= MAX_NARROW_CHANNELS:
                 found.append(node.name)
     return found
 
 
-def _stamp(path: Path, info: ModelInfo) -> None:
+def _store_info(path: Path, info: ModelInfo) -> None:
+    """Store the model's facts in an ONNX file, and remove what the exporter left in it."""
     model = onnx.load(str(path))
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # the exporter's stack traces: long, and full of this machine's paths
+        del part.metadata_props[:]  # stack traces of the exporter: long, and full of local paths
         part.doc_string = ""
     helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     model.producer_name, model.producer_version = "mien", info.mien_version
@@ -275,12 +275,8 @@ def _stamp(path: Path, info: ModelInfo) -> None:
 
 
 def _compare(backend: TorchBackend, path: Path, crops: list[NDArray[np.uint8]]) -> tuple[float, float]:
-    """Return the largest difference of a logit and the share of equal labels between torch and an ONNX file."""
+    """Return the largest difference of a logit, and the share of equal labels, between torch and an ONNX file."""
     exported = OnnxBackend(path, providers=["CPUExecutionProvider"])
-    batches = [preprocess(crops[i : i + COMPARED], backend.info.preprocess) for i in range(0, len(crops), COMPARED)]
-    ours, theirs = (np.concatenate([each.logits(batch) for batch in batches]) for each in (backend, exported))
-    return float(np.abs(ours - theirs).max()), float((ours.argmax(1) == theirs.argmax(1)).mean())
-
-
-def _noise() -> list[NDArray[np.uint8]]:
-    return list(np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
+    batches = [preprocess(crops[i : i + BATCH], backend.info.preprocess) for i in range(0, len(crops), BATCH)]
+    expected, logits = (np.concatenate([each.logits(batch) for batch in batches]) for each in (backend, exported))
+    return float(np.abs(expected - logits).max()), float((expected.argmax(1) == logits.argmax(1)).mean())

@@ -1,4 +1,4 @@
-"""A checkpoint run by torch, behind the same interface as an exported network."""
+"""A checkpoint run by torch, with the same interface as an exported network (`mien.predict.backend.Backend`)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from mien.checkpoint import load_checkpoint
 
 
 class TorchBackend:
-    """A trained network on torch, in evaluation mode and float32.
+    """A trained network run by torch, in evaluation mode and float32.
 
     Args:
         path: A safetensors checkpoint, or the folder of a run (its best epoch).
-        device: Where it runs; None takes the GPU where there is one.
+        device: Where it runs; None takes the GPU if there is one.
 
     Attributes:
         model: The network.
         info: Its classes, preprocessing and provenance.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged or of another architecture.
+        CheckpointError: The checkpoint is missing, corrupt or of another architecture.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
         model, self.info = load_checkpoint(path)
-        self.place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.place)
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self._device)
 
     @property
     def device(self) -> str:
-        """`cpu`, or the name of the GPU it runs on."""
-        return torch.cuda.get_device_name(self.place) if self.place.type == "cuda" else str(self.place)
+        """`cpu`, or the name of the GPU."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else str(self._device)
 
     @torch.inference_mode()
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # else 10 bits of mantissa
-            return self.model(torch.from_numpy(batch).to(self.place)).float().cpu().numpy()
+        """Return logits, float32 (N, K), for preprocessed crops, float32 (N, C, h, w)."""
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # TF32 rounds to 10 bits
+            return self.model(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()

@@ -1,7 +1,10 @@
-"""The training loop: a recipe and a corpus in, a run's folder out.
+"""The training loop: recipe and corpus in, a run's folder out.
 
-A run's folder holds `recipe.yaml`, `history.csv`, `curves.png`, TensorBoard's events, `best.safetensors` (the epoch that did
-best on the selection split) and `last.ckpt` (everything a killed run needs to go on; written every epoch).
+Read it from top to bottom: `train` tells the whole run, `Run.__init__` builds its parts (data, model, loss, teachers,
+optimizer, augmentation), `Run.epoch` trains and validates, `Run.save` and `Run.resume` keep the state.
+
+A run's folder holds `recipe.yaml`, `history.csv`, `curves.png`, TensorBoard's events, `best.safetensors` (the epoch that is
+best on the selection split) and `last.ckpt` (the state to resume from, written after every epoch).
 """
 
 from __future__ import annotations
@@ -15,44 +18,39 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 import mien
 from mien.atomic import atomic_path, remove_unfinished
-from mien.augment import Augment, Damage, Finish
-from mien.checkpoint import LOSS, save_checkpoint, save_state
+from mien.augment import Augment, Degrade, Mixup, Normalize
+from mien.checkpoint import LOSS_PREFIX, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
-from mien.engine.checks import check_start
-from mien.engine.devices import default_fabric
-from mien.engine.fabric import Fabric
-from mien.engine.feed import Feed, inputs_of
-from mien.engine.history import Epoch, write_history
-from mien.engine.memory import give_back_large_blocks, keep_freed_blocks
-from mien.engine.mixing import create_mixup, mix
-from mien.engine.objective import create_objective
-from mien.engine.optim import create_average, create_optimizer, create_plateau, create_schedule, current_rate
-from mien.engine.teacher import Teachers, ask_once
+from mien.engine.checks import check_data, check_start
+from mien.engine.devices import create_fabric
+from mien.engine.distill import Teachers
+from mien.engine.history import Epoch, best_epoch, write_history
+from mien.engine.loader import Loader
+from mien.engine.loss import create_objective
+from mien.engine.optim import create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
-from mien.recipe import Recipe, Sampling
+from mien.recipe import Recipe
 from mien.transfer import Transfer, start_from
-
-TESTS = ("test", "private_test")
-"""Splits that no run is fitted on or selected by."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a finished run reached.
+    """The outcome of a finished run.
 
     Attributes:
         folder: The run's folder.
-        best: The epoch kept in `best.safetensors`.
+        best: The epoch whose weights are in `best.safetensors`.
         epochs: The history.
     """
 
@@ -71,208 +69,227 @@ def train(
     on_step: Callable[[int, int, int], None] | None = None,
     on_start: Callable[[Transfer], None] | None = None,
 ) -> TrainResult:
-    """Train, or go on training, a recipe into a folder.
+    """Train a recipe on a corpus, or resume a run that was stopped.
 
     Args:
-        recipe: The run.
-        corpus: Its data.
-        out: The run's folder; a run of the same recipe on the same data found there goes on after its last whole epoch.
-        fabric: Devices and precision; by default what `default_fabric` chooses.
-        on_epoch: Called with each finished epoch and the number of epochs of the run, by the first process only.
-        on_step: Called with the number of the epoch, the steps done in it and the steps of an epoch.
-        on_start: Called, by the first process, with what a start from other weights loaded, if the recipe has one.
+        recipe: The recipe.
+        corpus: Its data, split as the recipe says.
+        out: The run's folder. If it holds a run of the same recipe on the same data, that run resumes after its last complete
+            epoch.
+        fabric: Devices and precision; by default those of `create_fabric`.
+        on_epoch: Called after each epoch, in the first process only, with its row and the number of epochs of the run.
+        on_step: Called after each step with the number of the epoch, the steps done in it and the steps per epoch.
+        on_start: Called, in the first process only, with what was loaded from start weights, if the recipe names any.
 
     Raises:
-        RecipeError: The recipe does not fit the corpus or the number of processes, or the loss became nan or infinite; the
-            folder keeps what the epochs before that left.
-        CheckpointError: The folder holds another run.
+        RecipeError: The recipe does not fit the corpus or the number of processes, or the loss became nan or infinite. The
+            folder keeps the epochs before that.
+        CheckpointError: The folder holds another run, or the start weights or a teacher cannot be read.
         OutputError: The folder cannot be written.
     """
-    run = Run(recipe, corpus, out, fabric or default_fabric(recipe))
+    run = Run(recipe, corpus, out, fabric or create_fabric(recipe))
     history = run.resume()
-    run.begin()
-    if on_start is not None and run.transfer is not None and run.fabric.is_global_zero:
+    run.start()
+    first_process = run.fabric.is_global_zero
+    if on_start is not None and run.transfer is not None and first_process:
         on_start(run.transfer)
-    writer = SummaryWriter(str(out), purge_step=len(history) + 1) if run.fabric.is_global_zero else None
+    writer = SummaryWriter(str(out), purge_step=len(history) + 1) if first_process else None
     for number in range(len(history) + 1, recipe.train.epochs + 1):
-        history.append(run.epoch(number, on_step))
+        row = run.epoch(number, on_step)
+        history.append(row)
         run.save(history)
         if writer is not None:
-            _log(writer, history[-1])
-            if on_epoch is not None:
-                on_epoch(history[-1], recipe.train.epochs)
+            for name, value in asdict(row).items():
+                writer.add_scalar(name, value, number)
+            writer.flush()
+        if on_epoch is not None and first_process:
+            on_epoch(row, recipe.train.epochs)
     if writer is not None:
         writer.close()
-    return TrainResult(out, _best(history), history)
+    return TrainResult(out, best_epoch(history), history)
 
 
 class Run:
-    """The objects of one run; `epoch` advances them, `save` and `resume` keep them."""
+    """The parts of one run: built once, advanced by `epoch`, kept by `save`, restored by `resume`.
+
+    Attributes:
+        loader: The training images.
+        steps: Optimizer steps per epoch.
+        transfer: What was loaded from start weights; None without any.
+        unwrapped: Network and loss as one module, as they are saved; `objective` is the same, compiled and distributed.
+        ema: Moving average of the network's weights; None if the recipe has none.
+        teachers: The teachers; None without distillation.
+        teacher_probs: Their probabilities for each training image, (M, K), if they predict once; otherwise None.
+    """
 
     def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, fabric: Fabric) -> None:
         self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
-        if recipe.train.batch_size % fabric.world_size:
-            raise RecipeError(
-                f"train.batch_size is {recipe.train.batch_size}, which {fabric.world_size} processes cannot share evenly; "
-                "choose another --devices or another batch size"
-            )
-        if recipe.train.batch_size < 2 * fabric.world_size:
-            raise RecipeError("train.batch_size: batch norms need at least 2 images a process; make it larger")
+        check_data(recipe, corpus, fabric.world_size)
         torch.manual_seed(recipe.seed)
-        self.commit = current_commit()  # of the code that runs, whatever is committed meanwhile
+        self.commit = current_commit()  # of the running code, whatever is committed in the meantime
+
+        # Data
         self.spec = recipe.preprocess.spec()
-        self.feed = _feed(recipe, corpus, fabric.device)
-        if self.feed.resident is None:
-            give_back_large_blocks()
-        elif fabric.device.type == "cpu":
-            keep_freed_blocks()
-        self.steps = len(self.feed) // recipe.train.batch_size
+        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device)
+        self.steps = len(self.loader) // recipe.train.batch_size
+
+        # Model, from scratch or from start weights
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
         self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
         if self.transfer is not None:
             check_start(self.transfer.source, corpus)
         if model.in_channels != self.spec.channels:
-            raise RecipeError(f"preprocess.channels is {self.spec.channels}, {recipe.model.name} takes {model.in_channels}")
-        self.plain = create_objective(recipe, model, self.feed.target.cpu().numpy())
-        fabric.to_device(self.plain)
+            raise RecipeError(
+                f"preprocess.channels is {self.spec.channels}, but {recipe.model.name} takes {model.in_channels}; set "
+                "preprocess.channels or model.arguments.in_channels"
+            )
+
+        # Loss, moving average and teachers
+        self.unwrapped = create_objective(recipe, model, self.loader.target.cpu().numpy())
+        fabric.to_device(self.unwrapped)
         if recipe.train.channels_last:
-            self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = create_average(recipe, self.plain.model)
+            self.unwrapped.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = create_ema(recipe, self.unwrapped.model)
         self.teachers = Teachers(recipe.distill, corpus) if recipe.distill else None
         if self.teachers is not None:
             fabric.to_device(self.teachers)
-        self.said: Tensor | None = None  # what the teachers say of each training image, where they are asked once
-        optimizer = create_optimizer(recipe, self.plain.model, self.plain.loss)
+        self.teacher_probs: Tensor | None = None
+
+        # Optimizer and schedule
+        optimizer = create_optimizer(recipe, self.unwrapped.model, self.unwrapped.loss)
         self.schedule = create_schedule(recipe.optim, optimizer, self.steps, recipe.train.epochs)
         self.plateau = create_plateau(recipe.optim, optimizer)
-        wrapped: Any = torch.compile(self.plain) if recipe.train.compile else self.plain
-        self.objective, self.optimizer = fabric.setup(wrapped, optimizer)
-        self.augment, self.damage = Augment(recipe.augment), Damage(recipe.augment)
-        self.finish = fabric.to_device(Finish(self.spec))
-        self.mixup = create_mixup(recipe, len(corpus.classes), fabric.world_size)
+        compiled: Any = torch.compile(self.unwrapped) if recipe.train.compile else self.unwrapped
+        self.objective, self.optimizer = fabric.setup(compiled, optimizer)
 
-    def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None) -> Epoch:
-        """Train one pass, evaluate, and return its row. Seeds come from the number, so a resumed run repeats no draw."""
+        # Augmentation
+        self.augment, self.degrade = Augment(recipe.augment), Degrade(recipe.augment)
+        self.mixup = Mixup(recipe.augment.mixup, len(corpus.classes)) if recipe.augment.mixup else None
+        self.normalize = fabric.to_device(Normalize(self.spec))
+
+    def start(self) -> None:
+        """Write the recipe, so that an unwritable folder is noticed at once, and let the teachers predict, if only once."""
+
+        def write_recipe() -> None:
+            remove_unfinished(self.out)
+            with atomic_path(self.out / "recipe.yaml") as tmp_path:
+                tmp_path.write_text(self.recipe.to_yaml(), encoding="utf-8")
+
+        self._in_first_process(write_recipe)
+        if self.teachers is not None and self.recipe.distill is not None and self.recipe.distill.once:
+            self.teacher_probs = self.teachers.predict_all(self.loader, self.fabric)
+
+    def epoch(self, number: int, on_step: Callable[[int, int, int], None] | None = None) -> Epoch:
+        """Train and validate one epoch; return its row of the history.
+
+        Raises:
+            RecipeError: The loss or a weight became nan or infinite.
+        """
         start = time.perf_counter()
         loss, accuracy, lr = self.fit(number, on_step)
-        self._check_numbers(number, loss)
+        finite = torch.stack([weight.detach().isfinite().all() for weight in self.unwrapped.parameters()])
+        if not (math.isfinite(loss) and finite.all()):
+            raise RecipeError(
+                f"epoch {number} ended in nan or infinity (loss {loss:g}): training has diverged. Lower optim.lr (it is "
+                f"{self.recipe.optim.lr:g}) or set optim.clip_norm, with another --out; this folder keeps the epochs before"
+            )
         rate = self.steps * self.recipe.train.batch_size / (time.perf_counter() - start)
-        val_loss, val_accuracy = self.fabric.broadcast(self._evaluate())  # batch norms differ a little between processes
+        val_loss, val_accuracy = self.fabric.broadcast(self._validate())  # batch norms differ a little between processes
         if self.plateau is not None:
             self.plateau.step(val_loss if self.recipe.optim.plateau_metric == "loss" else val_accuracy)
         return Epoch(number, lr, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - start, rate)
 
     def fit(self, number: int, on_step: Callable[[int, int, int], None] | None = None) -> tuple[float, float, float]:
-        """Train one pass; return the mean loss and accuracy of its steps, and the learning rate of the last."""
+        """Train one epoch; return the mean loss and accuracy of its steps, and the learning rate of the last step.
+
+        The seeds depend on the number of the epoch, so a resumed run draws what an uninterrupted one would.
+        """
         seed = self.recipe.seed * 100_003 + number
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
         sums, lr = torch.zeros(2, device=self.fabric.device), 0.0
         self.objective.train()
-        for step, (images, places) in enumerate(self.feed.batches(self._parts(seed)), start=1):
-            lr = current_rate(self.optimizer)
-            sums += self._step(images, places)
-            done = (number - 1) * self.steps + step
+        for step, (images, indices) in enumerate(self.loader.batches(self._batch_indices(seed)), start=1):
+            lr = current_lr(self.optimizer)
+            sums += self._step(images, indices)
+            steps_done = (number - 1) * self.steps + step
             if self.schedule is not None:
-                self.schedule.step_update(done)
-            if self.average is not None:
-                self.average.update(self.plain.model, step=done)
+                self.schedule.step_update(steps_done)
+            if self.ema is not None:
+                self.ema.update(self.unwrapped.model, step=steps_done)
             if on_step is not None:
                 on_step(number, step, self.steps)
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
         return loss, accuracy, lr
 
-    def _check_numbers(self, number: int, loss: float) -> None:
-        """End the run, before anything is kept of it, where its numbers are no numbers any more."""
-        weights = torch.stack([weight.detach().isfinite().all() for weight in self.plain.parameters()])
-        if not (math.isfinite(loss) and weights.all()):
-            raise RecipeError(
-                f"epoch {number} ended in nan or infinity (loss {loss:g}): training went astray; lower optim.lr (it is "
-                f"{self.recipe.optim.lr:g}) or set optim.clip_norm, with another --out; this one keeps the epochs before"
-            )
+    def _batch_indices(self, seed: int) -> Iterator[Tensor]:
+        """Yield, for each step, the indices of this process's images in the training split."""
+        sampling = self.recipe.data.sampling
+        if sampling == "natural":
+            order = torch.randperm(len(self.loader), generator=torch.Generator().manual_seed(seed))
+        else:
+            labels = self.loader.target.cpu().numpy()
+            weights = sampling_weights(labels, len(self.corpus.classes), sampling)
+            order = torch.from_numpy(epoch_order(labels, weights, seed))
+        batch_size = self.recipe.train.batch_size
+        share = batch_size // self.fabric.world_size
+        for first in range(self.fabric.global_rank * share, self.steps * batch_size, batch_size):
+            yield order[first : first + share]
 
-    def _parts(self, seed: int) -> Iterator[Tensor]:
-        """Yield, for each step, this process's places in the training split."""
-        size, rank = self.recipe.train.batch_size, self.fabric.global_rank
-        local = size // self.fabric.world_size
-        order = _order(self.feed.target, len(self.corpus.classes), self.recipe.data.sampling, seed)
-        for first in range(rank * local, self.steps * size, size):
-            yield order[first : first + local]
-
-    def _step(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the loss and the accuracy of one optimiser step."""
-        target = self.feed.target[places]
-        wanted = self.feed.votes[places] if self.recipe.data.votes and self.feed.votes is not None else target
-        taught = None if self.said is None else self.said[places]
+    def _step(self, images: Tensor, indices: Tensor) -> Tensor:
+        """Take one optimizer step; return its loss and accuracy."""
+        label = self.loader.target[indices]
+        target = self.loader.votes[indices] if self.recipe.data.votes and self.loader.votes is not None else label
+        teacher_probs = None if self.teacher_probs is None else self.teacher_probs[indices]
         x = self.augment(images)
         if self.mixup is not None:
-            x, wanted, taught = mix(self.mixup, x, wanted, taught)
-        if taught is None and self.teachers is not None:
+            x, target, teacher_probs = self.mixup(x, target, teacher_probs)
+        if teacher_probs is None and self.teachers is not None:
             with self.fabric.autocast():
-                taught = self.teachers(x)
-        loss, logits = self.objective(self.finish(self.damage(x)), wanted, taught)
+                teacher_probs = self.teachers(x)
+        loss, logits = self.objective(self.normalize(self.degrade(x)), target, teacher_probs)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        if self.recipe.optim.clip_norm:
-            most = self.recipe.optim.clip_norm
-            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=most, error_if_nonfinite=False)
+        if max_norm := self.recipe.optim.clip_norm:
+            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         self.optimizer.step()
-        return torch.stack([loss.detach(), (logits.argmax(1) == target).float().mean()])
+        return torch.stack([loss.detach(), (logits.argmax(1) == label).float().mean()])
 
     @torch.no_grad()
-    def _evaluate(self) -> tuple[float, float]:
-        """Return cross-entropy and accuracy on the selection split, single view; not numbers where there is none."""
+    def _validate(self) -> tuple[float, float]:
+        """Return cross-entropy and accuracy on the selection split; nan without one."""
         if self.recipe.data.select is None:
             return math.nan, math.nan
-        split = Feed(self.corpus, self.corpus.where(self.recipe.data.select), torch.device("cpu"))
-        model, step = self._kept().eval(), self.recipe.train.batch_size // self.fabric.world_size  # so memory has room for it
+        loader = Loader(self.corpus, self.corpus.where(self.recipe.data.select), torch.device("cpu"))
+        model = self._selected_model().eval()
+        max_batch = self.recipe.train.batch_size // self.fabric.world_size  # a training step of it fits in memory
         with self.fabric.autocast():
-            parts = [model(x.to(self.fabric.device)).float().cpu() for x in inputs_of(split, self.spec, step)]
-        logits, target = torch.cat(parts), split.target
+            parts = [model(x.to(self.fabric.device)).float().cpu() for x in loader.inputs(self.spec, max_batch)]
+        logits, target = torch.cat(parts), loader.target
         return F.cross_entropy(logits, target).item(), (logits.argmax(1) == target).float().mean().item()
 
-    def _kept(self) -> nn.Module:
-        return self.plain.model if self.average is None else self.average.module
-
-    def begin(self) -> None:
-        """Write the recipe, so that a folder that cannot be written is found out first; then ask the teachers, if once."""
-        self._by_the_first(self._begin_folder)
-        if self.teachers is not None and self.recipe.distill is not None and self.recipe.distill.once:
-            self.said = ask_once(self.teachers, self.feed, self.fabric)
+    def _selected_model(self) -> nn.Module:
+        """Return the network that is validated and kept: the moving average if there is one."""
+        return self.unwrapped.model if self.ema is None else self.ema.module
 
     def save(self, history: list[Epoch]) -> None:
         """Write the best weights, then the curves, then the state to resume from."""
-        self._by_the_first(lambda: self._write(history))
-
-    def _by_the_first(self, act: Callable[[], None]) -> None:
-        """Let the first process do something; what it fails by ends them all alike."""
-        failure: MienError | None = None
-        if self.fabric.is_global_zero:
-            try:
-                act()
-            except MienError as error:
-                failure = error
-        failure = self.fabric.broadcast(failure)
-        if failure is not None:
-            raise failure
-
-    def _begin_folder(self) -> None:
-        remove_unfinished(self.out)
-        with atomic_path(self.out / "recipe.yaml") as beside:
-            beside.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        self._in_first_process(lambda: self._write(history))
 
     def _write(self, history: list[Epoch]) -> None:
-        if history[-1] is _best(history):
-            loss = {LOSS + name: value for name, value in self.plain.loss.state_dict().items()}
-            save_checkpoint(self.out / "best.safetensors", self._kept().state_dict() | loss, self._info(history[-1]))
+        best = best_epoch(history)
+        if history[-1] is best:
+            loss_weights = {LOSS_PREFIX + name: value for name, value in self.unwrapped.loss.state_dict().items()}
+            weights = self._selected_model().state_dict() | loss_weights
+            save_checkpoint(self.out / "best.safetensors", weights, self._model_info(best))
         write_history(self.out, history)
         state = {
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.corpus.fingerprint,
             "split": self.corpus.split_fingerprint,
-            "objective": self.plain.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
+            "objective": self.unwrapped.state_dict(),
+            "average": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "history": [asdict(row) for row in history],
@@ -280,7 +297,11 @@ class Run:
         save_state(self.out / "last.ckpt", state)
 
     def resume(self) -> list[Epoch]:
-        """Return the history of the run in the folder and take up its state; empty where there is none."""
+        """Restore the state of the run in the folder and return its history; empty if there is none.
+
+        Raises:
+            CheckpointError: The state cannot be read, or belongs to another run.
+        """
         path = self.out / "last.ckpt"
         if not path.is_file():
             return []
@@ -293,9 +314,9 @@ class Run:
         if not same:
             _refuse(path, "belongs to a run of another recipe, on other data or on other splits")
         try:
-            self.plain.load_state_dict(state["objective"])
-            if self.average is not None:
-                self.average.module.load_state_dict(state["average"])
+            self.unwrapped.load_state_dict(state["objective"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.plateau is not None:
                 self.plateau.load_state_dict(state["plateau"])
@@ -303,7 +324,7 @@ class Run:
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             _refuse(path, "was written by another version of mien")
 
-    def _info(self, best: Epoch) -> ModelInfo:
+    def _model_info(self, best: Epoch) -> ModelInfo:
         select = self.recipe.data.select
         return ModelInfo(
             arch=self.recipe.model.name,
@@ -319,46 +340,18 @@ class Run:
             results={} if select is None else {select: {"accuracy": best.val_accuracy, "epoch": best.epoch}},
         )
 
-
-def _feed(recipe: Recipe, corpus: Corpus, device: torch.device) -> Feed:
-    """Return the training images.
-
-    Raises:
-        RecipeError: They are fewer than a batch, the recipe wants votes and the corpus has none, or looks at a test split.
-    """
-    for key, split in (("train", recipe.data.train), ("select", recipe.data.select)):
-        if split in TESTS:
-            raise RecipeError(f"data.{key}: {split} is a test split; it is measured once, at the end, with mien evaluate")
-    rows = corpus.where(recipe.data.train)
-    if recipe.data.select is not None:
-        corpus.where(recipe.data.select)
-    if len(rows) < recipe.train.batch_size:
-        raise RecipeError(f"train.batch_size is {recipe.train.batch_size}, the training split has {len(rows)} images")
-    if recipe.data.votes and corpus.rows.votes is None:
-        raise RecipeError(f"data.votes: {corpus.name} has one label an image; set it to false")
-    return Feed(corpus, rows, device)
-
-
-def _order(target: Tensor, classes: int, sampling: Sampling, seed: int) -> Tensor:
-    """Return the places of an epoch's images in the training split."""
-    if sampling == "natural":
-        return torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
-    labels = target.cpu().numpy()
-    return torch.from_numpy(epoch_order(labels, sampling_weights(labels, classes, sampling), seed))
-
-
-def _best(history: list[Epoch]) -> Epoch:
-    """Return the epoch that is kept: the first of the best on the selection split, the last where there is none."""
-    if math.isnan(history[-1].val_accuracy):
-        return history[-1]
-    return max(history, key=lambda row: row.val_accuracy)
+    def _in_first_process(self, action: Callable[[], None]) -> None:
+        """Do something in the first process only; if it fails, raise its error in every process."""
+        failure: MienError | None = None
+        if self.fabric.is_global_zero:
+            try:
+                action()
+            except MienError as error:
+                failure = error
+        failure = self.fabric.broadcast(failure)
+        if failure is not None:
+            raise failure
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:
     raise CheckpointError(f"{path}: {reason}; choose another --out, or remove the folder to start again")
-
-
-def _log(writer: SummaryWriter, row: Epoch) -> None:
-    for name, value in asdict(row).items():
-        writer.add_scalar(name, value, row.epoch)
-    writer.flush()

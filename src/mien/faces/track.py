@@ -1,9 +1,7 @@
-"""Which face of this frame is which person of the frames before.
+"""The faces of a video: detected in some frames, followed in the frames between, and numbered by person.
 
-A track is a person seen. Each frame, faces are given to tracks so that the total cost is least (`assign`): the distance from
-where the track's steady motion leads, plus how little the face looks like the track's. A pair too far, too different in size or
-too unlike is none. A track that was looked for in vain for more than `max_gap` seconds is forgotten; until then its face gets
-its old number back.
+`VideoFaces` is what recognition uses. `Tracker` decides which face is which person, `SceneCuts` where a film jumps to another
+scene, which ends every track.
 """
 
 from __future__ import annotations
@@ -12,48 +10,137 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import lap
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import InputError
-from mien.faces.align import ARCFACE, placed, similarity
-from mien.faces.assign import assign
-from mien.structures import Face
+from mien.faces.crop import ARCFACE, similarity, template_points
+from mien.faces.detect import Detector, Follower
+from mien.structures import Face, Frame
 
 Array = NDArray[np.float64]
 
+DETECT_WITHIN = 0.25
+"""Seconds after which faces are detected again, however few frames that is."""
+
+SAME_FACE = 0.4
+"""Intersection over union from which two boxes belong to the same face."""
+
+
+class VideoFaces:
+    """Finds and follows the faces of one video.
+
+    Faces are detected in every `detect_every`-th frame, after a quarter of a second, after a scene cut, and at once when one is
+    lost. They are detected in every frame if the detector has no `follow`. Nothing waits for later frames, so this works for
+    live video. Pass the frames of one video in order.
+
+    Args:
+        detector: The face detector.
+        detect_every: Number of frames from one detection to the next.
+        max_gap: Seconds for which a hidden person keeps the number. A face that no detection finds again is followed as long.
+    """
+
+    def __init__(self, detector: Detector, detect_every: int = 5, max_gap: float = 1.0) -> None:
+        if detect_every < 1:
+            raise InputError(f"detect_every must be at least 1, got {detect_every}")
+        self.detector = detector
+        self.detect_every = detect_every
+        self._follow = detector.follow if isinstance(detector, Follower) else None
+        self._tracker = Tracker(max_gap)
+        self._cuts = SceneCuts()
+        self._frame = self._detected = 0  # numbers of this frame and of the last one with a detection
+        self._time = self._detected_time = -np.inf
+        self._confirmed: dict[int, float] = {}  # by person: when a detection last found this face
+
+    def step(self, frame: Frame) -> list[tuple[int, Face]]:
+        """Return the number of each person in the next frame and their face, ordered by number.
+
+        Args:
+            frame: The frame; its time is in seconds, and steps may vary. If the time is earlier than the last frame's, a new
+                video begins: every track ends, and no number is used again.
+        """
+        time = 0.0 if frame.time is None else frame.time
+        if self._cuts.is_cut(frame.image) or time < self._time:
+            self._tracker.end()
+            self._confirmed, self._detected_time = {}, -np.inf
+        self._frame, self._time = self._frame + 1, time
+        faces, confirmed = self._find(frame.image, time)
+        numbers = self._tracker.update(time, frame.image, faces, searched=self._detected == self._frame)
+        self._confirmed = dict(zip(numbers, confirmed, strict=True))
+        return sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0])
+
+    def _find(self, image: NDArray[np.uint8], time: float) -> tuple[list[Face], list[float]]:
+        """Return the faces of a frame and, for each, when a detection last found it."""
+        if self._follow is None:
+            self._detected, faces = self._frame, self.detector.detect(image)
+            return faces, [time] * len(faces)
+        expected = self._tracker.expected(time)
+        faces, confirmed = [], []
+        for number, face in zip(expected, self._follow(image, list(expected.values())), strict=True):
+            if face is not None and time - self._confirmed.get(number, -np.inf) <= self._tracker.max_gap:
+                faces.append(face)
+                confirmed.append(self._confirmed[number])
+        faces, confirmed = _without_doubles(faces, confirmed)
+        due = self._frame - self._detected >= self.detect_every or time - self._detected_time >= DETECT_WITHIN
+        if not due and len(faces) == len(expected):
+            return faces, confirmed
+
+        self._detected, self._detected_time = self._frame, time
+        detected = self.detector.detect(image)
+        agrees = iou(faces, detected) >= SAME_FACE
+        confirmed = [time if any(row) else since for row, since in zip(agrees, confirmed, strict=True)]
+        unknown = [face for face, known in zip(detected, agrees.sum(axis=0).tolist(), strict=True) if not known]
+        new = [
+            face for face in self._follow(image, unknown) if face is not None
+        ]  # false detections rarely pass this second look
+        return _without_doubles([*faces, *new], [*confirmed, *[time] * len(new)])
+
+
+def _without_doubles(faces: Sequence[Face], confirmed: Sequence[float]) -> tuple[list[Face], list[float]]:
+    """Return the faces without those that overlap a face of a higher score too much; the tracker decides whose face is left."""
+    same = iou(faces, faces) >= SAME_FACE
+    kept: list[int] = []
+    for i in sorted(range(len(faces)), key=lambda i: -faces[i].score):
+        if not same[i, kept].any():
+            kept.append(i)
+    return [faces[i] for i in sorted(kept)], [confirmed[i] for i in sorted(kept)]
+
+
 CELLS = 12
-"""A look is this many cells a side, each the mean of 2 x 2 samples."""
+"""Cells per side of the grid that describes how a face looks; each cell is the mean of 2 x 2 samples."""
 
 REACH, REACH_GROWTH = 0.75, 2.0
-"""How far from the expected place a face may be, in face sizes, and what every second unseen adds."""
+"""Largest distance of a face from its expected position, in face sizes, and how much every second out of sight adds."""
 
-RESIZED = 2.0
-"""Greatest ratio of a face's size to its track's."""
+MAX_RESIZE = 2.0
+"""Largest ratio of a face's size to its track's."""
 
-ALIKE = 0.2
-"""Least likeness of a face and its track, -1 to 1. Two frames of one face have about 0.9; of a hundred people's portraits
-half the pairs are below 0.3 and one in twenty above 0.7."""
+MIN_LIKENESS = 0.2
+"""Smallest likeness of a face and its track, -1 to 1. Two frames of one face have about 0.9."""
 
 LOOKS_WEIGHT = 2.0
-"""What being wholly unlike costs, as a multiple of what being as far as allowed costs."""
+"""Cost of no likeness at all, as a multiple of the cost of the largest distance."""
 
 STEADY = 0.2
 """Time constant of a track's velocity, seconds."""
 
 FORESIGHT = 1.0
-"""Seconds that a velocity is trusted for and the reach grows for, however sparse the frames are."""
+"""Seconds for which a velocity is trusted and for which the reach grows, however sparse the frames are."""
 
 LEARNING = 0.5
 """Time constant of a track's look, seconds."""
 
 ROUNDING = 1e-6
-"""Seconds by which the difference of two frames' times may miss what it should be."""
+"""Rounding error of the difference between the times of two frames, seconds."""
+
+UNMATCHED = 1e3
+"""Cost of leaving a face and a track without a partner; far more than all pairs of a frame together."""
 
 
 @dataclass(slots=True)
 class _Track:
-    """A person: the last face, when it was seen, its centre's velocity in px a second, its look (a unit vector)."""
+    """A person: the last face, when it was seen, the velocity of its centre in px per second, its look (a unit vector)."""
 
     number: int
     face: Face
@@ -68,18 +155,21 @@ class _Track:
         return Face(self.face.box_xyxy + np.tile(step, 2), self.face.score, None if points is None else points + step)
 
     def cost(self, time: float, face: Face, look: Array) -> float:
-        """Return what it costs to take a face for this one; infinite if it cannot be."""
+        """Return the cost of matching a face to this track; infinite if it cannot be the same person."""
         gap, size = min(time - self.time, FORESIGHT), _size(self.face)
-        ratio = _size(face) / size
-        step = self.velocity * gap
-        beyond = _distance(_centre(face) - _centre(self.face), step) / (max(size, _size(face)) * (REACH + REACH_GROWTH * gap))
+        resize = _size(face) / size
+        # A hidden person may have stopped anywhere on the way, so the distance is the one to that whole line segment.
+        way, moved = self.velocity * gap, _centre(face) - _centre(self.face)
+        length = float(way @ way)
+        along = min(max(float(moved @ way) / length, 0.0), 1.0) if length > 0 else 0.0
+        distance = float(np.linalg.norm(moved - along * way)) / (max(size, _size(face)) * (REACH + REACH_GROWTH * gap))
         likeness = float(self.look @ look)
-        if not (1 / RESIZED <= ratio <= RESIZED and beyond <= 1 and likeness >= ALIKE):
+        if not (1 / MAX_RESIZE <= resize <= MAX_RESIZE and distance <= 1 and likeness >= MIN_LIKENESS):
             return math.inf
-        return beyond + LOOKS_WEIGHT * (1 - likeness)
+        return distance + LOOKS_WEIGHT * (1 - likeness)
 
-    def see(self, time: float, face: Face, look: Array, alone: bool) -> None:
-        """Take a face for the newest of this track; its look is learned only while nobody stands before it."""
+    def add(self, time: float, face: Face, look: Array, alone: bool) -> None:
+        """Make a face the newest of this track; update its look only while no other face overlaps it."""
         step = time - self.time
         if step > 0:
             velocity = (_centre(face) - _centre(self.face)) / step
@@ -92,11 +182,15 @@ class _Track:
 class Tracker:
     """Numbers the people of a video.
 
-    Numbers count from 1 and are never used twice. Memory holds the tracks of the last `max_gap` seconds and a step only.
+    In each frame, faces and tracks are paired so that the total cost is smallest. The cost of a pair is the distance from where
+    the track's steady motion leads, plus how different the face looks from the track's. A pair that is too far apart, too
+    different in size or too unlike is never made. A track is forgotten once the search for it has failed for `max_gap` seconds.
+
+    Numbers start at 1 and are never used twice. Memory holds the tracks of the last `max_gap` seconds only.
 
     Args:
-        max_gap: Seconds a person may be out of sight and keep the number. Who is in one frame and the next keeps it however
-            far apart the two are.
+        max_gap: Seconds a person may be out of sight and keep the number. A person who is in two successive frames keeps it
+            however far apart the frames are.
     """
 
     def __init__(self, max_gap: float = 1.0) -> None:
@@ -105,64 +199,82 @@ class Tracker:
         self.max_gap = max_gap
         self._tracks: list[_Track] = []
         self._count = 0
-        self._time = self._looked = -math.inf
+        self._time = self._searched = -math.inf
 
-    def update(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face], looked: bool = True) -> list[int]:
+    def update(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face], searched: bool = True) -> list[int]:
         """Return the number of each face's person, in the order of the faces.
 
         Args:
             time: When the frame is shown, in seconds; steps may vary. A time before the last one ends every track.
             image: The frame, RGB uint8 (H, W, 3).
-            faces: The faces in it, no person twice.
-            looked: Whether the frame was searched for people out of sight.
+            faces: The faces in it, each person once.
+            searched: Whether the frame was searched for people out of sight.
         """
         if time < self._time:
             self.end()
-        self._tracks = [track for track in self._tracks if self._looked - track.time <= self.max_gap + ROUNDING]
-        self._time, self._looked = time, time if looked else self._looked
+        self._tracks = [track for track in self._tracks if self._searched - track.time <= self.max_gap + ROUNDING]
+        self._time, self._searched = time, time if searched else self._searched
         looks = [appearance(image, face) for face in faces]
-        crowded = _touching(faces)
+        alone = ((iou(faces, faces) > 0).sum(axis=1) == 1).tolist()  # each face overlaps itself
         costs = [[track.cost(time, face, look) for face, look in zip(faces, looks, strict=True)] for track in self._tracks]
         owner: dict[int, _Track] = {}
         for row, column in assign(costs):
             owner[column] = self._tracks[row]
-            owner[column].see(time, faces[column], looks[column], alone=not crowded[column])
-        return [(owner.get(i) or self._start(time, face, looks[i])).number for i, face in enumerate(faces)]
+            owner[column].add(time, faces[column], looks[column], alone[column])
+        for i, face in enumerate(faces):
+            if i not in owner:
+                self._count += 1
+                owner[i] = _Track(self._count, face, time, np.zeros(2), looks[i])
+                self._tracks.append(owner[i])
+        return [owner[i].number for i in range(len(faces))]
 
     def expected(self, time: float) -> dict[int, Face]:
-        """Return where the faces of the last frame are expected, by number; people out of sight are not among them."""
+        """Return where the faces of the last frame are expected, by number, without the people out of sight."""
         return {track.number: track.expected(time) for track in self._tracks if track.time == self._time <= time}
 
     def end(self) -> None:
         """End every track, as at a scene cut."""
-        self._tracks, self._looked = [], -math.inf
+        self._tracks, self._searched = [], -math.inf
 
-    def _start(self, time: float, face: Face, look: Array) -> _Track:
-        self._count += 1
-        self._tracks.append(_Track(self._count, face, time, np.zeros(2), look))
-        return self._tracks[-1]
+
+def assign(costs: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """Return the (row, column) pairs of the cheapest assignment, ordered by row.
+
+    As many pairs are made as possible. A pair of infinite cost is never made.
+
+    >>> assign([[1, 2, 9], [1, 5, 9]])
+    [(0, 1), (1, 0)]
+    >>> assign([[math.inf, math.inf], [3, 4]])
+    [(1, 0)]
+    """
+    matrix = np.array(costs, np.float64)
+    if not matrix.size:
+        return []
+    _, rows, columns = lap.lapjvx(np.minimum(matrix, 2 * UNMATCHED), extend_cost=True, cost_limit=UNMATCHED)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def appearance(image: NDArray[np.uint8], face: Face) -> Array:
-    """Return how a face looks, a unit vector (3 * CELLS^2,): its colours on a coarse grid, upright if it has landmarks.
+    """Return how a face looks: its colours on a coarse grid, a unit vector (3 * CELLS^2,).
 
-    The mean brightness and the contrast are taken out, the tint is not. The likeness of two faces is the product of theirs.
+    The grid is aligned if the face has landmarks. The mean brightness and the contrast are removed, the tint is not. The
+    likeness of two faces is the dot product of their vectors.
     """
     side = 2 * CELLS
     grid = np.stack(np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5), axis=-1).reshape(-1, 2)
     box = face.box_xyxy.astype(np.float64)
     if face.landmarks is None or not np.ptp(face.landmarks, axis=0).all():
-        places = box[:2] + grid / side * (box[2:] - box[:2])
+        points = box[:2] + grid / side * (box[2:] - box[:2])
     else:
-        back = similarity(placed(side, ARCFACE), face.landmarks)
-        places = grid @ back[:, :2].T + back[:, 2]
-    columns, rows = np.clip(places, 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(np.intp).T
+        back = similarity(template_points(side, ARCFACE), face.landmarks)
+        points = grid @ back[:, :2].T + back[:, 2]
+    columns, rows = np.clip(points, 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(np.intp).T
     pixels = image[rows, columns].astype(np.float64).reshape(CELLS, 2, CELLS, 2, 3)
     return _unit(pixels.mean(axis=(1, 3)).ravel())
 
 
 def _unit(look: Array) -> Array:
-    """Return a look without its mean and of length 1; of a blank one, zeros."""
+    """Return a look without its mean, scaled to length 1; zeros if all its values are equal."""
     centred = look - look.mean()
     return centred / max(float(np.linalg.norm(centred)), 1e-9)
 
@@ -176,14 +288,7 @@ def _size(face: Face) -> float:
     return float(np.sqrt(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2], dtype=np.float64)))
 
 
-def _distance(point: Array, end: Array) -> float:
-    """Return how far a point is from the way between the origin and `end`: a hidden person may have stopped anywhere on it."""
-    length = float(end @ end)
-    along = min(max(float(point @ end) / length, 0.0), 1.0) if length > 0 else 0.0
-    return float(np.linalg.norm(point - along * end))
-
-
-def overlaps(a: Sequence[Face], b: Sequence[Face]) -> Array:
+def iou(a: Sequence[Face], b: Sequence[Face]) -> Array:
     """Return the intersection over union of every box of `a` with every box of `b`, (len(a), len(b))."""
     first = np.array([face.box_xyxy for face in a], np.float64).reshape(-1, 1, 4)
     second = np.array([face.box_xyxy for face in b], np.float64).reshape(1, -1, 4)
@@ -193,6 +298,62 @@ def overlaps(a: Sequence[Face], b: Sequence[Face]) -> Array:
     return shared / (areas[0] + areas[1] - shared)
 
 
-def _touching(faces: Sequence[Face]) -> list[bool]:
-    """Return of each face whether its box overlaps another's."""
-    return [count > 1 for count in (overlaps(faces, faces) > 0).sum(axis=1).tolist()]
+HEIGHT, WIDTH = 36, 64
+"""Size of the thumbnail that scene cuts are found on, px."""
+
+MIN_CORRELATION = 0.2
+"""Correlation of two frames' gradients below which their structure differs."""
+
+MAX_COLOUR_DISTANCE = 0.25
+"""Distance of two frames' colour histograms, 0 to 1, above which their colours differ."""
+
+MIN_GRADIENT = 1.0
+"""A thumbnail has no structure if its gradients are below this, root mean square in grey levels."""
+
+MAX_WHITE = 0.5
+"""A thumbnail is overexposed if more than this share of its cells is at full brightness."""
+
+
+class SceneCuts:
+    """Finds the scene cuts of one video, frame by frame; dissolves are not found.
+
+    Two things must differ between a frame and the one before:
+
+    - structure: the correlation of the gradients, at the best shift of up to a quarter of the picture. So a pan is not a cut.
+      It ignores brightness and contrast, so a flash is not a cut either.
+    - colour: the distance of the colour histograms. It hardly changes when people move or the camera zooms.
+
+    A frame without structure, or overexposed by a flash, is skipped: the next is compared with the last frame that was not.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[NDArray[np.complex128], Array] | None = None
+
+    def is_cut(self, image: NDArray[np.uint8]) -> bool:
+        """Return whether a frame, RGB uint8 (H, W, 3), begins another scene than the one before; False for the first."""
+        small = _thumbnail(image)
+        grey = small.mean(axis=2)
+        gradients = np.diff(grey, axis=1)[:-1] + 1j * np.diff(grey, axis=0)[:, :-1]  # to the right, downwards
+        if (small.max(axis=2) > 250).mean() > MAX_WHITE or np.sqrt((np.abs(gradients) ** 2).mean()) < MIN_GRADIENT:
+            return False
+        colours = (small // 64).astype(np.intp) @ [16, 4, 1]
+        histogram = np.bincount(colours.ravel(), minlength=64) / (HEIGHT * WIDTH)
+        before, self._last = self._last, (gradients, histogram)
+        if before is None or float(np.abs(histogram - before[1]).sum()) / 2 <= MAX_COLOUR_DISTANCE:
+            return False
+        return _correlation(gradients, before[0]) < MIN_CORRELATION
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> Array:
+    """Return a frame as (HEIGHT, WIDTH, 3): each cell is the mean of 3 x 3 pixels spread over it."""
+    rows = (np.arange(3 * HEIGHT) + 0.5) * image.shape[0] / (3 * HEIGHT)
+    columns = (np.arange(3 * WIDTH) + 0.5) * image.shape[1] / (3 * WIDTH)
+    bands = image[rows.astype(np.intp)].reshape(HEIGHT, 3, *image.shape[1:]).sum(axis=1, dtype=np.uint16)
+    return bands[:, columns.astype(np.intp)].reshape(HEIGHT, WIDTH, 3, 3).sum(axis=2) / 9
+
+
+def _correlation(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
+    """Return the largest correlation of two gradient fields over all shifts of up to a quarter of the picture."""
+    surface = np.fft.ifft2(np.fft.fft2(a) * np.conj(np.fft.fft2(b))).real
+    rows, columns = (np.r_[0 : side // 4 + 1, -(side // 4) : 0] for side in surface.shape)
+    return float(surface[np.ix_(rows, columns)].max()) / float(np.linalg.norm(a) * np.linalg.norm(b))

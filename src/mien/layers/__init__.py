@@ -1,1 +1,1 @@
-"""Attention and fusion layers, one a file, each usable alone."""
+"""Attention and fusion layers, one per file, each usable alone."""

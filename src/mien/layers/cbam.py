@@ -21,7 +21,7 @@ class CBAM(nn.Module):
 
     Args:
         channels: Channels of the input, a multiple of `reduction`.
-        reduction: Factor the hidden layer of the channel attention is narrower by.
+        reduction: Ratio of the channels to the hidden layer of the channel attention.
         kernel_size: Side of the spatial attention's convolution, odd, px.
         activation: Function inside the channel attention.
 
@@ -41,7 +41,7 @@ class CBAM(nn.Module):
         self.spatial = SpatialAttention(kernel_size)
 
     def attention(self, x: Tensor) -> Tensor:
-        """Return the spatial map of weights, (N, 1, H, W) in (0, 1), for a feature map (N, C, H, W)."""
+        """Return the spatial weights, (N, 1, H, W) in (0, 1), for a feature map (N, C, H, W)."""
         return self.spatial.attention(self.channel(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,20 +50,20 @@ class CBAM(nn.Module):
 
 
 def spatial_maps(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """Return the spatial map (N, h, w) of each CBAM in a network, as they were while `run()` ran it.
+    """Return the spatial weights (N, h, w) of each CBAM in a network, recorded while `run()` runs the network.
 
-    The keys are the names of the modules that hold them, such as `layer1.0`.
+    The keys are the names of the modules that contain a CBAM, such as `layer1.0`.
     """
     maps: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             maps[name] = cast(CBAM, module).attention(inputs[0])[:, 0]
 
-        return keep
+        return record
 
     found = [(name.rpartition(".")[0], module) for name, module in network.named_modules() if isinstance(module, CBAM)]
-    hooks = [module.register_forward_hook(keeper(name)) for name, module in found]
+    hooks = [module.register_forward_hook(recorder(name)) for name, module in found]
     try:
         if found:
             run()

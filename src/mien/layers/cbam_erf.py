@@ -1,7 +1,7 @@
-"""CBAM-ERF: CBAM whose channel attention is activated by Serf in place of ReLU.
+"""CBAM-ERF: CBAM with Serf instead of ReLU in its channel attention.
 
 Paper: Shang, "Facial Expression Recognition method based on residual network and attention mechanism", section 3.3 and eq. 2.
-The paper names neither the reduction nor the kernel; they are CBAM's, 16 and 7x7.
+The paper gives neither reduction nor kernel size; here they are those of CBAM, 16 and 7x7.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from mien.layers.serf import serf
 
 
 class CBAMERF(CBAM):
-    """CBAM with Serf.
+    """CBAM with Serf in its channel attention.
 
     Args:
         channels: Channels of the input, a multiple of `reduction`.
-        reduction: Factor the hidden layer of the channel attention is narrower by.
+        reduction: Ratio of the channels to the hidden layer of the channel attention.
         kernel_size: Side of the spatial attention's convolution, odd, px.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Channel attention over the average and the maximum of the positions.
+"""Channel attention from the mean and the maximum over the positions.
 
 Papers: Woo et al. 2018 (CBAM), eq. 2, `M(F) = sigmoid(W1 relu(W0 avg(F)) + W1 relu(W0 max(F)))`, whose reduction is 16; Wang
 and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", row CA of Table 1 (512 channels,
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 class ChannelAttention(nn.Module):
     """Scale every channel of a feature map by one weight in (0, 1).
 
-    Both pooled descriptors pass through one shared two-layer perceptron without bias.
+    Both pooled descriptors pass through the same two-layer perceptron without bias.
 
     Args:
         channels: Channels of the input, a multiple of `reduction`.
-        reduction: Factor the hidden layer is narrower by.
+        reduction: Ratio of the channels to the hidden layer.
         activation: Function between the two layers.
 
     Raises:
@@ -30,7 +30,7 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 2, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
         super().__init__()
         self.activation = activation
-        hidden = narrowed(channels, reduction)
+        hidden = reduced(channels, reduction)
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
         self.excite = nn.Conv2d(hidden, channels, 1, bias=False)
 
@@ -48,13 +48,13 @@ class ChannelAttention(nn.Module):
         return x * self.attention(x)
 
 
-def narrowed(channels: int, reduction: int) -> int:
-    """Return the width of an attention's hidden layer.
+def reduced(channels: int, reduction: int) -> int:
+    """Return the width of an attention's hidden layer, `channels / reduction`.
 
     Raises:
         ValueError: `channels` is not divisible by `reduction`.
 
-    >>> narrowed(256, 16)
+    >>> reduced(256, 16)
     16
     """
     if reduction < 1 or channels % reduction:

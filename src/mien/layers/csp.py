@@ -1,20 +1,20 @@
-"""Channel shuffle and the CSP block of sa_csp_ca: split the channels, run the parts through different paths, fuse, shuffle.
+"""Channel shuffle and the CSP block of sa_csp_ca: split the channels, process the halves differently, shuffle, fuse.
 
 Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", rows CSP_BLOCK of
 Table 1. Shuffle: Zhang et al. 2018 (ShuffleNet), Fig. 1.
 
-The paper does not print the inside of the block, so **this inside is a reconstruction**. Its six rows obey
-`11/2 I^2 + 1/2 I O + O^2 + 47/2 I + 2 O` for I input and O output channels, which with h = I / 2 is
+The paper does not print the inside of the block, so **this inside is a reconstruction** from its parameter counts. The six
+rows have `11/2 I^2 + 1/2 I O + O^2 + 47/2 I + 2 O` parameters for I input and O output channels, which with h = I / 2 is
 
     22 h^2 + h O + O^2 + 47 h + 2 O
 
-and the block below satisfies it term by term: two 3x3 (18 h^2) and two 1x1 convolutions (4 h^2) in the deep path; a 1x1
+The block below has these counts term by term: two 3x3 (18 h^2) and two 1x1 convolutions (4 h^2) in the deep path; a 1x1
 convolution h -> O/2 at the end of each path (h O) with batch norm (2 O); the fusing 1x1 convolution (O^2); three depthwise
 3x3 kernels of h channels (27 h); batch norm over 10 h channels (20 h). Of the variants tried, this placement of activations
-also comes nearest to the paper's forward/backward pass size of 9.46 MB as torchsummary counts it (9.45, checked in the tests).
+also comes closest to the paper's forward/backward pass size of 9.46 MB by torchsummary (9.45, checked in the tests).
 
-The fusing convolution is dense and follows the shuffle, so it can undo it (`fold_shuffle` does): networks that differ in
-`groups` alone can learn the same functions, and where they differ in accuracy, as in the paper's Table 2, training made it so.
+The fusing convolution is dense and follows the shuffle, so it can undo the shuffle (see `fold_shuffle`). Networks that differ
+only in `groups` can therefore learn the same functions; differences in accuracy, as in the paper's Table 2, come from training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ChannelShuffle(nn.Module):
 
     Args:
         channels: Channels of the input, a multiple of `groups`.
-        groups: Number of groups; 1 leaves the order as it is.
+        groups: Number of groups; 1 keeps the order.
 
     Raises:
         ValueError: `channels` is not divisible by `groups`.
@@ -56,7 +56,7 @@ class ChannelShuffle(nn.Module):
 
 
 class CSPBlock(nn.Module):
-    """Split the channels in two, run them through a light and a deep path, fuse and shuffle.
+    """Split the channels in two, run the halves through a light and a deep path, shuffle and fuse.
 
     Args:
         inputs: Input channels I, even.
@@ -97,7 +97,7 @@ class CSPBlock(nn.Module):
 
     @torch.no_grad()
     def fold_shuffle(self) -> None:
-        """Move the shuffle into the columns of the fusing convolution: the same function with one pass less over the maps."""
+        """Move the shuffle into the weights of the fusing convolution; the block computes the same function faster."""
         order = self.shuffle(torch.arange(self.fuse.in_channels).reshape(1, -1, 1, 1)).flatten()
         self.fuse.weight[:, order] = self.fuse.weight.clone()
         self.shuffle = nn.Identity()

@@ -1,9 +1,9 @@
-"""The edge path: a low-level feature map through a convolution of a single kernel.
+"""The edge path: one map of edges from a low-level feature map, by a convolution with a single kernel.
 
 Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
 section 2.1 and Fig. 1 ("these features pass through a convolutional layer with a single kernel"). The paper gives no kernel
-size: here 3x3, which is the size of VGG's own and the smallest that sees an edge. The paper's edge map has no target of its
-own, so the map is unbounded and learns from the decision alone.
+size: here 3x3, as in VGG, the smallest that can detect an edge. The edge map has no target of its own, so it is unbounded and
+learns from the classification loss alone.
 
 Checked against a convolution written out in float64.
 """
@@ -16,7 +16,7 @@ from mien.layers.feature_map import require_map
 
 
 class EdgePath(nn.Module):
-    """Draw one map of edges from a low-level feature map.
+    """Compute one map of edges from a low-level feature map.
 
     Args:
         channels: Channels of the input.
@@ -29,7 +29,9 @@ class EdgePath(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         if channels < 1 or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"an edge path needs a channel and an odd kernel, got channels={channels}, {kernel_size=}")
+            raise ValueError(
+                f"an edge path needs at least one channel and an odd kernel, got channels={channels}, {kernel_size=}"
+            )
         self.channels = channels
         self.conv = nn.Conv2d(channels, 1, kernel_size, padding=kernel_size // 2)
 

@@ -1,8 +1,8 @@
-"""Feature maps as the layers take them: the check of their shape, and the change of their size.
+"""Shape check and resizing of feature maps, shared by the layers of vgg16_gcca.
 
-Both are shared by the layers of vgg16_gcca. Its paper (Chen and Chen, "A Framework for Facial Expression Recognition Combining
-Contextual Information and Attention Mechanism") names an upsampling U in eq. 4 and no method: here bilinear, as is usual for
-partial decoders and reverse attention; maps shrink by averaging, so that no position goes unread.
+Its paper (Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention
+Mechanism") has an upsampling U in eq. 4 but gives no method. Here it is bilinear, as is usual for partial decoders and reverse
+attention. Maps are made smaller by averaging, so that every position counts.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 
 
 def require_map(x: Tensor, channels: int, what: str) -> None:
-    """Check that a layer got a feature map of its own width.
+    """Check that a feature map has the channels a layer was built for.
 
     Args:
-        x: What it got.
-        channels: Channels it was built for.
-        what: What `x` is, for the message.
+        x: The feature map.
+        channels: The layer's channels.
+        what: Description of `x` for the error message.
 
     Raises:
-        ValueError: `x` is not (N, channels, H, W), or has no position.
+        ValueError: `x` is not (N, channels, H, W), or H or W is 0.
     """
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
         raise ValueError(f"{what} must be (N, {channels}, H, W) with H and W at least 1, got {tuple(x.shape)}")
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Return a map at the size of another: averaged where it shrinks, bilinear where it grows.
+    """Return a map resized to the size of another: by averaging to a smaller size, bilinearly to a larger one.
 
     Args:
         x: The map, (N, C, H, W).
-        like: The map (N, D, h, w) whose size is wanted.
+        like: A map of the wanted size, (N, D, h, w).
 
     Returns:
         The map, (N, C, h, w).

@@ -1,4 +1,4 @@
-"""Group convolutional channel attention (GCCA): three pooled descriptors, fused channel by channel, weigh the channels.
+"""Group convolutional channel attention (GCCA): channel weights from three pooled descriptors fused channel by channel.
 
 Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
 section 2.3, Fig. 3:
@@ -6,10 +6,10 @@ section 2.3, Fig. 3:
     P(F) = sigmoid(W2(relu(W1(relu(G(F_avg; F_max; F_rdm))))))     (1)
     F'   = P(F) * F + F                                            (2)
 
-with G a 1x1 convolution of one group per channel, W1 from C to C/16 and W2 from C/16 to C channels. Ours says what the paper
-leaves out: the random pooling is stochastic pooling (`mien.layers.stochastic_pool`); the three convolutions have a bias; G
-starts as the mean of its three values, since its inputs are not negative after a ReLU and a random start would leave one
-channel in eight behind a ReLU it never passes.
+with G a 1x1 convolution of one group per channel, W1 from C to C/16 and W2 from C/16 to C channels. Where the paper
+is silent, we chose: the random pooling is stochastic pooling (`mien.layers.stochastic_pool`); the three convolutions have a
+bias; G starts as the mean of its three inputs. They are not negative after a ReLU, so with a random start one channel in eight
+would be stuck at zero.
 
 Checked against eqs. 1 and 2 in float64.
 """
@@ -28,7 +28,7 @@ class GCCA(nn.Module):
 
     Args:
         channels: Channels C of the input, a multiple of `reduction`.
-        reduction: Factor the hidden layer is narrower by; the paper's is 16.
+        reduction: Ratio of the channels to the hidden layer; the paper's is 16.
 
     Raises:
         ValueError: `reduction` does not divide `channels`.
@@ -47,7 +47,7 @@ class GCCA(nn.Module):
         nn.init.zeros_(self.group.get_parameter("bias"))
 
     def descriptors(self, x: Tensor) -> Tensor:
-        """Return average, maximum and random pooling side by side for each channel, (N, 3C, 1, 1)."""
+        """Return average, maximum and random pooling of each channel, (N, 3C, 1, 1), the three of a channel in a row."""
         average, maximum = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         return torch.stack([average, maximum, self.random_pool(x)], dim=2).flatten(1, 2)
 

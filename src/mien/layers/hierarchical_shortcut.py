@@ -1,15 +1,15 @@
-"""Hierarchical projection shortcut: a residual block's projection that reads all of its input, at several scales.
+"""Hierarchical projection shortcut: the projection of a residual block that uses all of its input, at several scales.
 
 Paper: Shang, "Facial Expression Recognition method based on residual network and attention mechanism", section 3.2 and Fig.
-2c. A 1x1 convolution of stride 2 never reads three quarters of its input; the paper "progressively groups filters and applies
+2c. A 1x1 convolution of stride 2 ignores three quarters of its input. The paper "progressively groups filters and applies
 multi-scale feature fusion" along "hierarchical residual-like pathways" but prints no equation. Ours follows Res2Net (Gao et
 al. 2021, eq. 1), whose words these are, with S groups of channels:
 
     y_1 = x_1,    y_i = act(norm(conv3x3(x_i + y_(i-1))))    for i = 2 .. S
     out = norm(conv1x1(pool([y_1; ..; y_S])))
 
-The pool is the average of each stride x stride cell (none at stride 1), so that every position counts; at odd sizes the last
-cell is smaller, and the size is rounded up as the strided convolution rounds it.
+The pool averages each stride x stride cell (none at stride 1), so that every position counts. At odd sizes the last cell is
+smaller, and the size is rounded up as by the strided convolution.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class HierarchicalShortcut(nn.Module):
     Args:
         inputs: Input channels I, a multiple of `scales`.
         outputs: Output channels O.
-        stride: Factor the size shrinks by.
-        scales: Groups S of channels; the last sees 3x3 windows S - 1 times over.
-        activation: Makes the activation of a group.
+        stride: Factor by which the size is reduced.
+        scales: Groups S of channels; the last passes S - 1 convolutions of 3x3.
+        activation: Class of the activation after each convolution.
 
     Raises:
         ValueError: `inputs` is not divisible by `scales`.

@@ -1,4 +1,4 @@
-"""Partial decoder: three high-level feature maps aggregated into one global map.
+"""Partial decoder: aggregate three high-level feature maps into one global map.
 
 Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
 section 2.4, `P_d = pd(C_3, C_4, C_5)`; the decoder is that of Wu, Su and Huang, "Cascaded Partial Decoder for Fast and Accurate
@@ -9,9 +9,9 @@ Salient Object Detection" (CVPR 2019), Fig. 3. With `u` for an upsampling and `*
     b3 = conv([a3, conv(u(b4))])                                    3w channels, C_3's size
     D  = conv(b3);  P_d = 1x1 conv(D)
 
-where c_i is C_i brought to w channels and every `conv` is a 3x3 convolution with batch norm and no activation. Ours differs in
-two places: a 1x1 convolution with batch norm and ReLU brings C_i to w channels (Wu et al. use receptive-field blocks, which the
-paper does not mention), and maps are resized to the very size of their partner, so odd sizes fit. w = 32 is Wu et al.'s.
+where c_i is C_i reduced to w channels and every `conv` is a 3x3 convolution with batch norm and no activation. Deviations: a
+1x1 convolution with batch norm and ReLU reduces C_i to w channels (Wu et al. use receptive-field blocks, which the paper does
+not mention), and maps are resized to exactly the size of the other factor, so odd sizes fit. w = 32 as in Wu et al.
 
 Checked against the lines above written out in float64.
 """
@@ -30,17 +30,17 @@ def _conv3(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class PartialDecoder(nn.Module):
-    """Aggregate C_3, C_4 and C_5; the deeper a map, the more often it takes part.
+    """Aggregate C_3, C_4 and C_5; deeper maps are used more often.
 
     Args:
         channels: Channels of C_3, C_4 and C_5.
-        width: Channels w each is brought to.
+        width: Channels w to which each is reduced.
 
     Attributes:
         out_channels: Channels of the aggregated features, 3w.
 
     Raises:
-        ValueError: Not three numbers of channels, or none.
+        ValueError: Not three numbers of channels, or one below 1.
     """
 
     def __init__(self, channels: tuple[int, int, int], width: int = 32) -> None:
@@ -67,7 +67,7 @@ class PartialDecoder(nn.Module):
         return self.refine(b3)
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the global map P_d, (N, 1, H, W), unbounded, and the features it is drawn from.
+        """Return the global map P_d, (N, 1, H, W), unbounded, and the features it is computed from.
 
         Args:
             c3: C_3, (N, C, H, W).

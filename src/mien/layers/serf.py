@@ -1,14 +1,13 @@
-"""Serf, a smooth activation that lets a little through below zero.
+"""Serf, a smooth activation with small negative values below zero.
 
 Papers: Nag et al. 2023 (Serf); Shang, "Facial Expression Recognition method based on residual network and attention
-mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Written with softplus, which neither overflows nor loses digits on either
-side.
+mechanism", eq. 2: `f(x) = x erf(ln(1 + e^x))`. Computed with softplus, which neither overflows nor loses precision.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -19,11 +18,3 @@ def serf(x: Tensor) -> Tensor:
     tensor([  0., 100.])
     """
     return x * torch.erf(F.softplus(x))
-
-
-class Serf(nn.Module):
-    """`serf` as a module."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `serf(x)`, same shape."""
-        return serf(x)

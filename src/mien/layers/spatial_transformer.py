@@ -1,15 +1,14 @@
-"""Spatial transformer: look at the input, choose an affine window, sample it.
+"""Spatial transformer: predict an affine window from the input and sample it.
 
 Papers: Jaderberg et al. 2015, section 3 and eq. 1; Khoirullah et al., "Facial Expression Recognition Using Convolutional
 Neural Network with Attention Module", Fig. 4 and eq. 1: `(x_s, y_s) = theta (x_t, y_t, 1)`, coordinates in [-1, 1]. The
-localisation network is two convolutions of 64 filters and a regression. The paper leaves open, and ours takes from PyTorch's
-own tutorial: kernels of 7x7 and 5x5, each followed by ReLU and a 2x2 max-pool; the first is of stride 2, for images of
-224 px. The regression reads a 4x4 grid of cells, so that it knows where things are. It gives theta's difference from the
-identity: zero at the start, kept at full precision in bfloat16, and decayed towards no transformation. Positions outside the
-image read as zero.
+localisation network is two convolutions of 64 filters and a regression. Where the paper is silent, this follows PyTorch's
+tutorial: kernels of 7x7 and 5x5, each followed by ReLU and a 2x2 max-pool; the first has stride 2, for images of 224 px. The
+regression gets a 4x4 grid of cells, so that it has spatial information. It predicts theta minus the identity: zero at the
+start, precise in bfloat16, and decayed towards no transformation. Positions outside the image are zero.
 
-The difference is a hundredth of what the regression says, because theta moves every pixel at once: at the rates a backbone
-needs, an undamped window had left the image within a hundred steps on FER2013 and never came back.
+The output of the regression is multiplied by 0.01, because theta moves every pixel at once. Without that factor, at the
+learning rates a backbone needs, the window left the image within a hundred steps on FER2013 and never came back.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GRID = 4
-"""Cells a side the regression reads."""
+"""Cells per side of the regression's input."""
 
 DAMPING = 0.01
-"""What the regression's answer is multiplied with."""
+"""Factor of the regression's output."""
 
 
 class SpatialTransformer(nn.Module):
-    """Resample an image through the affine window its localisation network chooses; the identity until trained.
+    """Resample an image through an affine window that its localisation network predicts; the identity until trained.
 
     Args:
         channels: Channels of the input.
-        width: Filters of either convolution of the localisation network.
+        width: Filters of each convolution of the localisation network.
     """
 
     identity: Tensor
@@ -60,20 +59,20 @@ class SpatialTransformer(nn.Module):
         return self.identity + DAMPING * self.regression(self.localisation(x)).reshape(-1, 2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the windows, bilinearly sampled, same shape as `x`."""
+        """Return the bilinearly sampled windows, same shape as `x`."""
         return _sample(x, self.theta(x))
 
     def coverage(self, x: Tensor) -> Tensor:
-        """Return how much of each position of `x` (N, C, H, W) the window reads: (N, H, W) in [0, 1], 1 for the most read.
+        """Return how much each position of `x` (N, C, H, W) contributes to the window: (N, H, W) in [0, 1], maximum 1.
 
-        It is the gradient of the sampled sum of an image by that image. All zero where the window lies outside.
+        It is the gradient of the sum of the sampled image with respect to the image. All zero for a window outside the image.
         """
         with torch.inference_mode(False), torch.enable_grad():
             blank = torch.ones(len(x), 1, *x.shape[2:], device=x.device, dtype=self.identity.dtype, requires_grad=True)
             sampled = _sample(blank, self.theta(x.detach().clone()).detach())
             (read,) = torch.autograd.grad(sampled.sum(), blank)
-        most = read.amax((1, 2, 3), keepdim=True)
-        return (read / most.clamp(min=torch.finfo(read.dtype).tiny))[:, 0]
+        maximum = read.amax((1, 2, 3), keepdim=True)
+        return (read / maximum.clamp(min=torch.finfo(read.dtype).tiny))[:, 0]
 
 
 def _sample(x: Tensor, theta: Tensor) -> Tensor:
@@ -81,7 +80,7 @@ def _sample(x: Tensor, theta: Tensor) -> Tensor:
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel is read, (N, H, W, 2): torch's `affine_grid`, which autocast would round to bfloat16."""
+    """Return torch's `affine_grid`, (N, H, W, 2), without the rounding to bfloat16 under autocast."""
     across, down = ((2 * torch.arange(n, device=theta.device, dtype=theta.dtype) + 1) / n - 1 for n in (width, height))
     by_x, by_y, shift = theta[..., None, None].unbind(2)  # each (N, 2, 1, 1)
     return (by_x * across + by_y * down[:, None] + shift).movedim(1, 3)

@@ -1,4 +1,4 @@
-"""Squeeze and excitation: channel attention over the average of the positions.
+"""Squeeze and excitation: channel attention from the mean over the positions.
 
 Papers: Hu et al. 2018 (SENet), eqs. 2-4, reduction 16; Roy et al., "ResEmoteNet", eqs. 2-6, whose linear layers have no bias:
 `Y = sigmoid(W2 relu(W1 avg(X))) * X`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mien.layers.channel_attention import narrowed
+from mien.layers.channel_attention import reduced
 
 
 class SqueezeExcite(nn.Module):
@@ -17,7 +17,7 @@ class SqueezeExcite(nn.Module):
 
     Args:
         channels: Channels of the input, a multiple of `reduction`.
-        reduction: Factor the hidden layer is narrower by.
+        reduction: Ratio of the channels to the hidden layer.
 
     Raises:
         ValueError: `channels` is not divisible by `reduction`.
@@ -25,7 +25,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        hidden = narrowed(channels, reduction)
+        hidden = reduced(channels, reduction)
         self.squeeze = nn.Linear(channels, hidden, bias=False)
         self.excite = nn.Linear(hidden, channels, bias=False)
 

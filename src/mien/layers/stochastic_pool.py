@@ -2,9 +2,9 @@
 
 Paper: Zeiler and Fergus, "Stochastic Pooling for Regularization of Deep Convolutional Neural Networks" (2013), eqs. 4-6: the
 probability of a position is its activation over the sum of the region's, the training output is the activation of one sampled
-position, the output at test time is the activations weighted by their probabilities. Ours differs in the region, which is the
-whole channel (the *random pooling* of vgg16_gcca's attention), and says what the paper leaves out: a negative activation has
-probability 0, and where no activation is positive all positions are equally likely.
+position, the output at test time is the activations weighted by their probabilities. Deviations: the region is the whole
+channel (the *random pooling* of vgg16_gcca's attention). Where the paper is silent, a negative activation has probability 0,
+and if no activation is positive, all positions are equally likely.
 
 Checked against a loop in float64, and the sampled frequencies against the probabilities.
 """
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 
 class StochasticPool2d(nn.Module):
-    """Pool every channel to one value, drawn from torch's generator in training, fixed in evaluation.
+    """Pool every channel to one value: random in training, from torch's generator, and deterministic in evaluation.
 
-    The gradient in training reaches the sampled position alone, as in max pooling. `torch.manual_seed` repeats the draws.
+    In training, only the sampled position gets a gradient, as in max pooling.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return one value a channel, (N, C, 1, 1), for a feature map (N, C, H, W).
+        """Return one value per channel, (N, C, 1, 1), for a feature map (N, C, H, W).
 
         Raises:
-            ValueError: `x` has not four dimensions, or no position.
+            ValueError: `x` is not (N, C, H, W), or H or W is 0.
         """
         if x.ndim != 4 or 0 in x.shape[2:]:
             raise ValueError(f"a feature map must be (N, C, H, W) with H and W at least 1, got {tuple(x.shape)}")
@@ -37,7 +37,7 @@ class StochasticPool2d(nn.Module):
 
 
 def _sample(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the value of one position a channel: the first arrival of a race of exponential clocks, rates the weights."""
+    """Return one value per channel, its position drawn by weight: the first arrival of exponential clocks of these rates."""
     with torch.no_grad():
         winner = (weights / torch.empty_like(weights).exponential_()).argmax(2, keepdim=True)
     return values.gather(2, winner)  # (N, C, 1)

@@ -1,10 +1,10 @@
-"""Center loss: embeddings stay near the center of their class.
+"""Center loss: pull embeddings to the center of their class.
 
 Paper: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition" (ECCV 2016), eq. 2,
-`L_C = 1/2 sum_i |x_i - c_{y_i}|^2`; L_C in eq. 5 of vgg16_gcca's paper. Ours differs in two places. The sum over the batch is a
-mean, as torch's cross-entropy is, so that its weight means the same at every batch size. The centers are parameters that an
-optimiser moves along the gradient; Wen et al. move a center by `alpha * sum(c - x) / (1 + n)` over the n images of its class,
-which is the same direction: SGD of learning rate r on this loss moves it by `r * sum(c - x) / N`.
+`L_C = 1/2 sum_i |x_i - c_{y_i}|^2`; L_C in eq. 5 of vgg16_gcca's paper. Two deviations: the sum over the batch is a mean,
+as in torch's cross-entropy, so that its weight means the same at every batch size. And the centers are parameters that an
+optimizer moves along the gradient. Wen et al. move a center by `alpha * sum(c - x) / (1 + n)` over the n images of its class;
+SGD of learning rate r on this loss moves it in the same direction, by `r * sum(c - x) / N`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def center_loss(features: Tensor, target: Tensor, centers: Tensor) -> Tensor:
     Args:
         features: Embeddings, (N, D).
         target: Class indices, int64 (N,).
-        centers: A center a class, (K, D).
+        centers: One center per class, (K, D).
 
     Raises:
         ValueError: The shapes do not fit.
@@ -35,10 +35,10 @@ def center_loss(features: Tensor, target: Tensor, centers: Tensor) -> Tensor:
 
 
 def new_centers(num_classes: int, num_features: int) -> nn.Parameter:
-    """Return random centers, (K, D), of length about 1: apart from each other from the first step, as the island loss needs.
+    """Return random centers, (K, D), of length about 1. The island loss needs them apart from the first step.
 
     Raises:
-        ValueError: Fewer than two classes or no features.
+        ValueError: Fewer than two classes, or no features.
     """
     if num_classes < 2 or num_features < 1:
         raise ValueError(f"centers need at least 2 classes and 1 feature, got {num_classes=} and {num_features=}")
@@ -46,19 +46,15 @@ def new_centers(num_classes: int, num_features: int) -> nn.Parameter:
 
 
 def require_features(features: Tensor | None) -> Tensor:
-    """Return the features.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Return the features, or raise a `ValueError` if there are none."""
     if features is None:
-        raise ValueError("this loss keeps class centers: call it with features, the embeddings (N, D) before the classifier")
+        raise ValueError("this loss has class centers: call it with features, the embeddings (N, D) before the classifier")
     return features
 
 
 @LOSSES.register("center")
 class CenterLoss(Loss):
-    """`center_loss` with learned centers; a term without a softmax.
+    """`center_loss` with learned centers; it has no softmax term.
 
     Args:
         num_classes: Classes K.
@@ -72,5 +68,5 @@ class CenterLoss(Loss):
         self.centers = new_centers(num_classes, num_features)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `logits` are not read."""
+        """Return the loss; `logits` are not used."""
         return center_loss(require_features(features), target, self.centers)

@@ -1,8 +1,8 @@
-"""Cross-entropy with class weights and label smoothing: torch's, with its targets checked and its sums in float32.
+"""Cross-entropy with class weights and label smoothing: torch's, with checked targets and sums in float32.
 
-Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (CVPR 2016), section 7. As torch
-defines it, the mean over a batch divides by the sum of the weights of its targets where they are classes, and by their number
-where they are probabilities.
+Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (CVPR 2016), section 7. As in
+torch, the mean over a batch divides by the sum of the weights of its targets if they are class indices, and by their number if
+they are probabilities.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, 
 
     Args:
         logits: (N, K).
-        target: Class indices, int64 (N,), or probabilities, float (N, K), as mixup gives them.
-        weight: A weight a class, (K,).
+        target: Class indices, int64 (N,), or probabilities, float (N, K), as from mixup.
+        weight: One weight per class, (K,).
         label_smoothing: Share of the probability spread over all classes, in [0, 1].
 
     Raises:
@@ -43,10 +43,10 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, 
 
 @LOSSES.register("cross_entropy")
 class CrossEntropyLoss(Loss):
-    """`cross_entropy` with its weights kept.
+    """`cross_entropy` as a module.
 
     Args:
-        weight: A weight a class, K numbers; None weighs all alike.
+        weight: One weight per class, K numbers; None for equal weights.
         label_smoothing: In [0, 1).
 
     Raises:
@@ -62,5 +62,5 @@ class CrossEntropyLoss(Loss):
         self.register_buffer("weight", class_weights(weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `features` are not read."""
+        """Return the loss; `features` are not used."""
         return cross_entropy(logits, target, self.weight, self.label_smoothing)

@@ -1,8 +1,8 @@
-"""Focal loss: cross-entropy that fades for images the network is sure of.
+"""Focal loss: cross-entropy with less weight on images the network is sure of.
 
 Paper: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017), eqs. 4 and 5: `FL(p_t) = -a_t (1 - p_t)^gamma log(p_t)`,
-here over a softmax of K classes. The mean over a batch divides by the sum of a_t, as torch's weighted cross-entropy does, so
-that gamma = 0 is cross-entropy.
+here over a softmax of K classes. The mean over a batch divides by the sum of a_t, as in torch's weighted cross-entropy, so that
+gamma = 0 is cross-entropy.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mien.losses.contract import LOSSES, Loss, check_index_target, class_weights
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, weight: Tensor | None = None) -> Tensor:
     """Return the mean focal loss of a batch.
 
-    log(1 - p_t) is taken as the log-sum-exp of the other classes, so that the gradient is finite where p_t rounds to 1, for
-    gamma below 1 as well.
+    log(1 - p_t) is computed as the log-sum-exp of the other classes, so that the gradient is finite even where p_t rounds to 1
+    and gamma is below 1.
 
     Args:
         logits: (N, K), K at least 2.
         target: Class indices, int64 (N,).
-        gamma: How fast the loss fades, at least 0.
-        weight: a_t, a weight a class, (K,).
+        gamma: Exponent, at least 0.
+        weight: a_t, one weight per class, (K,).
 
     Raises:
         ValueError: The shapes do not fit.
@@ -46,11 +46,11 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, weight: Tenso
 
 @LOSSES.register("focal")
 class FocalLoss(Loss):
-    """`focal_loss` with its arguments kept.
+    """`focal_loss` as a module.
 
     Args:
-        gamma: How fast the loss fades, at least 0; the paper's is 2.
-        weight: A weight a class, K numbers; None weighs all alike.
+        gamma: Exponent, at least 0; 2 in the paper.
+        weight: One weight per class, K numbers; None for equal weights.
 
     Raises:
         ValueError: `gamma` or a weight is negative.
@@ -65,5 +65,5 @@ class FocalLoss(Loss):
         self.register_buffer("weight", class_weights(weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `features` are not read."""
+        """Return the loss; `features` are not used."""
         return focal_loss(logits, target, self.gamma, self.weight)

@@ -1,4 +1,4 @@
-"""Island loss: center loss, and centers that point away from each other.
+"""Island loss: center loss plus a term that makes the centers point away from each other.
 
 Paper: Cai et al., "Island Loss for Learning Discriminative Features in Facial Expression Recognition" (FG 2018); eqs. 5 and 6
 of vgg16_gcca's paper:
@@ -6,8 +6,8 @@ of vgg16_gcca's paper:
     L_I    = L_C + lambda_1 L_cos
     L_cos  = sum_j sum_k ((c_j . c_k) / (|c_j| |c_k|) + 1)
 
-over ordered pairs of classes. Cai et al. leave out j = k, vgg16_gcca's paper prints no such condition; it is left out here, a
-constant of 2K without a gradient.
+over ordered pairs of classes. As in Cai et al., j = k is left out here. vgg16_gcca's paper does not say so, but the difference
+is a constant of 2K without gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def center_similarity(centers: Tensor) -> Tensor:
     """Return L_cos, the sum over ordered pairs of different classes of `cos + 1`, in [0, 2K(K - 1)].
 
     Args:
-        centers: A center a class, (K, D), none of them zero.
+        centers: One center per class, (K, D), none of them zero.
     """
     unit = F.normalize(centers, dim=1)
     pairs = len(centers) * (len(centers) - 1)
@@ -36,7 +36,7 @@ def island_loss(features: Tensor, target: Tensor, centers: Tensor, pair_weight: 
     Args:
         features: Embeddings, (N, D).
         target: Class indices, int64 (N,).
-        centers: A center a class, (K, D), none of them zero.
+        centers: One center per class, (K, D), none of them zero.
         pair_weight: lambda_1.
 
     Raises:
@@ -48,12 +48,12 @@ def island_loss(features: Tensor, target: Tensor, centers: Tensor, pair_weight: 
 
 @LOSSES.register("island")
 class IslandLoss(Loss):
-    """`island_loss` with learned centers; a term without a softmax.
+    """`island_loss` with learned centers; it has no softmax term.
 
     Args:
         num_classes: Classes K.
         num_features: Length D of an embedding.
-        pair_weight: lambda_1, at least 0; vgg16_gcca's is 7.
+        pair_weight: lambda_1, at least 0; 7 in vgg16_gcca's paper.
 
     Raises:
         ValueError: `pair_weight` is negative.
@@ -69,5 +69,5 @@ class IslandLoss(Loss):
         self.centers = new_centers(num_classes, num_features)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `logits` are not read."""
+        """Return the loss; `logits` are not used."""
         return island_loss(require_features(features), target, self.centers, self.pair_weight)

@@ -1,12 +1,12 @@
-"""The joint loss of vgg16_gcca: softmax and island loss.
+"""The joint loss of vgg16_gcca: softmax plus island loss.
 
 Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
 eqs. 5-7: `L = L_s + lambda (L_C + lambda_1 L_cos)`, lambda = 0.005 and lambda_1 = 7 (Fig. 6). The paper prints neither L_C nor
-whether L_s and L_C are sums or means over a batch: here means (`mien.losses.center`). With `pair_weight=0` it is softmax with
-center loss (Wen et al. 2016, eq. 5).
+whether L_s and L_C are sums or means over a batch; here they are means (`mien.losses.center`). With `pair_weight=0` it is
+softmax with center loss (Wen et al. 2016, eq. 5).
 
-lambda also scales the centers' own gradient, so their learning rate is best set large (lambda times it is Wen et al.'s alpha,
-but for the shares of the classes in a batch), and without weight decay.
+lambda also scales the gradient of the centers, so they need a large learning rate and no weight decay. lambda times that rate
+corresponds to Wen et al.'s alpha, up to the shares of the classes in a batch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def joint_loss(
         logits: (N, K).
         target: Class indices, int64 (N,).
         features: Embeddings, (N, D).
-        centers: A center a class, (K, D), none of them zero.
+        centers: One center per class, (K, D), none of them zero.
         island_weight: lambda.
         pair_weight: lambda_1.
         label_smoothing: Of the softmax term, in [0, 1].
@@ -54,9 +54,9 @@ class JointLoss(Loss):
     Args:
         num_classes: Classes K.
         num_features: Length D of an embedding.
-        island_weight: lambda, at least 0; the paper's is 0.005.
-        pair_weight: lambda_1, at least 0; the paper's is 7.
-        label_smoothing: Of the softmax term, in [0, 1); the paper has none.
+        island_weight: lambda, at least 0; 0.005 in the paper.
+        pair_weight: lambda_1, at least 0; 7 in the paper.
+        label_smoothing: Of the softmax term, in [0, 1); 0 in the paper.
 
     Raises:
         ValueError: A weight is negative, or `label_smoothing` is out of range.

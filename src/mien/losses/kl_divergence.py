@@ -1,6 +1,6 @@
-"""Kullback-Leibler divergence from votes: soft cross-entropy less the votes' own entropy, so that 0 is a perfect answer.
+"""Kullback-Leibler divergence from votes: soft cross-entropy minus the entropy of the votes, so 0 is a perfect prediction.
 
-Its gradient is soft cross-entropy's (Barsoum et al. 2016, FER+); its value says how far from the votes the answer is.
+Its gradient is that of soft cross-entropy (Barsoum et al. 2016, FER+).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: The shapes differ.
-        LabelError: A row is no distribution.
+        LabelError: A row is not a distribution.
     """
     logits = full_precision(logits)
     return F.kl_div(F.log_softmax(logits, dim=1), distribution(logits, target), reduction="batchmean")
@@ -33,5 +33,5 @@ class KLDivergenceLoss(Loss):
     soft_target = True
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `features` are not read."""
+        """Return the loss; `features` are not used."""
         return kl_divergence(logits, target)

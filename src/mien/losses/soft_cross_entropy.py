@@ -1,4 +1,4 @@
-"""Cross-entropy against votes: the target is what ten people saw, not what most of them saw.
+"""Cross-entropy against votes: the target is the distribution of ten people's votes instead of the majority.
 
 Paper: Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution" (ICMI
 2016), section 4.4 (cross-entropy loss on the distribution, FER+).
@@ -21,7 +21,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: The shapes differ.
-        LabelError: A row is no distribution.
+        LabelError: A row is not a distribution.
     """
     logits = full_precision(logits)
     return F.cross_entropy(logits, distribution(logits, target))
@@ -34,5 +34,5 @@ class SoftCrossEntropyLoss(Loss):
     soft_target = True
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """Return the loss; `features` are not read."""
+        """Return the loss; `features` are not used."""
         return soft_cross_entropy(logits, target)

@@ -1,8 +1,9 @@
-"""What every network of mien offers, the registry they stand in, and any timm network under the same contract."""
+"""The base class of all networks, their registry, and an adapter for any timm network."""
 
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,20 +14,20 @@ from mien.errors import MienError, UnknownNameError
 from mien.registry import Registry, check_arguments
 
 TIMM = "timm/"
-"""What a name begins with that is timm's, as in `timm/resnet18`."""
+"""Prefix of the names of timm's networks, as in `timm/resnet18`."""
 
 
-class Model(nn.Module):
-    """Base of every network: features, then a head whose last layer is `classifier`.
+class Model(nn.Module, ABC):
+    """Base class of all networks: a feature extractor, then a head whose last layer is `classifier`.
 
     Attributes:
-        num_classes: Classes K the head tells apart.
+        num_classes: Number of classes K.
         in_channels: 1 (grey) or 3 (RGB).
-        input_size: Height and width the network was designed for, px; larger ones and most smaller ones do as well.
-        minimum_size: Least height and width, px: below it, a layer of stride 2 would be left with a single position.
-        classifier: The layer that gives the logits, linear or convolutional.
-        layered: Its layers are built in the order in which they stand one upon the other.
-        imagenet: Name of torchvision's ImageNet weights that fit it, at least in part; None if there are none.
+        input_size: Height and width the network was designed for, px. Larger inputs and most smaller ones work as well.
+        minimum_size: Smallest height and width, px; below it, a layer of stride 2 would see a single position.
+        classifier: The last layer, which gives the logits; linear or convolutional.
+        layered: Whether the layers run one after another in the order they are built. Layer-wise learning rates need that.
+        imagenet: Name of torchvision's ImageNet weights that fit at least a part of the network; None if there are none.
     """
 
     num_classes: int
@@ -37,13 +38,13 @@ class Model(nn.Module):
     layered: bool = True
     imagenet: str | None = None
 
+    @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, D, h, w) for images (N, C, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) for a feature map (N, D, h, w)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, K) for images (N, C, H, W).
@@ -55,24 +56,24 @@ class Model(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse images (N, C, H, W) the network cannot take.
+        """Check that the network can take images of this shape.
 
         Raises:
-            MienError: Another number of dimensions or channels, or fewer px than `minimum_size`.
+            MienError: Wrong number of dimensions or channels, or smaller than `minimum_size`.
         """
-        shape, least = tuple(x.shape), self.minimum_size
+        shape, minimum = tuple(x.shape), self.minimum_size
         if len(shape) != 4 or shape[1] != self.in_channels:
             raise MienError(
                 f"this network takes images of shape (N, {self.in_channels}, H, W), got {shape}; "
-                f"convert them, or create the network with in_channels"
+                "convert them, or create the network with another in_channels"
             )
-        if shape[2] < least or shape[3] < least:
+        if shape[2] < minimum or shape[3] < minimum:
             raise MienError(
-                f"images of {shape[2]}x{shape[3]} px are too small for this network; resize to {least}x{least} or more"
+                f"images of {shape[2]}x{shape[3]} px are too small for this network; resize to {minimum}x{minimum} or more"
             )
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a new one, not trained yet, for another number of classes.
+        """Replace the last layer by a new, untrained one for another number of classes.
 
         Raises:
             MienError: Fewer than two classes.
@@ -88,39 +89,39 @@ class Model(nn.Module):
         self.num_classes = num_classes
 
     def published_name(self, name: str) -> str:
-        """Return what published weights call one of this network's parameters."""
+        """Return the name of one of this network's parameters in published weights."""
         return name
 
     def no_weight_decay(self) -> set[str]:
-        """Return names of parameters that must not decay, beside biases and norms."""
+        """Return the names of parameters without weight decay, in addition to biases and norms."""
         return set()
 
     def simplify(self) -> None:
-        """Rewrite the network, in place, into one that computes the same with less work; for export, not for training."""
+        """Simplify the network in place for export: it computes the same function in fewer steps."""
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return what the network attends to in images (N, C, H, W): maps (N, h, w) in [0, 1] by name, shallowest first.
+        """Return the attention maps for images (N, C, H, W): (N, h, w) in [0, 1] by name, shallowest first.
 
-        Empty for a network without attention. Call it in evaluation mode; an image's map does not depend on its batch.
+        Empty for a network without attention. Call it in evaluation mode.
         """
         return {}
 
     @property
+    @abstractmethod
     def cam_layer(self) -> nn.Module:
-        """The layer whose output (N, D, h, w) Grad-CAM should weigh."""
-        raise NotImplementedError
+        """The layer whose output (N, D, h, w) Grad-CAM should weight."""
 
 
 class TimmModel(Model):
-    """A network with timm's interface (`forward_features`, `forward_head`, `reset_classifier`, `feature_info`) as a `Model`.
+    """Adapter that makes a timm network a `Model`.
 
-    For transformers the features are what timm gives, often tokens (N, L, D).
+    The features of a transformer are those of timm, often tokens (N, L, D).
 
     Args:
-        backbone: The network; its parameters keep timm's names behind `backbone.`, so that timm's weights load into it.
-        in_channels: Channels of its input.
-        input_size: Height and width it was designed for, px.
-        fixed_size: Whether it takes no other size.
+        backbone: The timm network. Its parameters keep timm's names after `backbone.`, so that timm's weights can be loaded.
+        in_channels: Channels of the input.
+        input_size: Height and width the network was designed for, px.
+        fixed_size: Whether it takes only that size.
     """
 
     def __init__(self, backbone: Any, in_channels: int, input_size: tuple[int, int], fixed_size: bool = False) -> None:
@@ -138,14 +139,14 @@ class TimmModel(Model):
         return self.backbone.forward_features(x)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Return logits (N, K) for what `forward_features` gave."""
+        """Return logits (N, K) for the output of `forward_features`."""
         return self.backbone.forward_head(features)
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse images (N, C, H, W) the network cannot take.
+        """Check that the network can take images of this shape.
 
         Raises:
-            MienError: Another number of dimensions or channels, too few px, or another size where it is fixed.
+            MienError: Wrong number of dimensions or channels, too small, or not the fixed size.
         """
         super().check_input(x)
         if self.fixed_size and tuple(x.shape[2:]) != self.input_size:
@@ -155,7 +156,7 @@ class TimmModel(Model):
             )
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a new one, not trained yet, for another number of classes.
+        """Replace the last layer by a new, untrained one for another number of classes.
 
         Raises:
             MienError: Fewer than two classes.
@@ -167,24 +168,24 @@ class TimmModel(Model):
         self.num_classes = num_classes
 
     def published_name(self, name: str) -> str:
-        """Return timm's name of a parameter, torchvision's too for the networks both have."""
+        """Return timm's name of a parameter, which is also torchvision's for the networks both have."""
         return name.removeprefix("backbone.")
 
     def no_weight_decay(self) -> set[str]:
-        """Return names of parameters that must not decay: those timm lists and the slopes of PReLU (He et al. 2015)."""
+        """Return the names of parameters without weight decay: those timm lists and the slopes of PReLU (He et al. 2015)."""
         listed = self.backbone.no_weight_decay() if hasattr(self.backbone, "no_weight_decay") else set()
         slopes = {f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.PReLU)}
         return {f"backbone.{name}" for name in listed} | slopes
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The last stage that timm lists, or else the last convolution."""
+        """The last stage in timm's `feature_info`, or else the last convolution."""
         stages = getattr(self.backbone, "feature_info", None)
         if stages:
             return self.backbone.get_submodule(stages[-1]["module"])
         convolutions = [module for module in self.backbone.modules() if isinstance(module, nn.Conv2d)]
         if not convolutions:
-            raise MienError(f"{type(self.backbone).__name__} has no feature map to weigh; choose a convolutional network")
+            raise MienError(f"{type(self.backbone).__name__} has no feature map for Grad-CAM; choose a convolutional network")
         return convolutions[-1]
 
 
@@ -195,13 +196,13 @@ def create_model(name: str, num_classes: int = 7, **arguments: Any) -> Model:
     """Return a new network.
 
     Args:
-        name: A name from `names()`, or `timm/` and the name of any network of timm.
-        num_classes: Classes it tells apart, at least 2.
-        **arguments: The architecture's own arguments (its ablations among them). Networks of timm take `in_channels` (3),
-            `input_size` (height, width) and timm's arguments.
+        name: A name from `names()`, or `timm/` followed by the name of any timm network.
+        num_classes: Number of classes, at least 2.
+        **arguments: Arguments of the architecture, such as switches for ablations. timm networks take `in_channels` (3 by
+            default), `input_size` (height, width) and timm's arguments.
 
     Raises:
-        UnknownNameError: No such network, or no such argument; lists the nearest.
+        UnknownNameError: The network or an argument is unknown; the message suggests the nearest name.
         MienError: Fewer than two classes, or an argument the network does not accept.
 
     >>> sum(p.numel() for p in create_model("sa_csp_ca").parameters())
@@ -217,12 +218,12 @@ def create_model(name: str, num_classes: int = 7, **arguments: Any) -> Model:
 
 
 def names() -> list[str]:
-    """Return the names `create_model` knows, beside those of timm."""
+    """Return the names of mien's own networks."""
     return MODELS.names()
 
 
 def check_classes(num_classes: int) -> None:
-    """Refuse a number of classes nothing can be told apart with.
+    """Check that there are at least two classes.
 
     Raises:
         MienError: Fewer than two classes.
@@ -250,7 +251,7 @@ def _timm_model(
     fixed = bool(facts and facts.fixed_input_size)
     size = tuple(input_size or (facts.input_size[1:] if facts else (224, 224)))
     if len(size) != 2:
-        raise ValueError(f"input_size is a height and a width, got {input_size}")
+        raise ValueError(f"input_size must be a height and a width, got {input_size}")
     if fixed and input_size:
         arguments["img_size"] = size
     network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **arguments)

@@ -1,15 +1,16 @@
-"""What a network costs, layer by layer: parameters, multiply-accumulates, memory of its activations.
+"""The cost of a network, layer by layer: parameters, multiply-accumulates (MACs) and memory of the activations.
 
-Counted by hooks while one image passes. MACs are those of convolutions and linear layers, `out * in/groups * kh * kw` and
-`out * in`, checked against `torch.utils.flop_counter` (which counts two a MAC). Activations are counted as torchsummary counts
-them: the output of every module but plain containers, float32; its "forward/backward pass size" is twice as much. What happens
-outside modules (additions, the mean over positions) counts nothing.
+Hooks count them while one image passes. MACs are those of convolutions, `out * in/groups * kh * kw`, and linear layers,
+`out * in`; `torch.utils.flop_counter` counts two FLOPs per MAC. Activations are counted as in torchsummary: the float32 outputs
+of all modules but containers; its "forward/backward pass size" is twice that. Operations outside modules, such as additions,
+are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,8 @@ from torch import Tensor, nn
 
 from mien.models.contract import Model, TimmModel
 
-WEIGHED = (nn.Conv2d, nn.Linear)
-PLAIN = (nn.Sequential, nn.ModuleList)
-FLOAT32 = 4
+WEIGHT_LAYERS = (nn.Conv2d, nn.Linear)
+CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Cost:
     """The cost of a layer or of a whole network for one image.
 
     Attributes:
-        name: Where it is, such as `blocks.2`; empty for the whole network.
-        operator: What it is, such as `CSPBlock`.
-        input_shape: Shape of what goes in, without the batch, such as (32, 20, 20).
-        output_shape: Shape of what comes out, without the batch.
-        parameters: Learned numbers.
+        name: Name of the module, such as `blocks.2`; empty for the whole network.
+        operator: Class of the module, such as `CSPBlock`.
+        input_shape: Shape of the input without the batch, such as (32, 20, 20).
+        output_shape: Shape of the output without the batch.
+        parameters: Number of parameters.
         macs: Multiply-accumulates of its convolutions and linear layers.
         activation_bytes: Memory of its modules' outputs in float32, bytes.
     """
@@ -48,39 +48,63 @@ class Cost:
 def layer_costs(model: Model, size: tuple[int, int] | None = None) -> list[Cost]:
     """Return the cost of each layer, in the order they run.
 
-    A layer is a module of the network that is no plain container of several convolutions or linear layers: a convolution with
-    its batch norm and activation, a block, an attention. The model may be on the meta device, where nothing is computed or
-    kept.
+    A layer is a block, an attention, or a convolution with its batch norm and activation; containers of several convolutions
+    or linear layers are opened. The model may be on the meta device.
 
     Args:
-        model: The network; left as it was.
+        model: The network; not changed.
         size: Height and width of the image, px; by default `model.input_size`.
 
     Raises:
         MienError: The size is too small.
     """
-    rows = dict(_rows(model))
-    counts = {name: [0, 0] for name in rows}  # macs, outputs
+    layers = dict(_layers(model))
+    macs, outputs = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    hooks = []
-    for row, top in rows.items():
-        for module in top.modules():
-            if not isinstance(module, PLAIN):
-                hooks.append(module.register_forward_hook(_counter(counts[row])))
-        hooks.append(top.register_forward_hook(_shaper(shapes, row)))
+
+    def count(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] += output.numel()
+            if isinstance(module, nn.Conv2d):
+                macs[name] += output.numel() * module.weight[0].numel()
+            elif isinstance(module, nn.Linear):
+                macs[name] += output.numel() * module.in_features
+
+    def record_shapes(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        shapes[name] = _shape(inputs), _shape(output)
+
+    hooks = [layer.register_forward_hook(partial(record_shapes, name)) for name, layer in layers.items()]
+    for name, layer in layers.items():
+        parts = [part for part in layer.modules() if not isinstance(part, CONTAINERS)]
+        hooks += [part.register_forward_hook(partial(count, name)) for part in parts]
+    training, like = model.training, next(model.parameters())
+    image = torch.zeros(1, model.in_channels, *(size or model.input_size), device=like.device, dtype=like.dtype)
     try:
-        _run(model, size or model.input_size)
+        with torch.no_grad():
+            model.eval()(image)
     finally:
+        model.train(training)
         for hook in hooks:
             hook.remove()
-    return [_cost(row, rows[row], *shapes[row], *counts[row]) for row in shapes]
+    return [
+        Cost(
+            name=name,
+            operator=" ".join(type(part).__name__ for part in (layer if isinstance(layer, nn.Sequential) else [layer])),
+            input_shape=shapes[name][0],
+            output_shape=shapes[name][1],
+            parameters=sum(p.numel() for p in layer.parameters()),
+            macs=macs[name],
+            activation_bytes=4 * outputs[name],  # float32
+        )
+        for name, layer in ((name, layers[name]) for name in shapes)  # in the order they ran
+    ]
 
 
 def model_cost(model: Model, size: tuple[int, int] | None = None) -> Cost:
-    """Return the cost of the whole network: its layers' sum.
+    """Return the cost of the whole network, the sum over its layers.
 
     Args:
-        model: The network; left as it was.
+        model: The network; not changed.
         size: Height and width of the image, px; by default `model.input_size`.
 
     Raises:
@@ -98,51 +122,15 @@ def model_cost(model: Model, size: tuple[int, int] | None = None) -> Cost:
     )
 
 
-def _rows(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
-        several = isinstance(child, PLAIN) and sum(isinstance(part, WEIGHED) for part in child.modules()) > 1
+        several = isinstance(child, CONTAINERS) and sum(isinstance(part, WEIGHT_LAYERS) for part in child.modules()) > 1
         if several or (isinstance(module, TimmModel) and child is module.backbone):
-            yield from _rows(child, f"{prefix}{name}.")
+            yield from _layers(child, f"{prefix}{name}.")
         else:
             yield prefix + name, child
-
-
-def _run(model: Model, size: tuple[int, int]) -> None:
-    training, like = model.training, next(model.parameters())
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, model.in_channels, *size, device=like.device, dtype=like.dtype))
-    finally:
-        model.train(training)
-
-
-def _counter(count: list[int]) -> Any:
-    def add(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not isinstance(output, Tensor):
-            return
-        count[1] += output.numel()
-        if isinstance(module, nn.Conv2d):
-            count[0] += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            count[0] += output.numel() * module.in_features
-
-    return add
-
-
-def _shaper(shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]], row: str) -> Any:
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes[row] = _shape(inputs), _shape(output)
-
-    return keep
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     """Return the shape of a tensor, or of the first of several, without the batch."""
     return tuple(value.shape[1:]) if isinstance(value, Tensor) else _shape(value[0])
-
-
-def _cost(row: str, module: nn.Module, before: tuple[int, ...], after: tuple[int, ...], macs: int, outputs: int) -> Cost:
-    parameters = sum(p.numel() for p in module.parameters())
-    operator = " ".join(type(part).__name__ for part in module) if isinstance(module, nn.Sequential) else type(module).__name__
-    return Cost(row, operator, before, after, parameters, macs, outputs * FLOAT32)

@@ -1,9 +1,9 @@
-"""dlib_resnet: the face-recognition network of dlib, a start (and so a teacher) that has seen three million faces.
+"""dlib_resnet: the face-recognition network of dlib, pretrained on three million faces.
 
 Source: King 2017, dlib's `dnn_face_recognition_ex.cpp`: a ResNet-34 (He et al. 2016) with fewer layers and half the filters,
-29 convolutions in all. Its weights are in the public domain and come from PyPI with `face_recognition_models`;
-`scripts/convert_dlib.py` turns them into a file to start from. A shortcut is widened by zeros and halved by an average, so it
-has no weights. Unlike dlib's, strided convolutions are padded, so that every size from 33 px goes through; designed for 150.
+29 convolutions in all. Its weights are in the public domain and on PyPI in `face_recognition_models`;
+`scripts/convert_dlib.py` makes start weights of them. Shortcuts have no weights: they pad channels with zeros and halve the
+size by averaging. Deviation: strided convolutions are padded, so that every size from 33 px works; designed for 150 px.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class DlibResNet(Model):
     Args:
         num_classes: Classes K.
         in_channels: Channels of the input.
-        depth: Residual blocks, from the first; all of them by default. The last ones hold most of the parameters and know
-            whose face it is rather than what it shows.
+        depth: Number of residual blocks, counted from the first; by default all 14. The last blocks hold most of the parameters
+            and tell people apart rather than expressions.
 
     Raises:
-        ValueError: `depth` is none of 1 to 14.
+        ValueError: `depth` is not in 1 to 14.
     """
 
     input_size = (150, 150)
@@ -40,7 +40,7 @@ class DlibResNet(Model):
     def __init__(self, num_classes: int = 7, in_channels: int = 3, depth: int = len(BLOCKS)) -> None:
         super().__init__()
         if not 1 <= depth <= len(BLOCKS):
-            raise ValueError(f"depth is the number of residual blocks, 1 to {len(BLOCKS)}, not {depth}")
+            raise ValueError(f"depth is the number of residual blocks, 1 to {len(BLOCKS)}, got {depth}")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.stem = nn.Sequential(*conv_bn(in_channels, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
@@ -49,7 +49,7 @@ class DlibResNet(Model):
         self.classifier = nn.Linear(widths[depth], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map of images (N, C, H, W): of the whole network (N, 256, H/64, W/64)."""
+        """Return the feature map for images (N, C, H, W): (N, 256, H/64, W/64) with all blocks."""
         return self.blocks(self.stem(x))
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -58,12 +58,12 @@ class DlibResNet(Model):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The last block but one: the last of the whole network leaves 2x2 positions or fewer."""
+        """The last block but one; the last block of the full network has only 2x2 positions at its input size."""
         return self.blocks[max(len(self.blocks) - 2, 0)]
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: the input, averaged where the block halves it, with zeros for new channels.
+    """Two 3x3 convolutions plus a shortcut: the input, averaged if the block halves the size, padded with zero channels.
 
     Args:
         inputs: Input channels I.
@@ -77,7 +77,7 @@ class Block(nn.Module):
         self.stride, self.new = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map (N, O, ceil(H / stride), ceil(W / stride)) for one (N, I, H, W)."""
+        """Return a feature map (N, O, H/s, W/s), sizes rounded up, from one of (N, I, H, W)."""
         short = F.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
         if self.new:
             short = F.pad(short, (0, 0, 0, 0, 0, self.new))

@@ -10,7 +10,7 @@ from mien.models.contract import MODELS, TimmModel
 
 @MODELS.register("efficientnet_b0")
 class EfficientNetB0(TimmModel):
-    """EfficientNet-B0, the smallest.
+    """EfficientNet-B0, the smallest EfficientNet.
 
     Args:
         num_classes: Classes K.

@@ -1,9 +1,9 @@
 """resemotenet: a small convolutional network, squeeze and excitation, three residual blocks, four linear layers.
 
 Paper: Roy et al., "ResEmoteNet: Bridging Accuracy and Loss Reduction in Facial Emotion Recognition", Fig. 1 and eqs. 1-9.
-What the paper does not print is as in its authors' public code: every convolution has a bias, the linear layers of the
-squeeze and excitation have none, dropout 0.2 after the pools of stages 1 and 2 and 0.5 in the head. 80,238,599 parameters at
-7 classes.
+Where the paper is silent, this follows its authors' public code: every convolution has a bias, the linear layers of squeeze
+and excitation have none, dropout is 0.2 after the pools of stages 1 and 2 and 0.5 in the head. 80,238,599 parameters at 7
+classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResEmoteNet(Model):
         self.classifier = nn.Linear(HEAD[-1], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map (N, 2048, H/64, W/64) of images (N, C, H, W); the pools, to H/8, round down, the rest up."""
+        """Return the feature map (N, 2048, H/64, W/64) for images (N, C, H, W); sizes are rounded down to H/8, then up."""
         return self.blocks(self.squeeze_excite(self.stages(x)))
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -53,10 +53,9 @@ class ResEmoteNet(Model):
         return self.classifier(self.head(features.mean((2, 3))))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return where the channels that squeeze and excitation favours respond: (N, H/8, W/8).
+        """Return the mean response of the channels weighted by squeeze and excitation, (N, H/8, W/8), scaled to maximum 1.
 
-        The weights have no place of their own, so this is the mean of the weighted channels (never negative here), divided by
-        its largest value.
+        The attention itself has no positions, only one weight per channel. The responses are never negative here.
         """
         self.check_input(x)
         response = self.squeeze_excite(self.stages(x)).mean(1)  # (N, H/8, W/8)
@@ -69,7 +68,7 @@ class ResEmoteNet(Model):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a 1x1 convolution, both of stride 2.
+    """Two 3x3 convolutions plus a 1x1 convolution as shortcut, both of stride 2.
 
     Args:
         inputs: Input channels I.

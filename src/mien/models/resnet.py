@@ -1,9 +1,8 @@
-"""resnet50, resnet50_se, resnet50_cbam: ResNet-50 and its two attentive relatives, which the papers compare with.
+"""resnet50, resnet50_se, resnet50_cbam: ResNet-50 without attention, with SE and with CBAM; baselines in the papers.
 
 Papers: He et al. 2016 (resnet50: 23,522,375 parameters at 7 classes and 3 channels); Hu et al. 2018 (SE-ResNet-50); Woo et
 al. 2018 (CBAM inside each bottleneck, before the addition). The networks are timm's; the CBAM is `mien.layers.cbam`. They are
-designed for 224x224 px and take any size from 32 px; `stem="small"` suits faces of about 48 to 64 px better
-(`mien.layers.stem`).
+designed for 224x224 px and take any size from 32 px; use `stem="small"` for faces of about 48 to 64 px (`mien.layers.stem`).
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ class ResNet(TimmModel):
     """A ResNet of timm.
 
     Args:
-        variant: timm's name of it.
+        variant: Its name in timm.
         num_classes: Classes K.
         in_channels: Channels of the input.
         stem: `imagenet`, or `small` for faces of about 48 to 64 px.
         **arguments: timm's own arguments.
 
     Raises:
-        ValueError: No such stem.
+        ValueError: Unknown stem.
     """
 
     imagenet = "ResNet50_Weights.IMAGENET1K_V1"
@@ -41,7 +40,7 @@ class ResNet(TimmModel):
         super().__init__(network, in_channels, (224, 224) if stem == "imagenet" else (48, 48))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the spatial map of each bottleneck's CBAM, `layer1.0` to `layer4.2`; nothing without CBAM."""
+        """Return the spatial map of each bottleneck's CBAM, `layer1.0` to `layer4.2`; empty without CBAM."""
         self.check_input(x)
         return spatial_maps(self.backbone, lambda: self.forward_features(x))
 
@@ -65,5 +64,5 @@ def resnet50_cbam(num_classes: int = 7, in_channels: int = 3, stem: str = "image
 
 
 def _cbam(channels: int, **placement: Any) -> CBAM:
-    """Return a CBAM, without the device and type that newer timm passes on."""
+    """Return a CBAM; newer timm also passes a device and a dtype, which it does not take."""
     return CBAM(channels)

@@ -4,9 +4,9 @@ Paper: Shang, "Facial Expression Recognition method based on residual network an
 every ReLU is a PReLU, the four projecting shortcuts are hierarchical (`mien.layers.hierarchical_shortcut`), and a CBAM-ERF
 follows each of the 16 bottlenecks (section 3.3: "after each bottleneck"; CBAM's own place is inside, before the addition).
 
-The paper leaves open, and ours chooses: one slope a PReLU, 0.25 at the start (He et al. 2015); reduction 16 and a 7x7 kernel
-(CBAM's); grey images of 48x48 px, FER2013's own size; a 3x3 stem of stride 1 for them (`mien.layers.stem`); four groups in a
-shortcut (Res2Net's); no training recipe is named at all.
+The paper is silent on these; we chose: one slope per PReLU, 0.25 at the start (He et al. 2015); reduction 16 and a 7x7 kernel
+as in CBAM; grey images of 48x48 px, FER2013's size, with a 3x3 stem of stride 1 (`mien.layers.stem`); four groups in a
+shortcut as in Res2Net. The paper gives no training recipe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ATTENTIONS: dict[str, Callable[[int], CBAM]] = {"cbam_erf": CBAMERF, "cbam": CBA
 
 @MODELS.register("resnet50_cbam_erf")
 class ResNet50CBAMERF(TimmModel):
-    """The paper's network; its arguments take its parts away one by one.
+    """The paper's network; each argument switches one part off.
 
     Args:
         num_classes: Classes K.
@@ -41,7 +41,7 @@ class ResNet50CBAMERF(TimmModel):
         stem: `small` for faces of about 48 to 64 px, `imagenet` for 224 px.
 
     Raises:
-        ValueError: An argument is none of these.
+        ValueError: An argument has another value.
     """
 
     imagenet = "ResNet50_Weights.IMAGENET1K_V1"
@@ -73,11 +73,11 @@ class ResNet50CBAMERF(TimmModel):
         super().__init__(network, in_channels, (48, 48) if stem == "small" else (224, 224))
 
     def published_name(self, name: str) -> str:
-        """Return torchvision's name of a parameter: here each bottleneck stands before its attention in a pair."""
+        """Return torchvision's name of a parameter; here a bottleneck is the first of a pair with its attention."""
         return re.sub(r"^(layer\d\.\d+)\.0\.", r"\1.", super().published_name(name))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the 16 spatial maps, `layer1.0` (N, H/2, W/2) to `layer4.2` (N, H/16, W/16); nothing without attention.
+        """Return the 16 spatial maps, `layer1.0` (N, H/2, W/2) to `layer4.2` (N, H/16, W/16); empty without attention.
 
         With the ImageNet stem they are (N, H/4, W/4) to (N, H/32, W/32).
         """
@@ -91,4 +91,4 @@ def _hierarchical(block: Any, activation: Callable[[], nn.Module]) -> Hierarchic
 
 def _one_of(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, known))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")

@@ -2,8 +2,8 @@
 
 Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", Tables 1 and 2.
 Every row of Table 1 has the paper's parameter count (1,906,382 in all); the inside of the CSP block is a reconstruction
-(`mien.layers.csp`). The paper names neither the order of the head's 3x3 convolution and softmax in training nor its recipe:
-here the head gives logits and the loss holds the softmax.
+(`mien.layers.csp`). The paper gives no training recipe, and does not say where the softmax is applied in training: here the
+head returns logits and the loss contains the softmax.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ BLOCKS = ((24, 1), (32, 2), (72, 2), (216, 2), (360, 2), (512, 2))
 
 @MODELS.register("sa_csp_ca")
 class SaCspCa(Model):
-    """The network of Table 1; its arguments give the seven rows of Table 2.
+    """The network of Table 1; its arguments select the seven rows of Table 2.
 
     Args:
         num_classes: Classes K.
         in_channels: Channels of the input; the paper's is 1.
-        spatial_attention: Keep the SA row.
-        channel_attention: Keep the CA row.
+        spatial_attention: Include the SA row.
+        channel_attention: Include the CA row.
         groups: Groups of the channel shuffle, one of 1, 2, 4, 8; None for no shuffle (rows Base and SA+Base+CA).
 
     Raises:
@@ -60,11 +60,11 @@ class SaCspCa(Model):
         self.classifier = nn.Conv2d(channels, num_classes, 3, padding=1)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the attended feature map (N, 512, H/32, W/32) for images (N, C, H, W)."""
+        """Return the feature map after channel attention, (N, 512, H/32, W/32) for images (N, C, H, W)."""
         return self.channel_attention(self.blocks(self.spatial_attention(self.stem(x))))
 
     def simplify(self) -> None:
-        """Fold each block's shuffle into its fusing convolution."""
+        """Fold each block's channel shuffle into its fusing convolution."""
         for block in self.blocks:
             if isinstance(block, CSPBlock):
                 block.fold_shuffle()
@@ -74,7 +74,7 @@ class SaCspCa(Model):
         return self.classifier(features).mean((2, 3))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the SA row's map, (N, H, W) at the resolution of the images; nothing without that row."""
+        """Return the map of the SA row, (N, H, W), at the resolution of the images; empty without that row."""
         if not isinstance(self.spatial_attention, SpatialAttention):
             return {}
         self.check_input(x)
@@ -82,5 +82,5 @@ class SaCspCa(Model):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The fourth block: 5x5 positions at 40x40 px, where the last has 2x2."""
+        """The fourth block, with 5x5 positions at 40x40 px; the last has only 2x2."""
         return self.blocks[3]

@@ -1,10 +1,9 @@
 """stn_resnet50: a spatial transformer in front of ResNet-50.
 
 Paper: Khoirullah et al., "Facial Expression Recognition Using Convolutional Neural Network with Attention Module", Figs. 4-5
-and Table IV. ResNet-50 is timm's, unchanged and under timm's names in `backbone`, so that ImageNet's weights load into it.
-The paper names neither the size of the images nor the rest of the localisation network: ours takes 224x224 px in three
-channels, as ImageNet's weights expect (any size from 32 px will do), and `mien.layers.spatial_transformer` says how it
-localises.
+and Table IV. ResNet-50 is timm's, unchanged, with timm's names in `backbone`, so that ImageNet weights can be loaded. The paper
+is silent on the size of the images: here 224x224 px in three channels, as for ImageNet weights (any size from 32 px works).
+What it leaves open in the localisation network is in `mien.layers.spatial_transformer`.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ class STNResNet50(TimmModel):
     Args:
         num_classes: Classes K.
         in_channels: Channels of the input.
-        attention: Keep the spatial transformer; without it this is `resnet50`.
+        attention: Include the spatial transformer; without it this is `resnet50`.
         stem: `imagenet`, or `small` for faces of about 48 to 64 px.
 
     Raises:
-        ValueError: No such stem.
+        ValueError: Unknown stem.
     """
 
     layered = False
@@ -42,13 +41,13 @@ class STNResNet50(TimmModel):
         self.transformer = SpatialTransformer(in_channels) if attention else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the feature map of images (N, C, H, W): (N, 2048, H/32, W/32), with the small stem H/16; sizes rounded up."""
+        """Return the feature map (N, 2048, H/32, W/32) for images (N, C, H, W); H/16 with the small stem, rounded up."""
         return self.backbone.forward_features(self.transformer(x))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Return the affine maps (N, 2, 3) from output to input coordinates, both in [-1, 1]: the box the transformer samples.
+        """Return the sampled window as affine maps (N, 2, 3) from output to input coordinates, both in [-1, 1].
 
-        The identity without the transformer.
+        Without the transformer it is the identity.
         """
         self.check_input(x)
         if isinstance(self.transformer, SpatialTransformer):
@@ -56,7 +55,7 @@ class STNResNet50(TimmModel):
         return x.new_tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(x), 2, 3)
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return how much of each pixel the transformer reads, (N, H, W); nothing without it."""
+        """Return how much of each pixel the transformer reads, (N, H, W); empty without the transformer."""
         self.check_input(x)
         if isinstance(self.transformer, SpatialTransformer):
             return {"spatial_transformer": self.transformer.coverage(x)}

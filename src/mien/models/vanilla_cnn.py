@@ -1,9 +1,9 @@
-"""vanilla_cnn: three stages of three convolutions, the plainest baseline of the stn_resnet50 paper.
+"""vanilla_cnn: three stages of three convolutions, the simplest baseline of the stn_resnet50 paper.
 
 Paper: Khoirullah et al., "Facial Expression Recognition Using Convolutional Neural Network with Attention Module", section
-III.A, which names three stages of three convolutions and "2 million parameters" and nothing else. Ours: 3x3 convolutions with
-batch norm and ReLU, widths 64, 128, 256, a 2x2 max-pool after each stage, the average of the positions, one linear layer; 1.9
-M parameters. Grey images of 48x48 px, FER2013's own size.
+III.A, which gives only three stages of three convolutions and "2 million parameters". Here: 3x3 convolutions with batch norm
+and ReLU, widths 64, 128, 256, a 2x2 max-pool after each stage, average pooling and one linear layer; 1.9 M parameters. Grey
+images of 48x48 px, FER2013's size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STAGES = (64, 128, 256)
 
 @MODELS.register("vanilla_cnn")
 class VanillaCNN(Model):
-    """Convolutions and pools.
+    """Convolutions with max-pooling, average pooling, one linear layer.
 
     Args:
         num_classes: Classes K.

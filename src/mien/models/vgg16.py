@@ -2,8 +2,8 @@
 
 Papers: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (2015), column D; Chen and
 Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism", Table 1.
-14,718,279 parameters at 7 classes. Deviations: what follows the convolutions is not printed, here average pooling and one
-linear layer; the dropout rate of 0.001 (section 3.3) is taken before that layer.
+14,718,279 parameters at 7 classes. Deviations: the paper does not say what follows the convolutions, here average
+pooling and one linear layer, with the dropout of 0.001 (section 3.3) before that layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mien.models.contract import MODELS, Model
 class VGG16(Model):
     """VGG-16's convolutions, average pooling, a linear layer.
 
-    The names of the parameters in `features` are torchvision's.
+    The parameters in `features` have torchvision's names.
 
     Args:
         num_classes: Classes K.

@@ -3,20 +3,20 @@
 Paper: Chen and Chen, "A Framework for Facial Expression Recognition Combining Contextual Information and Attention Mechanism",
 Figs. 1-4, eqs. 1-4, Table 1. The joint loss of its last row is `mien.losses.joint`.
 
-The paper draws the parts and prints no width, no order of fusion and nothing between it and the classes. Its parts are those of
-networks for segmentation (Wu et al. 2019; Chen et al. 2018), where every map has a target; here all learn from the class alone.
-Deviations, each where the paper is silent unless it says otherwise:
+The paper draws the parts, but gives neither widths nor the order of fusion nor the layers before the classes. Its parts come
+from segmentation networks (Wu et al. 2019; Chen et al. 2018), where every map has a target; here all learn from the class.
+Where the paper is silent, we chose:
 
-- GCCA stands at the end of a block, before its pooling; C_1 to C_5 are what it gives.
-- Lateral outputs: C_i of block 3, 4 or 5 beside the edge map of block 2, through a 3x3 convolution to 64 channels, batch norm
-  and ReLU.
-- Fusion: C_5 and the three lateral outputs side by side at C_5's size, averaged over the positions, then a linear layer. C_5 is
-  among them so that every row of Table 1 holds all that row 1 decides by.
-- The decoder adds its features, weighed by the sigmoid of its global map P_d: the region the map marks. Where reverse attention
-  is on, it gives the lateral outputs the rest: their C_i becomes R_i.
-- The prediction eq. 4 upsamples for level i is P_d for i = 5, and below it what a 3x3 convolution draws from the lateral output
-  of level i + 1, added to the prediction before it.
-- Dropout of 0.001 (section 3.3) stands before the linear layer.
+- GCCA is at the end of a block, before its pooling; C_1 to C_5 are its outputs.
+- Lateral outputs: C_i of block 3, 4 or 5, concatenated with the edge map of block 2, through a 3x3 convolution to 64 channels,
+  batch norm and ReLU.
+- Fusion: C_5 and the three lateral outputs are concatenated at C_5's size and averaged over the positions; a linear layer
+  follows. C_5 is included so that every row of Table 1 has all the features of row 1.
+- The decoder adds its features, weighted by the sigmoid of its global map P_d. With reverse attention, the lateral outputs get
+  the rest: their C_i becomes R_i.
+- The prediction that eq. 4 upsamples is P_d for level 5. For a lower level i it is a 3x3 convolution of the lateral output of
+  level i + 1, plus the prediction before it.
+- Dropout of 0.001 (section 3.3) is before the linear layer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Fusion(nn.Module):
 
     Args:
         partial_decoder: Add the decoder's features.
-        reverse_attention: Erase from C_3 to C_5 what is predicted already; needs the decoder.
+        reverse_attention: Erase from C_3 to C_5 what the coarser prediction marks; needs the decoder.
         width: Channels of a lateral output.
 
     Attributes:
@@ -92,9 +92,9 @@ class Fusion(nn.Module):
 
 @MODELS.register("vgg16_gcca")
 class VGG16GCCA(Model):
-    """The network of Fig. 1; its arguments give the rows of Table 1, whose model 1 they all switched off.
+    """The network of Fig. 1; its arguments select the rows of Table 1, from model 1 with all parts off.
 
-    The names of the parameters in `features` are torchvision's. In training GCCA draws from torch's generator.
+    The parameters in `features` have torchvision's names. In training, GCCA draws from torch's generator.
 
     Args:
         num_classes: Classes K.
@@ -106,7 +106,7 @@ class VGG16GCCA(Model):
         dropout: Rate at which values of the embedding are dropped in training.
 
     Raises:
-        ValueError: A part without the one it needs.
+        ValueError: A part is on without the part it needs.
     """
 
     input_size = (224, 224)
@@ -125,12 +125,10 @@ class VGG16GCCA(Model):
         dropout: float = 0.001,
     ) -> None:
         super().__init__()
-        for name, part, need, there in (
-            ("partial_decoder", partial_decoder, "multi_feature", multi_feature),
-            ("reverse_attention", reverse_attention, "partial_decoder", partial_decoder),
-        ):
-            if part and not there:
-                raise ValueError(f"{name} needs {need}; switch {need} on or {name} off")
+        if partial_decoder and not multi_feature:
+            raise ValueError("partial_decoder needs multi_feature; switch multi_feature on or partial_decoder off")
+        if reverse_attention and not partial_decoder:
+            raise ValueError("reverse_attention needs partial_decoder; switch partial_decoder on or reverse_attention off")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.features = vgg16_features(in_channels)
@@ -154,7 +152,7 @@ class VGG16GCCA(Model):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the fused feature map, (N, D, H/16, W/16), for images (N, C, H, W).
 
-        D is 800, without the decoder 704, without fusion 512.
+        D is 800; 704 without the decoder, 512 without fusion.
         """
         blocks = self.forward_blocks(x)
         return blocks[4] if self.fusion is None else self.fusion(blocks)
@@ -164,7 +162,7 @@ class VGG16GCCA(Model):
         return self.classifier(self.dropout(features.mean((2, 3))))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return reverse attention A_3 to A_5 and the sigmoid of the global map P_d, as far as they are switched on.
+        """Return the maps of reverse attention, A_3 to A_5, and the sigmoid of the global map P_d; empty if they are off.
 
         Args:
             x: Images, (N, C, H, W).
@@ -180,5 +178,5 @@ class VGG16GCCA(Model):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The fusion, or the last block's attention where nothing is fused."""
+        """The fusion, or the last block's attention without fusion."""
         return self.attention[4] if self.fusion is None else self.fusion

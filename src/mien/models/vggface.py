@@ -1,8 +1,8 @@
 """vggface: the VGG-16 face network, a baseline of the stn_resnet50 paper.
 
-Paper: Parkhi et al. 2015, "Deep Face Recognition", Table 3, network D: VGG-16 without batch norm, dropout 0.5 behind the two
-hidden layers of 4,096. With its own 2,622 identities it has 145.0 M parameters, at 7 classes 134,289,223. The network is
-timm's; its weights are not the identities' but new. Designed for 224x224 px; takes any size from 32 px.
+Paper: Parkhi et al. 2015, "Deep Face Recognition", Table 3, network D: VGG-16 without batch norm, dropout 0.5 after the two
+hidden layers of 4,096. It has 145.0 M parameters with the paper's 2,622 identities and 134,289,223 with 7 classes. The network
+is timm's, with new weights. Designed for 224x224 px; takes any size from 32 px.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Where readings go: tables, summaries, annotated pictures and videos, timelines."""
+"""Write results: tables, summaries, annotated pictures and videos, timelines."""

@@ -1,7 +1,7 @@
-"""Painting on an RGB array in place: filled boxes, frames, and tiles of text that are rendered once and kept.
+"""Painting on an RGB array in place: filled boxes, outlines, and tiles of text that are rendered once and cached.
 
-A Pillow drawing needs the whole picture copied in and out, which for large frames costs more than the drawing; here only the
-painted px are touched. Pillow renders the text.
+Pillow renders the text, but does not draw on the picture: it would copy the whole picture in and out, which takes longer for
+large frames than the drawing itself. Here only the painted pixels change.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 
-SMOOTHING = 4
-"""A tile's rounded ground is drawn this many times larger and scaled down, so that its corners are smooth."""
+SUPERSAMPLING = 4
+"""A tile's background is drawn this many times larger and scaled down, so that its rounded corners are smooth."""
 
 
 class Box(NamedTuple):
-    """A rectangle in px of the drawn picture."""
+    """A rectangle, in px of the picture."""
 
     left: float
     top: float
@@ -30,7 +30,7 @@ class Box(NamedTuple):
     bottom: float
 
     def grown(self, by: float) -> Box:
-        """Return the rectangle with every edge moved outwards."""
+        """Return the rectangle with every edge moved outwards by so many px."""
         return Box(self.left - by, self.top - by, self.right + by, self.bottom + by)
 
     @property
@@ -39,11 +39,11 @@ class Box(NamedTuple):
         return (self.right - self.left) * (self.bottom - self.top)
 
     def part(self, left: float, top: float, right: float, bottom: float) -> Box:
-        """Return a part of the rectangle, its edges as shares of width and height."""
+        """Return a part of the rectangle, whose edges are given as shares of the width and height."""
         width, height = self.right - self.left, self.bottom - self.top
         return Box(self.left + left * width, self.top + top * height, self.left + right * width, self.top + bottom * height)
 
-    def shared(self, other: Box) -> float:
+    def intersection(self, other: Box) -> float:
         """Return the area that two rectangles share, px squared."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -54,11 +54,11 @@ class Box(NamedTuple):
         return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
 
     def within(self, width: int, height: int) -> bool:
-        """Return whether the rectangle lies inside a picture of that size."""
+        """Return whether the rectangle is inside a picture of that size."""
         return self.left >= 0 and self.top >= 0 and self.right <= width and self.bottom <= height
 
     def moved_into(self, width: int, height: int) -> Box:
-        """Return the rectangle moved, not cut, into a picture of that size; its left top corner if it is too large."""
+        """Return the rectangle moved, not cut, into a picture of that size; if too large, its top left corner is inside."""
         x = min(max(self.left, 0), max(0, width - (self.right - self.left))) - self.left
         y = min(max(self.top, 0), max(0, height - (self.bottom - self.top))) - self.top
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
@@ -68,26 +68,26 @@ class Tile(NamedTuple):
     """A small picture with transparency, ready to be blended.
 
     Attributes:
-        ink: Colour times opacity, uint16 (h, w, 3), range 0-65280.
-        clear: What shows of the ground, uint16 (h, w, 1), range 0-256.
+        premultiplied: Colour times opacity, uint16 (h, w, 3), range 0-65280.
+        transparency: uint16 (h, w, 1), range 0-256: at 256 only the picture below shows.
     """
 
-    ink: NDArray[np.uint16]
-    clear: NDArray[np.uint16]
+    premultiplied: NDArray[np.uint16]
+    transparency: NDArray[np.uint16]
 
 
 def fill(image: NDArray[np.uint8], box: Box, colour: Colour, opacity: int = 256) -> None:
-    """Fill a box; what lies outside the picture is left out. `opacity` is 0 to 256."""
+    """Fill the part of a box that is inside the picture; `opacity` ranges from 0 to 256."""
     part = _part(image, round(box.left), round(box.top), round(box.right), round(box.bottom))
     if opacity == 256:
         part[...] = colour
     else:
-        ink = (np.array(colour, np.uint16) * opacity).astype(np.uint16)
-        part[...] = (part.astype(np.uint16) * np.uint16(256 - opacity) + ink) >> 8
+        premultiplied = (np.array(colour, np.uint16) * opacity).astype(np.uint16)
+        part[...] = (part.astype(np.uint16) * np.uint16(256 - opacity) + premultiplied) >> 8
 
 
 def outline(image: NDArray[np.uint8], box: Box, line: int, colour: Colour, opacity: int = 256, dash: float = 0) -> None:
-    """Draw a box's edges, `line` px wide, inside it; in dashes of about `dash` px if that is above 0."""
+    """Draw the edges of a box, `line` px wide, inside it; dashed if `dash`, the length of a dash in px, is above 0."""
     left, top, right, bottom = (float(round(edge)) for edge in box)
     for start, end in _dashes(left, right, dash):
         fill(image, Box(start, top, end, top + line), colour, opacity)
@@ -98,19 +98,19 @@ def outline(image: NDArray[np.uint8], box: Box, line: int, colour: Colour, opaci
 
 
 def _dashes(start: float, end: float, dash: float) -> Iterator[tuple[float, float]]:
-    """Yield the drawn parts of a line that starts and ends with one."""
+    """Yield the dashes of a line, the first at its start and the last at its end."""
     count = 2 * round((end - start) / dash / 2) + 1 if dash else 1
     step = (end - start) / count
     yield from ((start + i * step, start + (i + 1) * step) for i in range(0, count, 2))
 
 
 def paste(image: NDArray[np.uint8], tile: Tile, left: float, top: float) -> None:
-    """Blend a tile into a picture with its left top corner there; what lies outside is left out."""
+    """Blend a tile into a picture, its top left corner at that point; only the part inside the picture is drawn."""
     x, y = round(left), round(top)
-    height, width = tile.clear.shape[:2]
+    height, width = tile.transparency.shape[:2]
     part = _part(image, x, y, x + width, y + height)
     rows, columns = slice(max(0, -y), max(0, -y) + part.shape[0]), slice(max(0, -x), max(0, -x) + part.shape[1])
-    part[...] = (part * tile.clear[rows, columns] + tile.ink[rows, columns]) >> 8
+    part[...] = (part * tile.transparency[rows, columns] + tile.premultiplied[rows, columns]) >> 8
 
 
 def _part(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
@@ -118,41 +118,41 @@ def _part(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: int
 
 
 @lru_cache(maxsize=64)
-def text_tile(text: str, size: int, ink: Colour, ground: tuple[int, ...], widest: str = "") -> Tile:
-    """Return one line of text on a rounded ground.
+def text_tile(text: str, size: int, colour: Colour, background: tuple[int, ...], widest: str = "") -> Tile:
+    """Return one line of text on a background with rounded corners.
 
     Args:
-        text: What it says.
-        size: Of the text, px.
-        ink: The text's colour.
-        ground: The ground's colour, RGB or RGBA.
-        widest: Make it wide enough for this text too, so that a changing number does not change the width.
+        text: The text.
+        size: Font size, px.
+        colour: Colour of the text.
+        background: Colour of the background, RGB or RGBA.
+        widest: A text that must also fit, so that a changing number does not change the width.
     """
     width, height = text_size(widest or text, size)
-    picture = _ground(math.ceil(max(width, text_size(text, size)[0])), math.ceil(height), size * 0.25, ground)
-    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=font(size), fill=ink, anchor="lm")
+    picture = _background(math.ceil(max(width, text_size(text, size)[0])), math.ceil(height), size * 0.25, background)
+    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=font(size), fill=colour, anchor="lm")
     return _tile(picture)
 
 
 def text_size(text: str, size: int) -> tuple[float, float]:
-    """Return width and height, px, of `text_tile`."""
+    """Return the width and height of a `text_tile`, px."""
     return font(size).getlength(text) + 0.7 * size, 1.5 * size
 
 
 @lru_cache(maxsize=16)
-def column_tile(names: Sequence[str], size: int, width: int, height: int, ink: Colour, ground: tuple[int, ...]) -> Tile:
-    """Return names below each other at the left of a rounded ground of that size, px; text of `size` px."""
-    picture = _ground(width, height, size * 0.4, ground)
+def list_tile(names: Sequence[str], size: int, width: int, height: int, colour: Colour, background: tuple[int, ...]) -> Tile:
+    """Return names in a column, of font size `size`, at the left of a background of `width` x `height` px."""
+    picture = _background(width, height, size * 0.4, background)
     draw, row = ImageDraw.Draw(picture), (height - size * 0.5) / len(names)
     for i, name in enumerate(names):
-        draw.text((size * 0.5, size * 0.25 + (i + 0.5) * row), name, font=font(size), fill=ink, anchor="lm")
+        draw.text((size * 0.5, size * 0.25 + (i + 0.5) * row), name, font=font(size), fill=colour, anchor="lm")
     return _tile(picture)
 
 
-def _ground(width: int, height: int, radius: float, colour: tuple[int, ...]) -> Image.Image:
+def _background(width: int, height: int, radius: float, colour: tuple[int, ...]) -> Image.Image:
     red, green, blue, alpha = (*colour, 255)[:4]
-    mask = Image.new("L", (width * SMOOTHING, height * SMOOTHING))
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, *(edge - 1 for edge in mask.size)), radius * SMOOTHING, fill=alpha)
+    mask = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING))
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, *(edge - 1 for edge in mask.size)), radius * SUPERSAMPLING, fill=alpha)
     picture = Image.new("RGBA", (width, height), (red, green, blue))
     picture.putalpha(mask.resize((width, height), Image.Resampling.BOX))
     return picture
@@ -166,5 +166,5 @@ def _tile(picture: Image.Image) -> Tile:
 
 @lru_cache(maxsize=32)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font at that size, px."""
+    """Return Pillow's built-in font at that size, px."""
     return ImageFont.load_default(size)

@@ -1,42 +1,168 @@
-"""What a video comes to, for each person: time in each expression, changes, longest stretches, mean probabilities.
+"""What each person of a video showed: time in each expression, changes, longest stretches, mean probabilities.
 
-Time is counted between samples: an expression holds until the person's next sampled frame, unless that is more than `max_gap`
-seconds away; the last frame before a gap or the end holds for no time. Samples go through one at a time, so memory grows with
-the number of people and not with the length of the video.
+Time is counted between samples: an expression lasts until the person's next sampled frame, unless that is more than `max_gap`
+seconds away. A person's last frame before such a gap, or before the end, counts for no time. Samples pass through one at a
+time, so memory grows with the number of people, not with the length of the video.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.errors import OutputError
-from mien.output.cells import UnixLines, clock, csv_text, readable
-from mien.output.columns import Row, columns
-from mien.output.table import row
-from mien.output.tally import PersonTally, Tally, VideoTally
+from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row, write_csv
 from mien.structures import Prediction
 
-if TYPE_CHECKING:
-    from rich.table import Table
+MAX_SAMPLE_GAP = 1.5
+"""Seconds between two samples of a person beyond which nothing is known of the time between: above 1, so that `--fps 1` counts.
 
-MAX_GAP = 1.5
-"""Seconds between two samples of a person beyond which the time between them is not counted."""
+`mien.predict.smoothing` has a shorter limit of its own, after which it forgets a person.
+"""
 
 FORMATS = (".json", ".csv")
-"""Endings a summary may be written with."""
+"""File endings of a summary."""
 
-SHOWN = 8
-"""People of a video that the terminal shows."""
+
+class Stretch(NamedTuple):
+    """A time during which a person showed one expression without a break, in seconds."""
+
+    start: float
+    length: float
+
+
+class Totals:
+    """Sums over faces: of a person, of a video, or of all pictures.
+
+    Attributes:
+        seconds: Time counted for each class.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.faces = self.unsure = 0
+        self.probs: NDArray[np.float64] = np.zeros(num_classes)
+        self.counts = [0] * num_classes
+        self.seconds = [0.0] * num_classes
+        self.start: float | None = None
+        self.end: float | None = None
+
+    def add_face(self, label: int, probs: Sequence[float], unsure: bool, time: float | None) -> None:
+        """Add a face: its class index, probabilities, whether it is unsure, and its time in seconds."""
+        self.faces += 1
+        self.unsure += unsure
+        self.probs += probs
+        self.counts[label] += 1
+        if time is not None:
+            self.start = time if self.start is None else min(self.start, time)
+            self.end = time if self.end is None else max(self.end, time)
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the sums; shares are of the time, or of the faces where no time was counted."""
+        seconds, faces = sum(self.seconds), max(self.faces, 1)
+        shares = [each / seconds for each in self.seconds] if seconds > 0 else [count / faces for count in self.counts]
+        return {
+            "start": self.start,
+            "end": self.end,
+            "seconds": round(seconds, 6),
+            "faces": self.faces,
+            "unsure": round(self.unsure / faces, 6),
+            "share_of": "time" if seconds > 0 else "faces",
+            "share": _by_class(classes, shares),
+            "mean": _by_class(classes, self.probs / faces),
+        }
+
+
+class PersonTotals(Totals):
+    """Sums over the samples of one person, in order of time."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.transitions: Counter[tuple[int, int]] = Counter()
+        self.longest: list[Stretch | None] = [None] * num_classes
+        self._last: tuple[float, int] | None = None
+        self._stretch = Stretch(0.0, 0.0)
+
+    def add_sample(self, time: float, label: int, max_gap: float) -> None:
+        """Count the time since the person's last sample, which shows whether the expression changed."""
+        before = None
+        if self._last is not None and 0 <= time - self._last[0] <= max_gap:
+            step, before = time - self._last[0], self._last[1]
+            self.seconds[before] += step
+            self._keep_longest(before, Stretch(self._stretch.start, self._stretch.length + step))
+        if before != label:
+            if before is not None:
+                self.transitions[before, label] += 1
+            self._keep_longest(label, Stretch(time, 0.0))
+        self._last = (time, label)
+
+    def _keep_longest(self, label: int, stretch: Stretch) -> None:
+        self._stretch = stretch
+        longest = self.longest[label]
+        if longest is None or stretch.length > longest.length:
+            self.longest[label] = stretch
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the sums, the longest stretches and the changes of expression."""
+        transitions: dict[str, dict[str, int]] = {}
+        for (before, after), times in sorted(self.transitions.items()):
+            transitions.setdefault(classes[before], {})[classes[after]] = times
+        return {
+            **super().to_dict(classes),
+            "longest": {
+                name: stretch and {"start": round(stretch.start, 6), "length": round(stretch.length, 6)}
+                for name, stretch in zip(classes, self.longest, strict=True)
+            },
+            "changes": sum(self.transitions.values()),
+            "transitions": transitions,
+        }
+
+
+class VideoTotals(Totals):
+    """Sums over a video and over each person in it; person None holds the faces that were not followed."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.people: dict[int | None, PersonTotals] = defaultdict(lambda: PersonTotals(num_classes))
+        self.frames = 0
+        self._frame: tuple[int | None, float | None] | None = None
+
+    def add(self, entry: Row, label: int, probs: Sequence[float], max_gap: float) -> None:
+        """Add a face: its row, class index and probabilities."""
+        track, time = entry["track"], entry["time"]
+        person = self.people[track]
+        for totals in (self, person):
+            totals.add_face(label, probs, entry["unsure"], time)
+        if track is not None and time is not None:
+            person.add_sample(time, label, max_gap)
+        if (entry["frame"], time) != self._frame:
+            self._frame = (entry["frame"], time)
+            self.frames += 1
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the sums, those of the whole video first."""
+        if self.people:
+            self.seconds = [sum(each) for each in zip(*(person.seconds for person in self.people.values()), strict=True)]
+        people = sorted(self.people.items(), key=lambda item: (item[0] is None, item[0] or 0))  # those not followed last
+        return {
+            "frames": self.frames,
+            "people": sum(track is not None for track in self.people),
+            **super().to_dict(classes),
+            "by_person": [{"track": track, **person.to_dict(classes)} for track, person in people],
+        }
+
+
+def _by_class(classes: Sequence[str], values: Iterable[float]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(classes, values, strict=True)}
 
 
 class Summary:
-    """Adds up predictions, or the rows of a table, as they come.
+    """Adds up predictions, or the rows of a table, one at a time.
 
     Args:
         classes: The model's classes, by output index.
@@ -44,32 +170,29 @@ class Summary:
             twice the time between sampled frames.
     """
 
-    def __init__(self, classes: Sequence[str], max_gap: float = MAX_GAP) -> None:
+    def __init__(self, classes: Sequence[str], max_gap: float = MAX_SAMPLE_GAP) -> None:
         self.classes, self.max_gap = tuple(classes), max_gap
         self._names = columns(classes)[-len(self.classes) :]
         self._index = {name: i for i, name in enumerate(self.classes)}
-        self._videos: dict[str | None, VideoTally] = {}
-        self._pictures = Tally(len(self.classes))
+        self._videos: dict[str | None, VideoTotals] = defaultdict(lambda: VideoTotals(len(self.classes)))
+        self._pictures = Totals(len(self.classes))
         self._picture_count = 0
-        self._picture: object = self  # no source is this
+        self._last_picture: object = object()  # equal to no source
 
     def add(self, item: Prediction | Row) -> None:
-        """Add one face; the faces of a person must come in the order of time."""
+        """Add one face; the faces of a person must come in order of time."""
         entry = row(item) if isinstance(item, Prediction) else item
         label, probs = self._index[entry["label"]], [entry[name] for name in self._names]
         if entry["time"] is None and entry["frame"] is None:
-            self._pictures.see(label, probs, entry["unsure"], None)
-            self._picture_count += entry["source"] != self._picture
-            self._picture = entry["source"]
-            return
-        self.see(entry["source"]).take(entry, label, probs, self.max_gap)
+            self._pictures.add_face(label, probs, entry["unsure"], None)
+            self._picture_count += entry["source"] != self._last_picture
+            self._last_picture = entry["source"]
+        else:
+            self.add_video(entry["source"]).add(entry, label, probs, self.max_gap)
 
-    def see(self, source: str | None) -> VideoTally:
-        """Return the sums of a video; one in which nobody is found is in the summary too, once it was seen."""
-        video = self._videos.get(source)
-        if video is None:
-            video = self._videos[source] = VideoTally(len(self.classes))
-        return video
+    def add_video(self, source: str | None) -> VideoTotals:
+        """Return the totals of a video, which appears in the summary from now on, even if nobody is found in it."""
+        return self._videos[source]
 
     def extend(self, items: Iterable[Prediction | Row]) -> None:
         """Add many faces."""
@@ -77,105 +200,65 @@ class Summary:
             self.add(item)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as plain JSON types; `docs/tables.md` says what each name holds."""
-        videos = [self._video(source, video) for source, video in self._videos.items()]
+        """Return the summary as plain JSON types; `docs/tables.md` describes each name."""
+        videos = [
+            {"source": escape_invalid_utf8(source), **video.to_dict(self.classes)} for source, video in self._videos.items()
+        ]
         pictures = None
         if self._pictures.faces:
-            found = self._pictures.to_dict(self.classes)
-            pictures = {"pictures": self._picture_count, **{key: found[key] for key in ("faces", "unsure", "share", "mean")}}
+            totals = self._pictures.to_dict(self.classes)
+            pictures = {"pictures": self._picture_count, **{key: totals[key] for key in ("faces", "unsure", "share", "mean")}}
         return {"classes": list(self.classes), "max_gap": self.max_gap, "videos": videos, "pictures": pictures}
-
-    def _video(self, source: str | None, video: VideoTally) -> dict[str, Any]:
-        people = [{"track": track, **person.to_dict(self.classes)} for track, person in _sorted(video.people)]
-        followed = sum(track is not None for track in video.people)
-        total = {"source": readable(source), "frames": video.frames, "people": followed, **video.to_dict(self.classes)}
-        return {**total, "by_person": people}
-
-
-def _sorted(people: dict[int | None, PersonTally]) -> list[tuple[int | None, PersonTally]]:
-    """Return people by their number, those not followed last."""
-    return sorted(people.items(), key=lambda item: (item[0] is None, item[0] or 0))
 
 
 def write_summary(path: str | os.PathLike[str], summary: Summary) -> None:
-    """Write a summary, whole or not at all: all of it as `.json`; as `.csv` a row a person, and one of the whole video.
+    """Write a summary, completely or not at all: `.json` holds all of it, `.csv` one row per person and per video.
 
     Raises:
         OutputError: The ending is unknown or the file cannot be written.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise OutputError(f"{path}: a summary's name must end in {' or '.join(FORMATS)}; choose one of them")
-    with atomic_path(path) as beside:
+    ending = check_ending(path, "summary", FORMATS)
+    with atomic_path(path) as tmp_path:
         if ending == ".json":
             text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False)
-            beside.write_text(text + "\n", encoding="utf-8", newline="\n")
-            return
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(UnixLines(file), summary_columns(summary.classes))
-            writer.writeheader()
-            writer.writerows(_lines(summary.to_dict()))
+            tmp_path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        else:
+            header = summary_columns(summary.classes)
+            write_csv(tmp_path, header, ([line.get(name) for name in header] for line in _csv_rows(summary.to_dict())))
 
 
 def summary_columns(classes: Sequence[str]) -> list[str]:
-    """Return the names of the columns of a summary written as CSV.
+    """Return the column names of a summary written as CSV.
 
     >>> summary_columns(["happy"])[-4:]
     ['share_happy', 'mean_happy', 'longest_happy_start', 'longest_happy_length']
     """
-    each = ("share_{}", "mean_{}", "longest_{}_start", "longest_{}_length")
-    head = ["source", "track", "start", "end", "seconds", "faces", "unsure", "share_of", "changes"]
-    return head + [name.format(expression) for name in each for expression in classes]
+    per_class = ("share_{}", "mean_{}", "longest_{}_start", "longest_{}_length")
+    return ["source", *_PERSON_COLUMNS, *(pattern.format(name) for pattern in per_class for name in classes)]
 
 
-def _lines(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a line a person and, as track `all`, one a video."""
-    lines = []
+_PERSON_COLUMNS = ("track", "start", "end", "seconds", "faces", "unsure", "share_of", "changes")
+
+
+def _csv_rows(summary: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yield a row for each person and, with track `all`, one for each video."""
     for video in summary["videos"]:
         changes = sum(person["changes"] for person in video["by_person"])
         for entry in (*video["by_person"], {**video, "track": "all", "changes": changes}):
-            lines.append(_line(entry) | {"source": video["source"] and csv_text(video["source"])})
-    return lines
+            cells = {"source": video["source"], **{name: entry[name] for name in _PERSON_COLUMNS}}
+            for name, share in entry["share"].items():
+                cells |= {f"share_{name}": share, f"mean_{name}": entry["mean"][name]}
+                if stretch := entry.get("longest", {}).get(name):
+                    cells |= {f"longest_{name}_start": stretch["start"], f"longest_{name}_length": stretch["length"]}
+            yield cells
 
 
-def _line(entry: dict[str, Any]) -> dict[str, Any]:
-    line = {key: entry[key] for key in ("track", "start", "end", "seconds", "faces", "unsure", "share_of", "changes")}
-    for name, share in entry["share"].items():
-        line |= {f"share_{name}": share, f"mean_{name}": entry["mean"][name]}
-        if run := entry.get("longest", {}).get(name):
-            line |= {f"longest_{name}_start": run["start"], f"longest_{name}_length": run["length"]}
-    return line
+def format_time(seconds: float) -> str:
+    """Return a time in minutes and seconds, with hours if there are any.
 
-
-def summary_table(summary: Summary, shown: int = SHOWN) -> Table:
-    """Return a short table for the terminal: of each video the people seen longest, and the expressions they wore most."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.ROUNDED)
-    for name, right in (("Video", 0), ("Person", 1), ("Seen", 1), ("Mostly", 0), ("Longest", 0), ("Changes", 1)):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for video in summary.to_dict()["videos"]:
-        people = sorted(video["by_person"], key=lambda person: (-person["seconds"], -person["faces"]))
-        for i, person in enumerate(people[:shown]):
-            last = i == min(shown, len(people)) - 1
-            table.add_row(*_cells(video["source"] if i == 0 else "", person), end_section=last and len(people) <= shown)
-        if len(people) > shown:
-            table.add_row("", "", "", f"and {len(people) - shown} more", end_section=True)
-    return table
-
-
-def _cells(source: str | None, person: dict[str, Any]) -> list[Any]:
-    from rich.text import Text
-
-    most = sorted(person["share"].items(), key=lambda item: -item[1])[:3]
-    runs = [(run["length"], run["start"], name) for name, run in person["longest"].items() if run and run["length"]]
-    length, start, name = max(runs, default=(0.0, 0.0, ""))
-    return [
-        Text(source or ("in memory" if source is None else "")),  # a text, because a file name may hold [brackets]
-        "all" if person["track"] is None else str(person["track"]),
-        f"{person['seconds']:.1f} s" if person["seconds"] else f"{person['faces']} face{'s' * (person['faces'] > 1)}",
-        Text(", ".join(f"{name} {share:.0%}" for name, share in most if share >= 0.005)),
-        Text(f"{name} {length:.1f} s at {clock(start)}" if runs else ""),
-        str(person["changes"]),
-    ]
+    >>> format_time(75), format_time(3_725)
+    ('1:15', '1:02:05')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

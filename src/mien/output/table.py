@@ -1,6 +1,7 @@
-"""Predictions as a table: one row a face, always the same columns; CSV, Parquet, JSON lines or a pandas DataFrame.
+"""Predictions as a table: one row per face, always the same columns, as CSV, Parquet, JSON lines or a pandas DataFrame.
 
-Rows are plain dicts and go through one at a time, so a table of any length needs little memory.
+`SCHEMA` and `columns` say what a row contains, `row` makes one from a `Prediction`, `rows` numbers the faces of each picture,
+and `write_table` writes them. Rows are plain dicts and pass through one at a time, so memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -9,104 +10,185 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
 from mien.atomic import atomic_path
-from mien.errors import InputError, OutputError, require
-from mien.output.cells import UnixLines, csv_text, readable
-from mien.output.columns import NAMES, SCHEMA, Row, class_column, column_names, columns
-from mien.structures import Face, Prediction
+from mien.errors import InputError, LabelError, OutputError, require
+from mien.structures import Prediction
 
 FORMATS = (".csv", ".parquet", ".jsonl")
-"""Endings a table may be written with."""
+"""File endings of a table."""
 
-_ARROW = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
-_PANDAS = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "bool"}
+FORMULA_SIGNS = tuple("=+-@\t\r＝＋－＠")
+"""First characters that make a spreadsheet read a cell as a formula."""
+
+Row = dict[str, Any]
+"""A row by column name, in the order of `columns`; every value is a str, int, float, bool or None."""
+
+Items = Iterable["Prediction | Row | Items"]
+"""Predictions, rows, or lists of them, such as the lists that `Recognizer.predict` gives for several sources."""
+
+
+class Column(NamedTuple):
+    """What a column contains."""
+
+    name: str
+    kind: Literal["text", "integer", "number", "boolean"]
+    unit: str
+    meaning: str
+
+
+_LANDMARKS = {
+    "left_eye": "the eye on the left of the image (the person's right)",
+    "right_eye": "the eye on the right of the image",
+    "nose": "the tip of the nose",
+    "left_mouth": "the corner of the mouth on the left of the image",
+    "right_mouth": "the corner of the mouth on the right of the image",
+}
+
+SCHEMA = (
+    Column(
+        "source",
+        "text",
+        "",
+        "the path as given; of an address the scheme, host and path; for data in memory its number, such as `picture 2`",
+    ),
+    Column("frame", "integer", "", "number of the video's frame, from 0; empty for a picture"),
+    Column("time", "number", "s", "when the frame is shown, from the video's start; empty for a picture"),
+    Column("track", "integer", "", "number of the person followed through the video, from 1; empty for a picture"),
+    Column("face", "integer", "", "number of the face within its picture or frame, from 1"),
+    Column("left", "number", "px", "left edge of the face's box; empty for a ready crop"),
+    Column("top", "number", "px", "top edge"),
+    Column("right", "number", "px", "right edge"),
+    Column("bottom", "number", "px", "bottom edge"),
+    *(
+        Column(f"{name}_{axis}", "number", "px", f"{meaning}, {'from the left edge' if axis == 'x' else 'from the top edge'}")
+        for name, meaning in _LANDMARKS.items()
+        for axis in "xy"
+    ),
+    Column("score", "number", "0 to 1", "how sure the detector is that this is a face; empty for a ready crop"),
+    Column("label", "text", "", "the most probable expression"),
+    Column("confidence", "number", "0 to 1", "probability of `label`"),
+    Column("unsure", "boolean", "", "whether `confidence` is below the limit (`--unsure-below`, 0.5 by default)"),
+)
+"""The first columns, always in this order; one column per class follows, in the order of the model's outputs."""
+
+NAMES = tuple(column.name for column in SCHEMA)
+"""Names of the first columns."""
+
+_ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
+_PANDAS_TYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "bool"}
 
 _CHUNK = 4_096
-"""Rows turned into Arrow's arrays at once."""
+"""Rows converted to Arrow arrays at once."""
 
 _ROW_GROUP = 16 * _CHUNK
-"""Rows of a Parquet file's row group."""
+"""Rows per row group of a Parquet file."""
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Return the column names of a table.
+
+    >>> columns(["happy", "sad"])[-4:]
+    ['confidence', 'unsure', 'happy', 'sad']
+
+    Raises:
+        LabelError: A class cannot be a column name: it is a duplicate, the name of another column, empty, unprintable, or
+            begins like a spreadsheet formula.
+    """
+    return list(_column_names(tuple(classes)))
+
+
+@lru_cache(maxsize=8)
+def _column_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    for name in classes:
+        if name in NAMES or classes.count(name) > 1:
+            raise LabelError(f"class {name!r} has the name of another column of the table; rename it in the model")
+        if not name or not name.isprintable() or name.startswith(FORMULA_SIGNS):
+            raise LabelError(f"class {name!r} cannot be the name of a table's column; rename it in the model")
+    return (*NAMES, *classes)
 
 
 def row(prediction: Prediction, number: int = 1) -> Row:
-    """Return the row of one face.
-
-    Px are rounded to 2 decimals, times, scores and probabilities to 6.
+    """Return the row of one face: px rounded to 2 decimals; times, scores and probabilities to 6.
 
     Args:
         prediction: What the recognizer returned.
         number: Number of the face within its picture or frame, from 1.
     """
-    p = prediction
-    values = (p.source, p.frame, _rounded(p.time), p.track, number, *_places(p.face))
+    p, face = prediction, prediction.face
+    box = [None] * 4 if face is None else _rounded_pixels(face.box_xyxy)
+    landmarks = [None] * 10 if face is None or face.landmarks is None else _rounded_pixels(face.landmarks)
+    score = None if face is None else _rounded(face.score)
     probs = np.round(p.probs.astype(np.float64), 6).tolist()
-    return dict(zip(column_names(p.classes), (*values, p.label, max(probs), p.unsure, *probs), strict=True))
+    place = (p.source, p.frame, _rounded(p.time), p.track, number, *box, *landmarks, score)
+    return dict(zip(_column_names(p.classes), (*place, p.label, max(probs), p.unsure, *probs), strict=True))
 
 
-def _places(face: Face | None) -> list[float | None]:
-    """Return box, landmarks and score, 15 values."""
-    if face is None:
-        return [None] * 15
-    marks = [None] * 10 if face.landmarks is None else _pixels(face.landmarks)
-    return [*_pixels(face.box_xyxy), *marks, _rounded(face.score)]
-
-
-def _pixels(values: np.ndarray) -> list[float]:
-    return (np.round(values.astype(np.float64), 2) + 0.0).ravel().tolist()  # + 0.0, because -0.0 looks odd
+def _rounded_pixels(values: np.ndarray) -> list[Any]:
+    return (np.round(values.astype(np.float64), 2) + 0.0).ravel().tolist()  # + 0.0 turns -0.0 into 0.0
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
-Items = Iterable["Prediction | Row | Items"]
-"""Predictions, rows, or lists of them, as `Recognizer.predict` gives one for each of several sources."""
-
-
 def rows(items: Items) -> Iterator[Row]:
-    """Yield one row a face, with the keys of `columns` in their order; rows among the items pass as they are.
+    """Yield one row per face; rows among the items pass unchanged.
 
-    `face` counts from 1 through predictions that follow each other and are of one source and frame, so the faces of a
-    picture must stand together. It begins anew with every list among the items: give those of pictures in memory, which have
-    no names, as a list each.
+    `face` counts from 1 through consecutive predictions of the same source and frame, and starts again with every list among
+    the items. Pictures in memory have no names, so give the predictions of each as a list.
 
     Raises:
         InputError: An item is none of these.
     """
-    place, number = None, 0
+    previous, number = None, 0
     for item in items:
         if isinstance(item, (list, tuple)):
-            place = None
+            previous = None
             yield from rows(item)
-        elif not isinstance(item, (Prediction, dict)):
-            raise InputError(f"a table is made of predictions, got {type(item).__name__}; give what Recognizer.predict returns")
         elif isinstance(item, Prediction):
-            here = (item.source, item.frame)
-            number = number + 1 if here == place else 1
-            place = here
+            number = number + 1 if (item.source, item.frame) == previous else 1
+            previous = (item.source, item.frame)
             yield row(item, number)
-        else:
+        elif isinstance(item, dict):
             yield item
+        else:
+            raise InputError(f"a table is made of predictions, got {type(item).__name__}; give what Recognizer.predict returns")
 
 
-def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> None:
-    """Raise now what `write_table` would raise after hours of work: an unknown ending, a missing package, a bad class.
+def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> str:
+    """Return a table's ending, in lower case; raise the errors of `write_table` that can be known before hours of work.
 
     Raises:
         OutputError: The ending is none of `FORMATS`.
         MissingExtraError: The ending is `.parquet` and pyarrow is not installed.
-        LabelError: A class cannot name a column.
+        LabelError: A class cannot be a column name.
     """
     columns(classes)
-    if _ending(path) == ".parquet":
+    ending = check_ending(path, "table", FORMATS)
+    if ending == ".parquet":
         require("pyarrow", "tables")
+    return ending
+
+
+def check_ending(path: str | os.PathLike[str], kind: str, formats: Sequence[str]) -> str:
+    """Return the ending of a file of that kind, in lower case.
+
+    Raises:
+        OutputError: It is none of `formats`.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in formats:
+        known = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise OutputError(f"{path}: a {kind}'s name must end in {known}; choose one of them")
+    return ending
 
 
 def write_table(
@@ -115,40 +197,45 @@ def write_table(
     classes: Sequence[str],
     about: Mapping[str, str] | None = None,
 ) -> int:
-    """Write a table, whole or not at all, and return its number of rows; none is a table too.
+    """Write a table, completely or not at all, and return its number of rows, which may be 0.
 
     Args:
-        path: The file; its ending says which format: `.csv`, `.parquet` or `.jsonl`.
+        path: The file; its ending chooses the format: `.csv`, `.parquet` or `.jsonl`.
         items: Predictions, rows as `rows` yields them, or lists of them; taken one at a time.
         classes: The model's classes, by output index.
-        about: What a Parquet file says of itself, such as the model and the smoothing; the other formats have no place for it.
+        about: Metadata for a Parquet file, such as the model and the smoothing; the other formats have no place for it.
 
     Raises:
         OutputError: The ending is unknown or the file cannot be written.
         MissingExtraError: Parquet was asked for and pyarrow is not installed.
-        LabelError: A class cannot name a column.
+        LabelError: A class cannot be a column name.
     """
-    check_table(path, classes)
-    names = column_names(tuple(classes))
+    ending, names = check_table(path, classes), _column_names(tuple(classes))
     count = 0
 
-    def values() -> Iterator[list[Any]]:
+    def counted() -> Iterator[list[Any]]:
         nonlocal count
         for entry in rows(items):
             yield _values(entry, names)
             count += 1
 
-    with atomic_path(path) as beside:
-        _WRITERS[_ending(path)](beside, values(), names, dict(about or {}))
+    with atomic_path(path) as tmp_path:
+        if ending == ".csv":
+            write_csv(tmp_path, names, counted())
+        elif ending == ".parquet":
+            _write_parquet(tmp_path, names, counted(), dict(about or {}))
+        else:
+            with tmp_path.open("w", newline="", encoding="utf-8") as file:
+                file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in counted())
     return count
 
 
 def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
-    """Return a `pandas.DataFrame` with one row a face.
+    """Return a `pandas.DataFrame` with one row per face.
 
     Args:
         items: Predictions, rows as `rows` yields them, or lists of them.
-        classes: The model's classes, by output index; needed only where there may be no face at all.
+        classes: The model's classes, by output index; needed only if there may be no face at all.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -156,105 +243,108 @@ def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
     pandas = require("pandas", "tables")
     table = list(rows(items))
     names = columns(classes) if classes is not None else list(table[0] if table else NAMES)
-    lines = [_values(entry, names) for entry in table]
-    cells = zip(*lines, strict=True) if lines else ([] for _ in names)
-    series = {}
-    for name, kind, column in zip(names, _kinds(names), cells, strict=True):
-        shown = [readable(cell) for cell in column] if kind == "text" else list(column)
-        series[name] = pandas.Series(shown, dtype=_PANDAS[kind])
-    return pandas.DataFrame(series)
+    lines = [list(map(_clean, _values(entry, names))) for entry in table]
+    kinds = {column.name: _PANDAS_TYPES[column.kind] for column in _described(names)}
+    return pandas.DataFrame(lines, columns=names, dtype=object).astype(kinds)
 
 
 def json_line(entry: Row) -> str:
-    """Return a row as one line of JSON, without the line's end."""
-    plain = {name: readable(value) if isinstance(value, str) else _plain(value) for name, value in entry.items()}
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    """Return a row as one line of JSON, without the line break."""
+    return json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=False, allow_nan=False)
 
 
-def _values(entry: Row, names: Sequence[str]) -> list[Any]:
-    """Return a row's values in the columns' order."""
-    if len(entry) != len(names) or not all(name in entry for name in names):
-        raise ValueError(f"a row must have the columns {', '.join(names)}, got {', '.join(entry)}")
-    return [_plain(entry[name]) for name in names]
+def escape_invalid_utf8(text: str | None) -> str | None:
+    r"""Return the text with each byte of a file name that is not valid UTF-8 written as `\x` and two digits.
+
+    >>> escape_invalid_utf8("caf\udce9.jpg")
+    'caf\\xe9.jpg'
+    """
+    return None if text is None else _file_name_bytes(text).decode("utf-8", "backslashreplace")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value; None for a number that is none."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def escape_formula(text: str) -> str:
+    """Return the text with `./` in front if a spreadsheet would run it as a formula; as a path it names the same file.
+
+    >>> escape_formula("=1+1.jpg")
+    './=1+1.jpg'
+    """
+    escaped = f"./{text}" if text.startswith(FORMULA_SIGNS) else text
+    return _file_name_bytes(escaped).decode("utf-8", "surrogateescape")
 
 
-def _kinds(names: Sequence[str]) -> list[str]:
-    return [*(column.kind for column in SCHEMA), *["number"] * (len(names) - len(SCHEMA))]
+def _file_name_bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, which file names on Windows may contain
+        return text.encode("utf-8", "backslashreplace")
 
 
-def _ending(path: str | os.PathLike[str]) -> str:
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise OutputError(f"{path}: a table's name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}; choose one of them")
-    return ending
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file of mien's form: UTF-8, lines that end in a line feed, `true` and `false`, no formulas.
 
-
-Lines = Iterator[list[Any]]
-
-
-def _write_csv(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
-    # A file name that is not valid UTF-8 keeps its bytes.
+    A file name that is not valid UTF-8 keeps its bytes.
+    """
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(UnixLines(file))
-        writer.writerow(names)
-        writer.writerows([_csv_cell(value) for value in line] for line in lines)
+        writer = csv.writer(_LineFeeds(file))
+        writer.writerow(header)
+        writer.writerows(map(_csv_cell, line) for line in lines)
 
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
-        return csv_text(value)
-    return str(value).lower() if isinstance(value, bool) else value
+        return escape_formula(value)
+    return str(value).lower() if isinstance(value, bool) else _clean(value)
 
 
-def _write_jsonl(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in lines)
+class _LineFeeds:
+    """A file for `csv.writer` whose lines end in a line feed; with `lineterminator` it would not quote a carriage return."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, line: str) -> int:
+        return self.file.write(line.removesuffix("\r\n") + "\n")
 
 
-def _write_parquet(path: Path, lines: Lines, names: Sequence[str], about: dict[str, str]) -> None:
+def _values(entry: Row, names: Sequence[str]) -> list[Any]:
+    if len(entry) != len(names) or not all(name in entry for name in names):
+        raise ValueError(f"a row must have the columns {', '.join(names)}, got {', '.join(entry)}")
+    return [entry[name] for name in names]
+
+
+def _clean(value: Any) -> Any:
+    """Return a value that every format can store: a text is valid UTF-8; None replaces NaN and infinity."""
+    if isinstance(value, str):
+        return escape_invalid_utf8(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _described(names: Sequence[str]) -> list[Column]:
+    classes = names[len(SCHEMA) :]
+    return [*SCHEMA, *(Column(name, "number", "0 to 1", f"probability of {name}") for name in classes)]
+
+
+def _write_parquet(path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: dict[str, str]) -> None:
     arrow, parquet = require("pyarrow", "tables"), require("pyarrow.parquet", "tables")
-    schema = _arrow_schema(arrow, names, about)
-    with parquet.ParquetWriter(path, schema) as writer:
-        group: list[Any] = []
-        while chunk := list(islice(lines, _CHUNK)):
-            group.append(_arrow_batch(arrow, schema, chunk))
-            if len(group) * _CHUNK >= _ROW_GROUP:
-                writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)
-                group = []
-        if group:
-            writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)
-
-
-def _arrow_schema(arrow: Any, names: Sequence[str], about: dict[str, str]) -> Any:
-    described = [*SCHEMA, *map(class_column, names[len(SCHEMA) :])]
-    required = {"face", "label", "confidence", "unsure", *names[len(SCHEMA) :]}
+    nullable = set(NAMES) - {"face", "label", "confidence", "unsure"}
     fields = [
         arrow.field(
             column.name,
-            getattr(arrow, _ARROW[column.kind])(),
-            nullable=column.name not in required,
+            getattr(arrow, _ARROW_TYPES[column.kind])(),
+            nullable=column.name in nullable,
             metadata={"unit": column.unit, "meaning": column.meaning},
         )
-        for column in described
+        for column in _described(names)
     ]
-    return arrow.schema(fields, metadata=about)
+    schema = arrow.schema(fields, metadata=about)
 
+    def batch(chunk: list[list[Any]]) -> Any:
+        values = zip(*chunk, strict=True)
+        return arrow.record_batch(
+            [arrow.array(map(_clean, v), f.type) for v, f in zip(values, fields, strict=True)], schema=schema
+        )
 
-def _arrow_batch(arrow: Any, schema: Any, chunk: list[list[Any]]) -> Any:
-    arrays = []
-    for field, cells in zip(schema, zip(*chunk, strict=True), strict=True):
-        shown = [readable(cell) for cell in cells] if field.type == arrow.string() else cells
-        arrays.append(arrow.array(shown, field.type))
-    return arrow.record_batch(arrays, schema=schema)
-
-
-_WRITERS: dict[str, Callable[[Path, Lines, Sequence[str], dict[str, str]], None]] = {
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".jsonl": _write_jsonl,
-}
+    with parquet.ParquetWriter(path, schema) as writer:
+        batches = (batch(chunk) for chunk in iter(lambda: list(islice(lines, _CHUNK)), []))
+        while group := list(islice(batches, _ROW_GROUP // _CHUNK)):
+            writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)

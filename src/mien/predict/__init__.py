@@ -1,1 +1,1 @@
-"""From sources to readings, without torch: `Recognizer`, the ONNX backend and smoothing over time."""
+"""Recognise expressions, without torch: `Recognizer`, the ONNX backend and smoothing over time."""

@@ -15,17 +15,17 @@ from mien.model_info import METADATA_KEY, ModelInfo
 from mien.onnx_session import Session, default_providers, open_session
 from mien.provenance import available_cores
 
-PART = 8
-"""Images of a part of a large batch: parts on a thread each keep to the cache, which threads that share one run do not."""
+CHUNK = 8
+"""Images per chunk of a large batch. Chunks that run on one thread each stay in the cache; threads that share a run do not."""
 
 
 class OnnxBackend:
     """An exported network, ready to run.
 
     Args:
-        path: The `.onnx` file that `mien export` wrote.
+        path: An `.onnx` file that `mien export` wrote.
         threads: Threads of one run; None takes every core this process may use.
-        providers: Execution providers of onnxruntime, most wanted first; None takes CUDA where offered, else CPU.
+        providers: Execution providers of ONNX Runtime in order of preference; None takes CUDA if offered, else the CPU.
 
     Attributes:
         path: The file.
@@ -35,7 +35,7 @@ class OnnxBackend:
 
     Raises:
         CheckpointError: The file is missing, damaged, not written by mien, or of another format version.
-        InputError: Fewer threads than one.
+        InputError: `threads` is below 1.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
@@ -62,13 +62,13 @@ class OnnxBackend:
         """Return the logits of preprocessed crops.
 
         Args:
-            batch: What `mien.preprocess.preprocess` returns for this network's spec, float32 (N, C, h, w); N may be 0.
+            batch: Preprocessed crops, float32 (N, C, h, w), as `mien.preprocess.preprocess` returns them; N may be 0.
 
         Returns:
             Logits, float32 (N, K), in the order of `info.classes`.
 
         Raises:
-            InputError: The batch is not float32 or not of this network's shape.
+            InputError: The batch is not float32 or does not have this network's input shape.
         """
         spec = self.info.preprocess
         shape = (spec.channels, *spec.size)
@@ -78,18 +78,18 @@ class OnnxBackend:
             )
         if not len(batch):
             return np.empty((0, len(self.info.classes)), np.float32)
-        if len(batch) < 2 * PART or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
+        if len(batch) < 2 * CHUNK or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
             return self._session.run(["logits"], {"image": batch})[0]
-        return self._in_parts(batch)
+        return self._in_chunks(batch)
 
-    def _in_parts(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits of a large batch, run in small parts on threads of their own."""
+    def _in_chunks(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of a large batch, run in small chunks on one thread each."""
         with self._lock:
             if self._single is None:
                 self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
         single = self._single
-        parts = [batch[i : i + PART] for i in range(0, len(batch), PART)]
-        return np.concatenate(list(self._pool.map(lambda part: single.run(["logits"], {"image": part})[0], parts)))
+        chunks = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
+        return np.concatenate(list(self._pool.map(lambda chunk: single.run(["logits"], {"image": chunk})[0], chunks)))
 
 
 def _read(path: Path) -> bytes:
@@ -106,7 +106,7 @@ def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Se
         return open_session(file, threads, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no base class
         reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path}: is damaged or no ONNX file ({reason}); export or download it again") from None
+        raise CheckpointError(f"{path}: is damaged or not an ONNX file ({reason}); export or download it again") from None
 
 
 def _check_contract(session: Session, info: ModelInfo, source: str) -> None:

@@ -1,60 +1,125 @@
-"""`Recognizer`: pictures and videos in, expressions out. One object serves the notebook, the command line and the server."""
+"""`Recognizer`: from a picture or a video to the expression of every face in it.
+
+`Recognizer.stream` is the whole way, and its steps follow it in this file: open a source, find the faces, crop them, classify
+the crops in batches, smooth over time, yield. Memory holds at most one batch of pictures and the frames that a centred filter
+waits for, whatever the number of sources and the length of a video.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, overload
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
-from mien.errors import InputError
+from mien.errors import InputError, MienError
 from mien.faces import create_detector
-from mien.faces.align import FRAME, FRAME_MARGIN, align_face, is_plausible
-from mien.faces.crop import FRAME_SCALE, crop_face
-from mien.predict.backend import Backend
+from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
+from mien.faces.track import VideoFaces
+from mien.image import read_image
 from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.smoothing import create_smoother
 from mien.preprocess import check_crops, preprocess
-from mien.structures import Face, Prediction
+from mien.structures import Face, Frame, Prediction, Reading
+from mien.video.live import newest
+from mien.video.reader import VideoReader, check_part, open_video
+from mien.video.sources import Source, expand
 
 if TYPE_CHECKING:
     from mien.faces import Detector
     from mien.image import ImageSource
-    from mien.predict.stream import VideoOptions
-    from mien.structures import Reading
-    from mien.video.reader import VideoReader
-    from mien.video.sources import Source
+    from mien.model_info import ModelInfo
+
+BATCH_BYTES = 32 * 2**20
+"""Bytes of pictures that complete a batch, however few faces they show."""
+
+WAITING_BYTES = 512 * 2**20
+"""Bytes of frames that a centred filter may keep waiting."""
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities of logits along the last axis, of the same shape.
+class Backend(Protocol):
+    """A loaded network: what it is, and its logits for a batch."""
 
-    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
-    [[0.5, 0.5]]
+    @property
+    def info(self) -> ModelInfo:
+        """The network's classes, preprocessing and provenance."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on: `cpu`, or the name of the GPU."""
+        ...
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOptions:
+    """How videos are read. Pictures ignore it.
+
+    Attributes:
+        fps: Frames per second to look at; None takes every frame.
+        start: Where to begin, in seconds.
+        end: Where to end, in seconds; None reads to the end.
+        detect_every: Detect faces in every n-th frame and follow them in between.
+        smooth: Filter over time for each person's probabilities: `none`, `exponential` or `centred`.
+        smooth_seconds: Length of that filter, in seconds.
+
+    Raises:
+        InputError: A number is out of range.
+        UnknownNameError: There is no such filter.
     """
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
+
+    fps: float | None = None
+    start: float | None = None
+    end: float | None = None
+    detect_every: int = 5
+    smooth: str = "exponential"
+    smooth_seconds: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1:
+            raise InputError(f"detect_every must be at least 1, got {self.detect_every}")
+        check_part(self.fps, self.start, self.end)
+        create_smoother(self.smooth, self.smooth_seconds)
+
+
+@dataclass(slots=True, eq=False)
+class _Located:
+    """A picture or frame whose faces are found but not classified yet, or the error of a source."""
+
+    name: str
+    number: int
+    frame: Frame | None = None
+    faces: Sequence[tuple[int | None, Face | None]] = ()  # each with its track; the face is None for a ready crop
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)
+    live: bool = False
+    error: MienError | None = None
 
 
 class Recognizer:
-    """Finds faces in pictures and videos and names their expressions.
+    """Finds the faces in pictures and videos and recognises their expressions.
 
     Args:
-        model: A bundled model's name, the path of an `.onnx` file, or a loaded backend; None takes the default model.
-        detector: A detector's name or a loaded one; None takes every picture for one ready face crop.
-        min_face: Faces whose shorter side is below this are left out, px; None leaves none out, and the size to look for to the
-            detector. Only with a name.
-        max_faces: Keep at most this many faces of a picture, the largest; None keeps all.
-        align: Turn every face upright by its five landmarks before it is cut out; None where it has them. True needs a detector
-            that gives them.
-        unsure_below: Confidence below which a prediction is marked `unsure`.
-        threads: Threads of one network's run, and of the detector's; None takes every core this process may use, and the
-            detector's own number.
-        batch_size: Faces run through the network at once.
+        model: Name of a bundled model, path of an `.onnx` file, or a loaded backend; None takes the default model.
+        detector: Name of a detector, or a loaded one; None treats every picture as one ready face crop.
+        min_face: Ignore faces whose shorter side is below this, in px. With the name of a detector it is also the size the
+            detector looks for. None ignores none.
+        max_faces: Keep at most this many faces per picture, the largest; None keeps all.
+        align: Rotate each face upright by its five landmarks before it is cropped. None aligns the faces that have plausible
+            landmarks; True requires a detector that returns them.
+        unsure_below: Predictions with a confidence below this are marked `unsure`.
+        threads: Threads of the network and of the detector; None takes every core this process may use, and the detector's own
+            default.
+        batch_size: Faces per run of the network.
 
     Attributes:
         backend: The loaded network.
@@ -62,7 +127,8 @@ class Recognizer:
 
     Raises:
         CheckpointError: The model is missing or damaged.
-        UnknownNameError: No such model or detector.
+        UnknownNameError: There is no such model or detector.
+        InputError: An argument is out of range.
     """
 
     def __init__(
@@ -87,7 +153,7 @@ class Recognizer:
         if align and self.detector is None:
             raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
         if align and not getattr(self.detector, "landmarks", True):
-            raise InputError(f"the detector {detector} gives no landmarks to align by; choose mtcnn, or leave align out")
+            raise InputError(f"the detector {detector} returns no landmarks to align by; choose mtcnn, or leave align out")
         self.min_face = min_face
         self.max_faces = max_faces
         self.align = align
@@ -99,42 +165,32 @@ class Recognizer:
         """The model's classes, by index."""
         return self.backend.info.classes
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]
-        self, source: ImageSource, video: VideoOptions | None = None, *, bgr: bool = False
-    ) -> list[Prediction]: ...
+    def predict(self, source: ImageSource, video: VideoOptions | None = None, *, bgr: bool = False) -> list[Prediction]:
+        """Return the expression of every face in one source.
 
-    @overload
-    def predict(
-        self, source: Iterable[ImageSource], video: VideoOptions | None = None, *, bgr: bool = False
-    ) -> Iterator[list[Prediction]]: ...
-
-    def predict(self, source: Any, video: VideoOptions | None = None, *, bgr: bool = False) -> Any:
-        """Return the expression of every face in one source, or yield such a list for each of several.
-
-        Within a picture or frame the largest face comes first; where none is found, the list is empty. A video's list holds
-        all its frames, a folder's all its files; for long ones see `stream`.
+        The largest face of a picture or frame comes first. A video gives the predictions of all its frames, a folder those of
+        all its files. The list is empty if no face is found. For many sources or long videos use `stream`.
 
         Args:
-            source: A picture (path, the bytes of a file, PIL image or array, RGB uint8 (H, W, 3)), a video's path or URL, an
-                open file, a folder or glob; or a list or an iterator of them, read as the results are asked for (pictures up
-                to a batch ahead), which gives a list for each picture and video.
+            source: A picture (path, bytes of a file, PIL image, or RGB array, uint8 (H, W, 3)), a path or address of a video,
+                an open file, a folder or a glob pattern.
             video: How videos are read; None takes `VideoOptions()`.
-            bgr: Arrays are BGR, as OpenCV gives them.
+            bgr: Arrays are BGR, as OpenCV returns them.
 
         Raises:
-            InputError: A source cannot be read; of several this ends the lists, while `stream` goes on.
+            InputError: The source, or a file in the folder, cannot be read; or there is more than one source.
         """
-        one = isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)) or hasattr(source, "read")
-        if isinstance(source, Iterable) and not one:
-            return self._predict_each(source, video, bgr)
-        return [prediction for reading in self.stream([source], video, bgr=bgr) for prediction in _read(reading)]
-
-    def _predict_each(
-        self, sources: Iterable[ImageSource], video: VideoOptions | None, bgr: bool
-    ) -> Iterator[list[Prediction]]:
-        for _, readings in groupby(self.stream(sources, video, bgr=bgr), key=lambda reading: reading.number):
-            yield [prediction for reading in readings for prediction in _read(reading)]
+        single = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)
+        if isinstance(source, Iterable) and not isinstance(source, single) and not hasattr(source, "read"):
+            raise InputError(
+                "predict takes one source; for several call stream, which yields a reading for each picture or frame"
+            )
+        predictions: list[Prediction] = []
+        for reading in self.stream([source], video, bgr=bgr):
+            if reading.error is not None:
+                raise reading.error
+            predictions += reading.predictions
+        return predictions
 
     def stream(
         self,
@@ -145,85 +201,176 @@ class Recognizer:
         live: bool = False,
         on_video: Callable[[VideoReader], None] | None = None,
     ) -> Iterator[Reading]:
-        """Yield what is read in each picture and each frame, in order, as it is read: any number, any length.
+        """Yield a reading for each picture and each video frame, in order and as soon as it is ready.
 
-        A source that cannot be read yields a reading with its error, after what could be read of it, and stops nothing.
+        A source that cannot be read yields a reading with its error, after the frames that could be read. The other sources are
+        still read.
 
         Args:
-            sources: Paths, folders, globs, URLs, `camera:0`, `-` for standard input, bytes, PIL images, arrays; see
-                `mien.video.sources.expand`.
+            sources: Paths, folders, glob patterns, addresses, `camera:0`, `-` for standard input, bytes, PIL images, arrays;
+                see `mien.video.sources.expand`. Pictures are opened up to a batch ahead.
             video: How videos are read; None takes `VideoOptions()`.
-            bgr: Arrays are BGR, as OpenCV gives them.
-            live: Give each frame's reading at once, as a camera needs it, not a batch's together; frames that came meanwhile
-                are left out.
-            on_video: Called with each video when it was opened: its size, rate and duration.
+            bgr: Arrays are BGR, as OpenCV returns them.
+            live: Yield each frame at once instead of classifying a batch of frames together. Of a camera or network stream,
+                skip the frames that arrive in the meantime.
+            on_video: Called with each video after it is opened.
         """
-        from mien.predict.stream import VideoOptions, read
-        from mien.video.sources import expand
+        options = video or VideoOptions()
+        smoother = create_smoother(options.smooth, options.smooth_seconds, self.unsure_below)
+        located = self._locate(expand(sources, repeats=True), options, bgr, live, on_video)
+        for batch in _batches(located, 1 if live else self.batch_size):
+            for reading in self._classify(batch):
+                yield from smoother.push(reading)
+        yield from smoother.flush()
 
-        found = expand(sources, repeats=True)
-        return read(self, map(_rgb, found) if bgr else found, video or VideoOptions(), live, on_video)
+    def _locate(
+        self,
+        sources: Iterable[Source],
+        options: VideoOptions,
+        bgr: bool,
+        live: bool,
+        on_video: Callable[[VideoReader], None] | None,
+    ) -> Iterator[_Located]:
+        """Open each source and yield its pictures or frames with their faces cropped."""
+        for number, source in enumerate(sources):
+            try:
+                if source.error is not None:
+                    raise source.error
+                if source.kind == "picture":
+                    image = _read_picture(source, bgr)
+                    faces = [None] if self.detector is None else self.find_faces(image)
+                    yield _Located(
+                        source.name, number, Frame(image), [(None, face) for face in faces], self.crops(image, faces)
+                    )
+                    continue
+                with open_video(
+                    source.value, fps=options.fps, start=options.start, end=options.end, name=source.name
+                ) as reader:
+                    _check_waiting(reader, options)
+                    if on_video is not None:
+                        on_video(reader)
+                    tracked = None if self.detector is None else VideoFaces(self.detector, options.detect_every)
+                    for frame in newest(reader) if live and reader.live else reader:
+                        found = [(1, None)] if tracked is None else self._largest(tracked.step(frame))
+                        crops = self.crops(frame.image, [face for _, face in found])
+                        yield _Located(source.name, number, frame, found, crops, live=reader.live)
+            except MienError as error:
+                yield _Located(source.name, number, error=error)
+
+    def find_faces(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of a picture, RGB uint8 (H, W, 3), the largest first, at most `max_faces`."""
+        found = [] if self.detector is None else self.detector.detect(image)
+        return [face for _, face in self._largest([(None, face) for face in found])]
+
+    def _largest(self, found: Sequence[tuple[Any, Face]]) -> list[tuple[Any, Face]]:
+        """Return the faces of at least `min_face`, each with its track, the largest first, at most `max_faces`."""
+        large = [each for each in found if self.min_face is None or _shorter_side(each[1]) >= self.min_face]
+        return sorted(large, key=lambda each: each[1].area, reverse=True)[: self.max_faces]
+
+    def crops(self, image: NDArray[np.uint8], faces: Sequence[Face | None]) -> list[NDArray[np.uint8]]:
+        """Return the part of a picture that the network sees of each face; None stands for the whole picture.
+
+        Raises:
+            InputError: Faces are aligned, and one has no landmarks.
+        """
+        spec = self.backend.info.preprocess
+        template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
+        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
+        crops = []
+        for face in faces:
+            if face is None:
+                crops.append(image)
+            elif is_plausible(face) if self.align is None else self.align:
+                crops.append(align_face(image, face, max(spec.size), template, margin))
+            else:
+                crops.append(crop_face(image, face, spec.crop_scale, spec.crop_shift))
+        return crops
+
+    def _classify(self, batch: list[_Located]) -> Iterator[Reading]:
+        """Yield the readings of a batch, all its crops classified together."""
+        probs = iter(self.probabilities([crop for each in batch for crop in each.crops]))
+        for each in batch:
+            frame = each.frame
+            if frame is None:
+                yield Reading(each.name, None, error=each.error, number=each.number)
+                continue
+            predictions = tuple(
+                Prediction(self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p))
+                for (track, face), p in zip(each.faces, islice(probs, len(each.faces)), strict=True)
+            )
+            yield Reading(each.name, frame, predictions, number=each.number)
 
     def predict_faces(self, crops: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return the expression of each ready face crop, in their order.
 
         Args:
-            crops: uint8, grey (H, W) or RGB (H, W, 3), range 0-255; they may differ in size.
+            crops: uint8, grey (H, W) or RGB (H, W, 3), range 0-255; sizes may differ.
 
         Raises:
-            InputError: A crop is of another type or shape.
+            InputError: A crop has another type or shape.
         """
-        return [Prediction(self.classes, p, unsure=self.is_unsure(p)) for p in self.probabilities(crops)]
+        return [Prediction(self.classes, p, unsure=self._is_unsure(p)) for p in self.probabilities(crops)]
 
-    def is_unsure(self, probs: NDArray[np.float32]) -> bool:
-        """Return whether the greatest of the probabilities (K,) is below `unsure_below`."""
+    def _is_unsure(self, probs: NDArray[np.float32]) -> bool:
         return float(probs.max()) < self.unsure_below
-
-    def is_large(self, face: Face) -> bool:
-        """Return whether the shorter side of a face's box is at least `min_face`, if that was asked for."""
-        left, top, right, bottom = face.box_xyxy.tolist()
-        return self.min_face is None or min(right - left, bottom - top) >= self.min_face
-
-    def find_faces(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces of a picture, RGB uint8 (H, W, 3), the largest first, at most `max_faces`."""
-        faces = [] if self.detector is None else filter(self.is_large, self.detector.detect(image))
-        return sorted(faces, key=lambda face: face.area, reverse=True)[: self.max_faces]
-
-    def crops(self, image: NDArray[np.uint8], faces: Sequence[Face | None]) -> list[NDArray[np.uint8]]:
-        """Return what the network sees of each face of a picture; None takes the whole picture.
-
-        Raises:
-            InputError: A face has no landmarks, and they are aligned.
-        """
-        return [image if face is None else self._crop(image, face) for face in faces]
-
-    def _crop(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
-        spec = self.backend.info.preprocess
-        if not (is_plausible(face) if self.align is None else self.align):
-            return crop_face(image, face, spec.crop_scale, spec.crop_shift)
-        template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
-        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
-        return align_face(image, face, max(spec.size), template, margin)
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, float32 (N, K)."""
         check_crops(crops)
         spec, size = self.backend.info.preprocess, self.batch_size
-        batches = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
-        return softmax(np.concatenate(batches)) if batches else np.empty((0, len(self.classes)), np.float32)
+        logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
+        return softmax(np.concatenate(logits)) if logits else np.empty((0, len(self.classes)), np.float32)
 
 
-def _read(reading: Reading) -> tuple[Prediction, ...]:
-    """Return the predictions of a reading, or raise its error."""
-    if reading.error is not None:
-        raise reading.error
-    return reading.predictions
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of logits along the last axis, of the same shape.
+
+    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
 
 
-def _rgb(source: Source) -> Source:
-    """Return a source with the channels of an array the other way round."""
-    is_colour = isinstance(source.value, np.ndarray) and source.value.ndim == 3
-    return replace(source, value=source.value[..., ::-1]) if is_colour else source
+def _batches(located: Iterator[_Located], size: int) -> Iterator[list[_Located]]:
+    """Yield groups with about `size` faces; fewer if their pictures are large or come from a live source."""
+    batch: list[_Located] = []
+    faces, held = 0, 0
+    for each in located:
+        batch.append(each)
+        faces += max(1, len(each.faces))  # pictures without a face fill a batch too
+        held += each.frame.image.nbytes if each.frame is not None else 0
+        if faces >= size or held >= BATCH_BYTES or each.live:
+            yield batch
+            batch, faces, held = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _read_picture(source: Source, bgr: bool) -> NDArray[np.uint8]:
+    """Return the RGB pixels of a picture; an array of the caller is copied, because it may change before its batch is full."""
+    value = source.value
+    if not isinstance(value, np.ndarray):
+        return read_image(value, source.name)
+    image = read_image(value[..., ::-1] if bgr and value.ndim == 3 else value, source.name)
+    return image.copy() if np.may_share_memory(image, value) else image
+
+
+def _check_waiting(video: VideoReader, options: VideoOptions) -> None:
+    """Refuse a centred filter whose waiting frames would take too much memory."""
+    frame_bytes = 3 * math.prod(video.size)
+    rate = min(options.fps or math.inf, video.fps or 30.0)
+    needed = frame_bytes * rate * options.smooth_seconds
+    if options.smooth == "centred" and needed > WAITING_BYTES:
+        raise InputError(
+            f"{video.name}: smoothing 'centred' over {options.smooth_seconds:g} s would keep {needed / 2**20:,.0f} MB of "
+            f"frames in memory; use at most {WAITING_BYTES / frame_bytes / rate:.2g} s, fewer frames a second, or 'exponential'"
+        )
+
+
+def _shorter_side(face: Face) -> float:
+    left, top, right, bottom = face.box_xyxy.tolist()
+    return min(right - left, bottom - top)
 
 
 def _load_backend(model: str | os.PathLike[str] | Backend | None, threads: int | None) -> Backend:

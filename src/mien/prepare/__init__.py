@@ -1,4 +1,4 @@
-"""Photos in, a corpus of faces out; `mien prepare`."""
+"""`mien prepare`: crop the faces from photos to make a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Opening a video: a path, an address, a camera, bytes or an open file comes in, a PyAV container out, or an `InputError`."""
+"""Opening a video, with limits: a path, URL, camera, bytes or open file comes in, a PyAV container out, or an `InputError`.
+
+`locate` checks a source and says how ffmpeg opens it; `open_video_stream` opens it and picks the video stream.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from mien.errors import InputError
+from mien.errors import InputError, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -25,53 +28,35 @@ if TYPE_CHECKING:
 VideoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 MAX_PIXELS = 36_000_000
-"""Pixels of the largest frame that is decoded, a little over 8K; a decoder holds many frames at once."""
+"""Pixels of the largest frame that is decoded, a little over 8K. A decoder holds many frames at once."""
 
-LARGE = 1_000_000
-"""Pixels from which several frames are decoded at once, a little over 720p."""
+FRAME_LIMIT = {"max_pixels": str(MAX_PIXELS + 10**6)}
+"""The option that stops a decoder at larger frames than the header says. ffmpeg counts some padding too."""
 
-MAX_BLOCK = 256 * 2**20
-"""Bytes that ffmpeg may ask for at once; the index of forty hours takes 200 MB, a damaged one 2 GB."""
+MAX_ALLOCATION = 256 * 2**20
+"""Bytes that ffmpeg may allocate at once. The index of a forty-hour video takes 200 MB."""
 
 TIMEOUT = 10.0
-"""Seconds a camera or an address may be silent."""
+"""Seconds that a camera or URL may send nothing."""
 
-LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp")
-"""Schemes of addresses that are read as they are sent; `http` and `https` may be files or streams."""
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp")
+"""Schemes of live streams. An `http` or `https` URL may be a file or a stream."""
 
 SCHEMES = ("http", "https", *LIVE_SCHEMES)
-"""Schemes of the addresses that are read."""
-
-TEXT_ART = frozenset(("tty", "bin", "xbin", "adf", "idf"))
-"""What ffmpeg makes of plain text: a film of letters."""
-
-_URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-
-_PASSWORD = re.compile(r"(?<=://)([^/:@?#\[]*):(?!\d{1,5}[/?#])(?:[^?#]*|.*)@")
-"""What stands between a user's name and the host, also with signs that should have been encoded; a port and a path do not."""
-
-_SECRET = re.compile(
-    r"([?&;#/](?:[^=&;#/]*(?:pass|pwd|psw|token|secret|credential)[^=&;#/]*|[^=&;#/]*(?:key|pas)|(?:[^=&;#/]*[_-])?(?:auth|pw|sig)"
-    r"|authorization|[^=&;#/]*signature)=)[^&#]+",
-    re.IGNORECASE,
-)
-"""A field of an address whose name says that its value is secret."""
-
-_SECRET_PART = re.compile(r"(_(?:password|passwd|pass|pwd)=)[^&/?#]+?(?=_[a-z]+=|[&/?#]|$)", re.IGNORECASE)
-"""The same as some cameras write it: `/user=me_password=secret_channel=1`."""
+"""Schemes of the URLs that mien reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """What PyAV is told to open.
+class Location:
+    """How PyAV opens a source.
 
     Attributes:
-        file: A name in ffmpeg's words, or an open file.
+        file: The file, URL or device as ffmpeg names it, or an open file.
         name: What errors call it.
-        format: The device's format; None lets ffmpeg find out.
+        format: The device's format; None lets ffmpeg detect it.
         options: ffmpeg's options.
-        timeout: Seconds to wait for data; None waits for ever, as for a file on a disk.
-        live: It is read as it is sent, and cannot be read again.
+        timeout: Seconds to wait for data; None for a file, which needs no limit.
+        live: Whether it is a camera or live stream, which cannot be read again.
     """
 
     file: Any
@@ -82,298 +67,215 @@ class Address:
     live: bool = False
 
 
-class Copy:
-    """What a stream sends, on the disk for as long as somebody holds this.
+class TemporaryCopy:
+    """A seekable copy, on disk, of a stream that cannot seek. It is deleted when the last reference to it goes.
 
     Args:
         stream: An open binary file, read to its end.
 
     Raises:
-        OSError: It cannot be read, or the disk is full.
+        OSError: The stream cannot be read, or the disk is full.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         shutil.copyfileobj(stream, self._file)
         self._file.seek(0)
 
-    def __del__(self) -> None:
-        self._file.close()
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at most so many."""
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, as a file does."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        """Return that it can go back."""
-        return True
-
-
-class Apart:
-    """An open file that is read from a place of its own, while another reader goes on where it is.
-
-    Args:
-        stream: An open binary file that can go back.
-    """
-
-    def __init__(self, stream: BinaryIO | Copy) -> None:
-        self._stream, self._place = stream, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at most so many."""
-        with self._here():
-            return self._stream.read(size)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, as a file does."""
-        with self._here():
-            return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._place
-
-    def seekable(self) -> bool:
-        """Return that it can go back."""
-        return True
-
-    @contextmanager
-    def _here(self) -> Iterator[None]:
-        others = self._stream.tell()
-        self._stream.seek(self._place)
-        try:
-            yield
-        finally:
-            self._place = self._stream.tell()
-            self._stream.seek(others)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def scheme_of(name: str) -> str | None:
-    """Return the scheme of an address, in lower case; None of a path.
+    """Return the scheme of a URL in lower case; None for a path.
 
     >>> scheme_of("RTSP://door/1"), scheme_of("C:/film.mp4")
     ('rtsp', None)
     """
-    match = _URL.match(name)
+    match = re.match(r"([a-z][a-z0-9+.-]+)://", name, re.IGNORECASE)
     return match[1].lower() if match else None
 
 
-def without_password(address: str) -> str:
-    """Return an address as it may be shown: its password, if it has one, as stars; and what its query names as secret.
+def shown_url(url: str) -> str:
+    """Return a URL's scheme, host and path, which are safe to show: user, password, query and fragment may be secret.
 
-    >>> without_password("rtsp://me:secret@door:554/1"), without_password("http://door:8/a")
-    ('rtsp://me:***@door:554/1', 'http://door:8/a')
-    >>> without_password("http://door/v.cgi?user=me&pwd=secret&camera=2")
-    'http://door/v.cgi?user=me&pwd=***&camera=2'
+    The path ends before the first part with `=`, because some cameras expect the password there.
+
+    >>> shown_url("rtsp://me:secret@door:554/1"), shown_url("https://host/film.mp4?token=secret#t=2")
+    ('rtsp://door:554/1', 'https://host/film.mp4')
+    >>> shown_url("rtsp://door/cam/user=me_password=secret_channel=1")
+    'rtsp://door/cam/'
     """
-    shown = _PASSWORD.sub(r"\1:***@", address)
-    return _SECRET_PART.sub(r"\1***", _SECRET.sub(r"\1***", shown))
+    scheme, _, rest = url.partition("://")
+    host, slash, path = re.split(r"[?#]", rest)[0].partition("/")
+    host = host.rpartition("@")[2]
+    if not re.fullmatch(r"(\[[^\[\]]*\]|[^:]*)(:\d*)?", host):  # the start of a password with `/`, `?` or `#` in it
+        return f"{scheme}://..."
+    return f"{scheme}://{host}{slash}" + re.sub(r"[^/]*=.*", "", path, flags=re.DOTALL)
 
 
-def piece(address: Address, start: int, size: int) -> bytes:
-    """Return at most so many bytes of a file, from a place on, one below 0 from its end; none of what is sent."""
-    with suppress(OSError, ValueError), ExitStack() as files:
-        if hasattr(address.file, "seek"):
-            stream = Apart(address.file)
-        elif address.timeout is None:
-            stream = Apart(files.enter_context(Path(address.file.removeprefix("file:")).open("rb")))
-        else:
-            return b""
-        length = stream.seek(0, os.SEEK_END)
-        stream.seek(start if start >= 0 else max(0, length + start))
-        return stream.read(size)
-    return b""
+def locate(source: VideoSource, name: str | None = None) -> Location:
+    """Return how to open a source, after checking that it can be read.
 
-
-def locate(source: VideoSource, name: str | None = None) -> Address:
-    """Return what to open for a source; `name` is what errors call one in memory.
+    Args:
+        source: A path, a URL, a camera, a file's bytes or an open binary file.
+        name: What errors call it; None takes its path, its URL as `shown_url` gives it, or "this video".
 
     Raises:
-        InputError: It is of the wrong type, of an unknown scheme, or no file that can be read.
+        InputError: It has the wrong type, an unknown scheme, or is not a file that can be read.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _opened(io.BytesIO(source), name or "this video (bytes)", len(source))
+        return _stream(io.BytesIO(source), name or "this video (bytes)")
     if hasattr(source, "read"):
-        return _from_stream(cast(BinaryIO, source), name or str(getattr(source, "name", "this video (a stream)")))
+        return _stream(cast(BinaryIO, source), name or str(getattr(source, "name", "this video (a stream)")))
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"cannot read a video from {type(source).__name__}; give a path, an address, bytes or an open file")
+        raise InputError(f"cannot read a video from {type(source).__name__}. Give a path, a URL, bytes or an open file.")
     path = os.fspath(source)
     if path.startswith("camera:"):
-        return _camera(path, sys.platform)
-    if scheme_of(path):
-        return _network(path)
-    return _path(path)
+        return _camera(path, name or path, sys.platform)
+    if scheme := scheme_of(path):
+        return _url(path, name or shown_url(path), scheme)
+    return _path(path, name or path)
 
 
-def _opened(stream: BinaryIO, name: str, length: int) -> Address:
-    if not length:
-        raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
-    return Address(stream, name, options={"protocol_whitelist": "none"})  # a playlist in it reaches no other file
-
-
-def _from_stream(stream: BinaryIO, name: str) -> Address:
-    """Return an open file as it is if it can go back, else a copy of it on the disk."""
+def _stream(stream: BinaryIO, name: str) -> Location:
     try:
         if not stream.seekable():
-            stream = cast(BinaryIO, Copy(stream))
+            stream = cast(BinaryIO, TemporaryCopy(stream))
         length = stream.seek(0, os.SEEK_END)
         stream.seek(0)
     except OSError as error:
-        raise InputError(f"{name}: cannot be copied for reading ({error}); save it as a file first") from None
-    return _opened(stream, name, length)
+        raise InputError(f"{name} cannot be copied for reading ({reason(error)}). Save it as a file first.") from None
+    if not length:
+        raise InputError(f"{name} is empty (0 bytes). Copy or download it again.")
+    return Location(stream, name, options={"protocol_whitelist": "none"})  # a playlist in it reaches no other file
 
 
-def _path(name: str) -> Address:
-    path = Path(name)
+def _path(path: str, name: str) -> Location:
+    file = Path(path)
     try:
-        if path.is_dir():
-            raise InputError(f"{name}: is a folder; give a video in it")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{name}: is not a regular file; give a video, or a camera as camera:{name}")
-        with path.open("rb") as stream:
+        if file.is_dir():
+            raise InputError(f"{name} is a folder. Give a video in it.")
+        if file.exists() and not file.is_file():
+            raise InputError(f"{name} is not a regular file. Give a video, or a camera as camera:{path}.")
+        with file.open("rb") as stream:
             if not stream.read(1):
-                raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+                raise InputError(f"{name} is empty (0 bytes). Copy or download it again.")
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file; check the path") from None
+        raise InputError(f"{name}: no such file. Check the path.") from None
     except PermissionError:
-        raise InputError(f"{name}: no permission to read it; check its owner and mode") from None
+        raise InputError(f"{name}: no permission to read it. Check its owner and mode.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{name!r}: cannot be read ({error}); check the path") from None
-    # Said to be a file, because ffmpeg takes the name 12:30.mp4 for an address.
-    return Address(f"file:{path.absolute()}", name, options={"protocol_whitelist": "file"})
+        raise InputError(f"{name!r} cannot be read ({reason(error)}). Check the path.") from None
+    # With `file:` before it, because ffmpeg takes the name 12:30.mp4 for a URL.
+    return Location(f"file:{file.absolute()}", name, options={"protocol_whitelist": "file"})
 
 
-def _network(name: str) -> Address:
-    scheme, shown = scheme_of(name), without_password(name)
+def _url(url: str, name: str, scheme: str) -> Location:
     if scheme not in SCHEMES:
-        raise InputError(f"{shown}: is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
+        raise InputError(f"{name}: mien does not read {scheme}:// URLs, only {', '.join(SCHEMES)}. Download it first.")
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    return Address(name, shown, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
+    return Location(url, name, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
 
 
-def _camera(name: str, platform: str) -> Address:
-    """Return how a camera is opened: by its number, or by its device's path (Linux) or name (macOS, Windows)."""
-    which = name.removeprefix("camera:")
-    if not which:
-        raise InputError("camera: names no camera; the first one is camera:0")
+def _camera(camera: str, name: str, platform: str) -> Location:
+    """Return how to open a camera, given by its number, its device's path (Linux) or its name (macOS, Windows)."""
+    device = camera.removeprefix("camera:")
+    if not device:
+        raise InputError("camera: needs a number or a name. The first camera is camera:0.")
     if platform == "darwin":
-        # Its default rate, 29.97, is one that many cameras refuse.
-        return Address(which, name, "avfoundation", {"framerate": "30", "pixel_format": "uyvy422"}, TIMEOUT, True)
-    if platform == "win32":
-        device = _dshow_names(name)[int(which)] if which.isdecimal() else which
-        return Address(f"video={device}", name, "dshow", {}, TIMEOUT, True)
-    device = f"/dev/video{which}" if which.isdecimal() else which
-    return Address(device, name, "v4l2", {}, TIMEOUT, True)
+        # Many cameras refuse ffmpeg's default rate of 29.97.
+        return Location(device, name, "avfoundation", {"framerate": "30", "pixel_format": "uyvy422"}, TIMEOUT, True)
+    if platform != "win32":
+        return Location(f"/dev/video{device}" if device.isdecimal() else device, name, "v4l2", {}, TIMEOUT, True)
+    if device.isdecimal():
+        import av
+
+        names = [each.name for each in av.enumerate_input_devices("dshow") if "video" in each.media_types]
+        if int(device) >= len(names):
+            raise InputError(f"camera:{device}: no such camera. There are {len(names)}: {', '.join(names) or 'none'}.")
+        device = names[int(device)]
+    return Location(f"video={device}", name, "dshow", {}, TIMEOUT, True)
 
 
-def _dshow_names(name: str) -> list[str]:
-    """Return the names of Windows' cameras, at least as many as the number asked for."""
+def open_container(location: Location) -> InputContainer:
+    """Return an open container.
+
+    Raises:
+        InputError: ffmpeg cannot open it.
+    """
     import av
 
-    names = [device.name for device in av.enumerate_input_devices("dshow") if "video" in device.media_types]
-    if int(name.removeprefix("camera:")) >= len(names):
-        raise InputError(f"{name}: no such camera; there are {len(names)}: {', '.join(names) or 'none'}")
-    return names
+    _limit_allocations()
+    if hasattr(location.file, "seek"):
+        location.file.seek(0)
+    options = location.options | FRAME_LIMIT
+    try:
+        return av.open(location.file, "r", location.format, options, timeout=location.timeout, metadata_errors="replace")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        if location.format:
+            text = "{}: no such camera, or another program uses it ({}). The first camera is camera:0."
+        elif location.timeout is not None:
+            text = "{} cannot be opened ({}). Check the URL and the network."
+        else:
+            text = "{} is not a video mien can read, or its start or end is missing ({}). Copy or download it again."
+        raise InputError(text.format(location.name, reason(error))) from None
+
+
+def open_video_stream(location: Location) -> tuple[InputContainer, VideoStream]:
+    """Return an open container and its video stream, ready to decode.
+
+    Raises:
+        InputError: It cannot be opened, has no video stream, is too large, or needs a codec that ffmpeg does not have.
+    """
+    import av
+    from av.stream import Disposition
+
+    container, name = open_container(location), location.name
+    try:
+        if container.format.name in ("tty", "bin", "xbin", "adf", "idf"):  # ffmpeg renders text as a video
+            raise InputError(f"{name} is text, not a video. Give a video.")
+        # The cover picture of a song is a video stream too.
+        streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+        if not streams:
+            raise InputError(f"{name} is not a video mien can read (no video stream). Give a video.")
+        stream = next((each for each in streams if each.disposition & Disposition.default), streams[0])
+        decoder = stream.codec_context
+        if decoder is None:
+            advice = "Convert it first, for example: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
+            raise InputError(f"{name} is not a video mien can read (unknown codec). {advice}")
+        check_size(name, decoder.width, decoder.height)
+    except InputError:
+        container.close()
+        raise
+    decoder.options = FRAME_LIMIT
+    # Frame threads pay for frames above 720p only: each thread adds a frame of delay and holds frames in memory.
+    frame_threads = decoder.width * decoder.height > 1_000_000 and not location.live
+    with suppress(av.FFmpegError, RuntimeError):  # ffmpeg already opened the decoder: it keeps its threads
+        stream.thread_type = "AUTO" if frame_threads else "SLICE"
+        stream.thread_count = min(4, os.cpu_count() or 1)
+    return container, stream
 
 
 def check_size(name: str, width: int, height: int) -> None:
     """Raise an `InputError` if frames are too large."""
     if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: has frames of {width}x{height}, more than the {MAX_PIXELS // 10**6} megapixels mien reads; "
-            "make it smaller"
-        )
-
-
-def _limit() -> dict[str, str]:
-    """Return what keeps a decoder from larger frames, even where the header lies; it counts some padding."""
-    return {"max_pixels": str(MAX_PIXELS + 10**6)}
+        limit = f"{MAX_PIXELS // 10**6} megapixels"
+        raise InputError(f"{name} has frames of {width}x{height}, more than the {limit} mien reads. Make it smaller.")
 
 
 @cache
-def _limit_memory() -> None:
-    """Hold ffmpeg to `MAX_BLOCK`, for the whole process; where its library cannot be found it keeps its own limit, 2 GB."""
-    import av
+def _limit_allocations() -> None:
+    """Limit what ffmpeg allocates at once to `MAX_ALLOCATION`, in the whole process.
 
-    package = Path(av.__file__).parent
-    for folder in (package.parent / "av.libs", package / ".dylibs"):  # where wheels of Linux, Windows and macOS keep it
-        for library in folder.glob("*avutil*"):
-            with suppress(OSError, AttributeError):
-                ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_BLOCK))
-
-
-def open_container(address: Address) -> tuple[InputContainer, VideoStream]:
-    """Return an open container and its video stream, ready to decode.
-
-    Raises:
-        InputError: It is no video, holds sound alone, is too large, or needs a codec that is not there.
+    A header of a few bytes can claim an index of 2 GB, which ffmpeg then allocates (tested in tests/video/test_reader.py).
+    PyAV has no option for this, so the function of its own libavutil is called. Where that is not found, nothing changes.
     """
     import av
 
-    _limit_memory()
-    if hasattr(address.file, "seek"):
-        address.file.seek(0)
-    options = address.options | _limit()
-    try:
-        container = av.open(address.file, "r", address.format, options, timeout=address.timeout, metadata_errors="replace")
-    except (av.FFmpegError, ValueError, OSError) as error:
-        raise InputError(_why_not(address, error)) from None
-    try:
-        return container, _video_stream(container, address)
-    except InputError:
-        container.close()
-        raise
-
-
-def _why_not(address: Address, error: Exception) -> str:
-    """Return why something could not be opened and what to do."""
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    if address.name.startswith("camera:"):
-        return f"{address.name}: no such camera, or another program holds it ({text}); the first one is camera:0"
-    if address.timeout is not None:
-        return f"{address.name}: cannot be opened ({text}); check the address and the network"
-    return f"{address.name}: is no video mien reads, or its start or end is missing ({text}); copy or download it again"
-
-
-def _video_stream(container: InputContainer, address: Address) -> VideoStream:
-    import av
-    from av.stream import Disposition
-
-    name = address.name
-    if container.format.name in TEXT_ART:
-        raise InputError(f"{name}: is text, not a video")
-    # The cover of a song is a video stream too.
-    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
-    if not streams:
-        raise InputError(f"{name}: holds sound or data but no video; give a video")
-    stream = next((each for each in streams if each.disposition & Disposition.default), streams[0])
-    context = stream.codec_context
-    if context is None:
-        raise InputError(f"{name}: is in a codec this ffmpeg has not; convert it: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4")
-    check_size(name, context.width, context.height)
-    context.options = _limit()
-    try:
-        # Decoding whole frames side by side pays for large ones only: each thread waits its turn, holds frames, and is late.
-        large = context.width * context.height > LARGE and not address.live
-        stream.thread_type = "AUTO" if large else "SLICE"
-        stream.thread_count = min(4, os.cpu_count() or 1)
-    except (av.FFmpegError, RuntimeError):  # the decoder was opened while looking: it stays as it is
-        pass
-    return stream
-
-
-def is_video(name: str) -> bool:
-    """Return whether a file holds a video."""
-    try:
-        open_container(locate(name))[0].close()
-    except InputError:
-        return False
-    return True
+    package = Path(av.__file__).parent
+    for folder in (package.parent / "av.libs", package / ".dylibs"):  # in the wheels for Linux and Windows, and for macOS
+        for library in folder.glob("*avutil*"):
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_ALLOCATION))

@@ -1,29 +1,25 @@
-"""Things that come by themselves: only the newest counts, and a film is played in its own time."""
+"""Live sources. Old frames are dropped so that the newest is always processed; recorded videos play at their own speed."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 from mien.structures import Frame, Reading
 
 T = TypeVar("T")
 
-PATIENCE = 12.0
-"""Seconds that the end of the thread is waited for; a camera that says nothing gives up before."""
-
-CATCH_UP = 0.5
-"""Seconds a film that is played may be late and still catch up; beyond that it goes on from where it is."""
-
 
 class Newest(Generic[T]):
-    """Runs an iterator in a thread and holds its newest item; those nobody took in time are dropped.
+    """Runs an iterator in a thread and keeps its newest item. Items that nobody took in time are dropped.
 
     Args:
-        items: What is run; a generator is also closed in the thread.
+        items: The iterator. A generator is also closed in the thread.
     """
 
     def __init__(self, items: Iterable[T]) -> None:
@@ -37,7 +33,7 @@ class Newest(Generic[T]):
         self._thread.start()
 
     def take(self, timeout: float | None = None) -> T | None:
-        """Return the newest item nobody took yet; wait for one up to `timeout` seconds, and return None if none came.
+        """Return the newest item that nobody took yet; wait up to `timeout` seconds for it, and return None if none came.
 
         An error of the iterator is raised here after the last item was taken.
         """
@@ -56,23 +52,23 @@ class Newest(Generic[T]):
 
     @property
     def rate(self) -> float:
-        """Items a second, lately; 0 until there are two."""
+        """Recent items per second; 0 until there are two."""
         times = list(self._times)
         return (len(times) - 1) / max(times[-1] - times[0], 1e-6) if len(times) > 1 else 0.0
 
     def hold(self, held: bool) -> None:
-        """Stop asking for items, or go on."""
+        """Pause the iterator, or resume it."""
         with self._changed:
             self._held = held
             self._times.clear()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Stop the thread, and wait until its iterator is closed; an error of that is raised here."""
+        """Stop the thread and wait until its iterator is closed. An error from closing it is raised here."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(PATIENCE)
+        self._thread.join(12.0)  # a silent camera gives up before
         if self._ending:  # it no longer waits for its source
             self._thread.join()
         self._raise()
@@ -85,7 +81,7 @@ class Newest(Generic[T]):
     def _run(self) -> None:
         try:
             try:
-                self._turn()
+                self._consume()
             finally:
                 self._ending = True
                 if isinstance(self._items, Generator):
@@ -96,7 +92,7 @@ class Newest(Generic[T]):
             self._ended = True
             self._changed.notify_all()
 
-    def _turn(self) -> None:
+    def _consume(self) -> None:
         for item in self._items:
             with self._changed:
                 if self._stopped:
@@ -108,31 +104,25 @@ class Newest(Generic[T]):
 
 
 def newest(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield the newest frame whenever one is asked for: what comes too fast is dropped, so nothing is ever late."""
-    feed = Newest(frames)
-    try:
-        while not feed.ended:
-            frame = feed.take()
-            if frame is not None:
-                yield frame
-    finally:
-        feed.close()
+    """Yield the newest frame each time one is asked for; drop frames that come too fast."""
+    with closing(Newest(frames)) as feed:
+        yield from iter(feed.take, None)
 
 
-def paced(readings: Iterable[Reading], closing: threading.Event) -> Iterator[Reading]:
-    """Yield the readings of a film not before their time; all of them, also if that takes longer than the film lasts.
+def paced(readings: Iterable[Reading], stop: threading.Event) -> Iterator[Reading]:
+    """Yield every reading of a video at the time of its frame, or as soon as possible after it.
 
     Args:
-        readings: The film.
-        closing: Set by whoever wants no more of them: none is waited for any longer.
+        readings: The readings of one video.
+        stop: Ends the wait for the next reading when it is set.
     """
-    began: float | None = None
+    began = -math.inf
     for reading in readings:
         if reading.frame is not None and reading.frame.time is not None:
             now = time.monotonic()
-            due = reading.frame.time + (now - reading.frame.time if began is None else began)
-            if began is None or now - due > CATCH_UP:
+            late = now - (began + reading.frame.time)
+            if late > 0.5:  # too late to catch up: playing continues from here
                 began = now - reading.frame.time
-            elif due > now and closing.wait(due - now):
+            elif late < 0 and stop.wait(-late):
                 return
         yield reading

@@ -1,7 +1,7 @@
-"""What a person may name: pictures, videos, folders, patterns, lists, cameras, addresses, standard input, data in memory.
+"""What a user may name: pictures, videos, folders, patterns, lists, cameras, URLs, standard input, data in memory.
 
-`expand` turns it all into one stream of `Source`, in order, lazily, each thing once. What cannot be read becomes a source
-with an error in its place, so one bad name stops nothing.
+`expand` turns all of it into one stream of `Source`, in order, lazily, each file once. A name that cannot be read becomes a
+source with an error in its place, so one bad name does not stop the others.
 """
 
 from __future__ import annotations
@@ -11,21 +11,32 @@ import io
 import os
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache
-from itertools import takewhile
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import Image
 
-from mien.errors import InputError
-from mien.image import is_picture
-from mien.video.container import LIVE_SCHEMES, SCHEMES, Copy, scheme_of, without_password
-from mien.video.kinds import Kind, by_content, by_ending
+from mien.errors import InputError, reason
+from mien.image import ENDINGS, is_picture
+from mien.video.container import LIVE_SCHEMES, SCHEMES, TemporaryCopy, locate, open_video_stream, scheme_of, shown_url
+
+Kind = Literal["picture", "video", "live", "error"]
+
+VIDEOS = frozenset(
+    (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv",
+     ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf", ".dv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265",
+     ".hevc", ".ivf", ".y4m", ".rm", ".rmvb", ".nut", ".divx")
+)  # fmt: skip
+"""Endings of videos."""
+
+MARK = ".drawn-by-mien"
+"""A hidden file in the folders that mien makes for its drawings. `expand` skips these folders unless they are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +44,9 @@ class Source:
     """One picture or video to read, or why there is none.
 
     Attributes:
-        name: The path or address; of a thing in memory, what it is and its place among the inputs, from 1.
-        kind: What it is; "live" is a camera or a stream that is read as it is sent.
+        name: The path, or the scheme, host and path of a URL; for data in memory its kind and its number among the inputs,
+            from 1. Different URLs have different names: the second that would be shown alike ends with ` (2)`.
+        kind: What it is; "live" is a camera or a live stream.
         value: What `read_image` or `open_video` takes; None with an error.
         error: Why it cannot be read; None otherwise.
     """
@@ -45,52 +57,57 @@ class Source:
     error: InputError | None = None
 
 
-MARK = ".drawn-by-mien"
-"""A hidden file in the folders of drawings that mien has made: what lies there is no source unless it is named itself."""
-
-
-def expand(inputs: Any, *, recursive: bool = True, repeats: bool = False) -> Iterator[Source]:
+def expand(inputs: Any, *, repeats: bool = False) -> Iterator[Source]:
     """Yield every picture and video that is named, in order, the same file once.
 
     Args:
-        inputs: One of the following, or a list or iterator of them, nested or not:
-            a file; its ending says whether it is a picture or a video, and its content if the ending is unknown;
-            a folder: its files of known endings in natural order (`a2` before `a10`), then its folders; left out are hidden
-            ones and those that mien made for its drawings;
-            a pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name; files of unknown endings are left
-            out unless the pattern gives the ending, and so are those in folders of drawings that it does not name;
-            `"@names.txt"`: a text file of names, one a line, blank lines and those that begin with `#` left out; `"@-"` reads
-            the names from standard input;
-            `"-"`: a picture or video on standard input;
-            `"camera:0"`, or an address such as `"rtsp://door/1"`;
-            bytes or an open binary file of a picture or video; a Pillow image; an array, uint8, RGB or grey.
-        recursive: Go into the folders of folders.
+        inputs: One of the following, or a list or iterator of them, nested or not.
+            A file: its ending, or else its content, says whether it is a picture or a video.
+            A folder: its pictures and videos in natural order (`a2` before `a10`), then those of its folders. Hidden ones
+            and folders that mien made for its drawings are skipped.
+            A pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name. A match with an unknown ending is
+            skipped unless the pattern has the same ending. So is one in a folder of drawings, unless the pattern names it.
+            `"@names.txt"`: a text file with one name per line; blank lines and lines that begin with `#` are skipped.
+            `"@-"` reads the names from standard input.
+            `"-"`: a picture or video on standard input.
+            `"camera:0"`, or a URL such as `"rtsp://door/1"`.
+            Bytes or an open binary file of a picture or video; a Pillow image; a uint8 array, RGB or grey.
         repeats: Yield a file again each time it is named.
 
     Yields:
-        A source each; one of kind "error", with its `error`, for a name that cannot be read, an empty folder, or a pattern
-        that nothing matches.
+        One source per picture or video; one of kind "error", with its `error`, for a name that cannot be read, an empty
+        folder, or a pattern without a match.
     """
-    return _Expansion(recursive, repeats).each(inputs)
+    return _Expansion(repeats).each(inputs)
 
 
 def drawn(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder is one that mien has made for drawings."""
+    """Return whether mien made a folder for its drawings."""
     return Path(folder, MARK).is_file()
 
 
-class _Expansion:
-    """The things named so far."""
+def by_ending(name: str) -> Kind | None:
+    """Return what a file is by its ending; None if unknown.
 
-    def __init__(self, recursive: bool, repeats: bool) -> None:
-        self.recursive, self.repeats = recursive, repeats
-        self.count = 0
-        self.seen: set[str] = set()
-        self.folders: set[str] = set()
-        self.addresses: dict[str, list[str]] = {}  # by what is shown of them
+    >>> by_ending("holiday.JPG"), by_ending("talk.mp4"), by_ending("notes.txt")
+    ('picture', 'video', None)
+    """
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 -- pathlib is slow for many names
+    return "picture" if suffix in ENDINGS else "video" if suffix in VIDEOS else None
+
+
+class _Expansion:
+    """Expands inputs and remembers what was named so far."""
+
+    def __init__(self, repeats: bool) -> None:
+        self.repeats = repeats
+        self.count = 0  # inputs so far
+        self.seen: set[str] = set()  # real paths, cameras and URLs
+        self.folders: set[str] = set()  # real paths
+        self.urls: dict[str, list[str]] = {}  # URLs by how they are shown
 
     def each(self, item: Any) -> Iterator[Source]:
-        """Yield what one input stands for."""
+        """Yield the sources of one input, or of a list of them."""
         if isinstance(item, Source):
             yield item
         elif isinstance(item, (str, os.PathLike)):
@@ -104,129 +121,123 @@ class _Expansion:
                 yield from self.each(each)
         else:
             self.count += 1
-            kind = type(item).__name__
-            yield _bad(f"input {self.count}", f"cannot be read from {kind}; give a path, bytes, an image or an array")
+            name, kind = f"input {self.count}", type(item).__name__
+            yield _bad(f"{name} is of type {kind}, which mien cannot read. Give a path, bytes, an image or an array.", name)
 
     def _named(self, name: str) -> Iterator[Source]:
-        """Yield what a text stands for."""
-        if name == "-":
-            yield _standard_input()
+        if sys.stdin is None and name in ("-", "@-"):
+            yield _bad(f"{name}: standard input is closed. Send the data through a pipe.", name)
+        elif name == "-":
+            yield _open_file(sys.stdin.buffer, "standard input")
         elif name.startswith("@") and not os.path.lexists(name):
             yield from self._listed(name[1:])
         else:
-            yield from self._address_or_path(name)
+            yield from self._path_or_url(name)
 
-    def _address_or_path(self, name: str) -> Iterator[Source]:
+    def _listed(self, name: str) -> Iterator[Source]:
+        """Yield the sources in a file of names, which may hold any bytes that a path may."""
+        try:
+            with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as lines:
+                for line in lines:
+                    entry = line.decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
+                    if entry.strip() and not entry.startswith("#"):
+                        self.count += 1
+                        yield from self._path_or_url(entry)
+        except (OSError, ValueError) as error:
+            yield _bad(f"@{name}: the list of names cannot be read ({reason(error)}). Check the path.", f"@{name}")
+
+    def _path_or_url(self, name: str) -> Iterator[Source]:
         if name.startswith("camera:") or scheme_of(name):
-            yield from self._once(name, self._distinct(_address(name), name))
+            yield from self._once(name, self._camera_or_url(name))
         else:
             yield from self._path(name)
 
-    def _distinct(self, source: Source, address: str) -> Source:
-        """Return the source of an address, numbered if another one, of other secrets, is shown alike."""
-        same = self.addresses.setdefault(source.name, [])
-        if address not in same:
-            same.append(address)
-        number = same.index(address) + 1
-        return source if number == 1 else replace(source, name=f"{source.name} ({number})")
+    def _camera_or_url(self, name: str) -> Source:
+        """Return the source of a camera or URL, numbered if another URL is shown the same."""
+        scheme = scheme_of(name)
+        shown = shown_url(name) if scheme else name
+        alike = self.urls.setdefault(shown, [])
+        if name not in alike:
+            alike.append(name)
+        if (number := alike.index(name) + 1) > 1:
+            shown = f"{shown} ({number})"
+        if scheme and scheme not in SCHEMES:
+            return _bad(f"{shown}: mien does not read {scheme}:// URLs, only {', '.join(SCHEMES)}. Download it first.", shown)
+        return Source(shown, "video" if scheme and scheme not in LIVE_SCHEMES else "live", name)
 
     def _path(self, name: str) -> Iterator[Source]:
         try:
             if not name:
-                yield _bad("''", "is no name; give a path, or . for this folder")
+                yield _bad("'' is not a name. Give a path, or . for this folder.", "''")
             elif Path(name).is_dir():
                 yield from self._folder(name)
             elif glob.has_magic(name) and not os.path.lexists(name):
                 yield from self._pattern(name)
             else:
-                key = os.path.realpath(name)
-                if self.repeats or key not in self.seen:
-                    yield from self._once(key, _file(name))
+                yield from self._once(os.path.realpath(name), _file(name))
         except (OSError, ValueError) as error:
-            yield _bad(name, f"cannot be read ({_reason(error)}); check the path")
+            yield _bad(f"{name} cannot be read ({reason(error)}). Check the path.", name)
 
     def _once(self, key: str, source: Source) -> Iterator[Source]:
         if self.repeats or key not in self.seen:
             self.seen.add(key)
             yield source
 
-    def _pattern(self, name: str) -> Iterator[Source]:
-        """Yield the sources of the files that match, of the folders too unless the pattern goes into them itself."""
-        ending = Path(name).suffix.lower()
-        named = sum(1 for _ in takewhile(lambda part: not glob.has_magic(part), Path(name).parts))
-        found, of_results = False, cache(drawn)
-        for match in sorted(glob.iglob(name, recursive=True), key=_natural):  # noqa: PTH207 -- keeps a path as it is written
-            parts = Path(match).parts
-            if any(of_results(os.path.join(*parts[: i + 1])) for i in range(named, len(parts))):  # noqa: PTH118
+    def _pattern(self, pattern: str) -> Iterator[Source]:
+        """Yield the sources that match. A folder that matches is read too, unless the pattern has `**`."""
+        suffix, found = Path(pattern).suffix.lower(), False
+        named = sum(1 for _ in takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+        is_drawn = cache(drawn)
+        for match in sorted(glob.iglob(pattern, recursive=True), key=_natural):  # noqa: PTH207 -- keeps a path as it is written
+            if any(map(is_drawn, islice(accumulate(Path(match).parts, os.path.join), named, None))):
                 continue
             if Path(match).is_dir():
-                wanted = "**" not in name and self.recursive
+                wanted = "**" not in pattern
             else:
-                wanted = by_ending(match) is not None or (Path(match).suffix.lower() == ending != "")
+                wanted = by_ending(match) is not None or Path(match).suffix.lower() == suffix != ""
             if wanted:
                 found = True
                 yield from self._path(match)
         if not found:
-            yield _bad(name, "no picture or video matches; check the pattern, or put the folder's name before it")
-
-    def _listed(self, name: str) -> Iterator[Source]:
-        """Yield what the lines of a file of names stand for."""
-        try:
-            with _lines(name) as lines:
-                for line in lines:
-                    entry = line.rstrip("\r\n")
-                    if entry.strip() and not entry.startswith("#"):
-                        self.count += 1
-                        yield from self._address_or_path(entry)
-        except (OSError, ValueError) as error:
-            yield _bad(f"@{name}", f"the list of names cannot be read ({_reason(error)}); check the path")
+            yield _bad(f"{pattern}: no picture or video matches. Check the pattern, or put the folder before it.", pattern)
 
     def _folder(self, name: str) -> Iterator[Source]:
-        """Yield the files of a folder, those of its folders after them; say so if there are none."""
+        """Yield the sources in a folder, its files before its folders."""
         if self.repeats:
-            self.folders = set()
-        found = yield from self._inside(name, os.path.realpath(name))
-        if not found:
-            yield _bad(name, "holds no picture or video of a known ending; name another folder, or the files themselves")
+            self.folders.clear()
+        found, unreadable = False, list[Source]()
 
-    def _inside(self, folder: str, real: str) -> Generator[Source, None, bool]:
-        """Yield a folder's sources; return whether there was any, an error or a file named before included."""
-        if real in self.folders:  # also what ends a circle of links
-            return True
-        self.folders.add(real)
-        try:
-            files, folders = _sorted(folder)
-        except OSError as error:
-            yield _bad(folder, f"the folder cannot be read ({_reason(error)}); check its owner and mode")
-            return True
-        for name, linked in files:
-            path = os.path.join(folder, name)  # noqa: PTH118 -- pathlib is slow where names are many
-            key = os.path.realpath(path) if linked else f"{real}{os.sep}{name}"
-            yield from self._once(key, Source(path, by_ending(name) or "picture", path))
-        found = bool(files)
-        for name in folders if self.recursive else ():
-            path = os.path.join(folder, name)  # noqa: PTH118
-            if not drawn(path):
-                found = (yield from self._inside(path, os.path.realpath(path))) or found
-        return found
+        def fail(error: OSError) -> None:
+            text = f"{error.filename}: the folder cannot be read ({reason(error)}). Check its owner and mode."
+            unreadable.append(_bad(text, error.filename))
 
-
-def _sorted(folder: str) -> tuple[list[tuple[str, bool]], list[str]]:
-    """Return a folder's files of known endings, each with whether it is a link, and its folders; hidden ones left out."""
-    files, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
+        for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
+            found = found or bool(unreadable)
+            yield from unreadable
+            unreadable.clear()
+            real = os.path.realpath(folder)
+            if real in self.folders:  # named before, or a link to a folder that holds it
+                found = True
+                folders.clear()
                 continue
-            if entry.is_dir():
-                folders.append(entry.name)
-            elif by_ending(entry.name):
-                files.append((entry.name, entry.is_symlink()))
-    return sorted(files, key=lambda file: _natural(file[0])), sorted(folders, key=_natural)
+            self.folders.add(real)
+            for file in sorted(files, key=_natural):
+                kind = by_ending(file)
+                if kind is not None and not file.startswith("."):
+                    found = True
+                    path = os.path.join(folder, file)  # noqa: PTH118 -- pathlib is slow for many names
+                    key = os.path.realpath(path) if os.path.islink(path) else f"{real}{os.sep}{file}"  # noqa: PTH114
+                    yield from self._once(key, Source(path, kind, path))
+            wanted = [each for each in folders if not each.startswith(".") and not drawn(Path(folder, each))]
+            folders[:] = sorted(wanted, key=_natural)
+        if not (found or unreadable):
+            text = f"{name}: no picture or video with a known ending is in it. Name another folder, or the files themselves."
+            unreadable.append(_bad(text, name))
+        yield from unreadable
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts names as people do, numbers by their value.
+    """Return a key that sorts names as people do, numbers by their value.
 
     >>> sorted(["a10.png", "a2.png", "B1.png"], key=_natural)
     ['a2.png', 'a10.png', 'B1.png']
@@ -236,27 +247,28 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _file(name: str) -> Source:
-    """Return the source of a file that was named itself."""
+    """Return the source of a path that is not a folder."""
     if re.fullmatch(r"/dev/video[0-9]+", name):
         return Source(f"camera:{name}", "live", f"camera:{name}")
     path = Path(name)
     if not path.exists():
-        return _bad(name, "no such file; check the path")
+        return _bad(f"{name}: no such file. Check the path.", name)
     kind = by_ending(name)
     if kind is None and path.is_file():
-        kind = by_content(name)
+        kind = _by_content(path)
     if kind is None:
-        return _bad(name, "is neither a picture nor a video mien reads; leave it out or convert it")
+        return _bad(f"{name} is neither a picture nor a video mien can read. Leave it out or convert it.", name)
     return Source(name, kind, name)
 
 
-def _address(name: str) -> Source:
-    shown = without_password(name)
-    if name.startswith("camera:") or scheme_of(name) in LIVE_SCHEMES:
-        return Source(shown, "live", name)
-    if scheme_of(name) in SCHEMES:
-        return Source(shown, "video", name)
-    return _bad(shown, f"is of no scheme mien reads ({', '.join(SCHEMES)}); download it first")
+def _by_content(path: Path) -> Kind | None:
+    with path.open("rb") as stream:
+        if is_picture(stream):
+            return "picture"
+    with suppress(InputError):
+        open_video_stream(locate(path))[0].close()
+        return "video"
+    return None
 
 
 def _in_memory(item: Any, number: int) -> Source:
@@ -264,49 +276,23 @@ def _in_memory(item: Any, number: int) -> Source:
     if isinstance(item, (Image.Image, np.ndarray)):
         return Source(f"picture {number}", "picture", item)
     if hasattr(item, "read"):
-        return _from_stream(item, str(getattr(item, "name", f"input {number}")))
+        return _open_file(item, str(getattr(item, "name", f"input {number}")))
     kind: Kind = "picture" if not len(item) or is_picture(io.BytesIO(item)) else "video"
     return Source(f"{kind} {number}", kind, item)
 
 
-def _standard_input() -> Source:
-    if sys.stdin is None:
-        return _bad("standard input", "is closed; send the picture or video through a pipe")
-    return _from_stream(sys.stdin.buffer, "standard input")
-
-
-def _from_stream(stream: BinaryIO, name: str) -> Source:
-    """Return the source of an open binary file; one that cannot go back is copied to the disk first."""
+def _open_file(stream: BinaryIO, name: str) -> Source:
+    """Return the source of an open binary file; one that cannot seek is copied to the disk first."""
     try:
         if not stream.seekable():
-            stream = cast(BinaryIO, Copy(stream))
+            stream = cast(BinaryIO, TemporaryCopy(stream))
         if not stream.read(1):
-            return _bad(name, "is empty (0 bytes); nothing was sent")
+            return _bad(f"{name} is empty (0 bytes). Check what sends it.", name)
         stream.seek(0)
         return Source(name, "picture", stream.read()) if is_picture(stream) else Source(name, "video", stream)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: it holds text
-        return _bad(name, f"cannot be read ({_reason(error)}); save it as a file first")
+    except (OSError, ValueError, TypeError) as error:  # TypeError: it is a text file
+        return _bad(f"{name} cannot be read ({reason(error)}). Save it as a file first.", name)
 
 
-@contextmanager
-def _lines(name: str) -> Iterator[TextIO]:
-    """Open a file of names, which may hold any bytes that a path may; standard input stays open."""
-    if name != "-":
-        with Path(name).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            yield lines
-        return
-    if sys.stdin is None:
-        raise OSError("standard input is closed")
-    wrapper = io.TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape")
-    try:
-        yield wrapper
-    finally:
-        wrapper.detach()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-def _bad(name: str, why: str) -> Source:
-    return Source(name, "error", None, InputError(f"{name}: {why}"))
+def _bad(text: str, name: str) -> Source:
+    return Source(name, "error", None, InputError(text))

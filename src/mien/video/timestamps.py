@@ -1,4 +1,4 @@
-"""When a frame is shown and which one of its file it is, from the time stamps of packets and frames."""
+"""When a frame is shown and what its number is, from the time stamps of packets and frames; and how long a video should be."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 SLACK = 0.25
-"""Seconds by which a video may end before its header says without being called cut short."""
+"""Seconds by which a video may end before its declared duration without counting as truncated."""
 
 
 class Clock:
-    """Turns time stamps into seconds from the first frame; where they jump back, as in joined recordings, it goes on."""
+    """Turns time stamps into seconds from the first frame.
+
+    Where time stamps jump back, as in joined recordings, time continues from the frame before.
+
+    Args:
+        tick: Seconds per unit of the time stamps.
+        fps: Average frame rate, for frames without a time stamp; None if unknown.
+    """
 
     def __init__(self, tick: Fraction, fps: float | None) -> None:
-        self.origin, self.tick = 0, tick  # the time stamp of second 0
+        self.origin, self.tick = 0, tick  # origin: the time stamp of second 0
         self.interval = 1 / (fps or 25.0)
-        self.last: float | None = None
-        self.widest = SLACK
-        self.furthest: int | None = None
+        self.last: float | None = None  # when the frame before is shown
+        self.longest_gap = SLACK
+        self.packets_end: int | None = None
 
     def time(self, pts: int | None) -> float:
         """Return when a frame is shown, in seconds."""
@@ -35,54 +42,51 @@ class Clock:
         if self.last is not None and time < self.last and pts is not None:
             time = following
             self.origin = pts - round(time / self.tick)
-        self.widest = max(self.widest, time - (time if self.last is None else self.last))
+        self.longest_gap = max(self.longest_gap, time - (time if self.last is None else self.last))
         self.last = time
         return time
 
     def stamp(self, time: float) -> int:
-        """Return a time stamp at a second, or one tick before it at most."""
+        """Return the time stamp of a second, or at most one unit before it."""
         return self.origin + math.floor(time / self.tick - 0.5)
 
-    def restart(self) -> None:
-        """Forget the last frame, because the next one comes from elsewhere."""
-        self.last = None
-
     def packet(self, packet: Packet) -> None:
-        """Take note of how far a packet reaches."""
+        """Note where a packet ends."""
         if packet.pts is not None and packet.size:
-            stop = packet.pts + (packet.duration or 0)
-            self.furthest = stop if self.furthest is None else max(self.furthest, stop)
+            end = packet.pts + (packet.duration or 0)
+            self.packets_end = end if self.packets_end is None else max(self.packets_end, end)
 
     @property
     def end(self) -> float:
         """When the last frame ends, in seconds."""
         return 0.0 if self.last is None else self.last + self.interval
 
-    def falls_short(self, whole: float) -> bool:
-        """Return whether the video ended before `whole` seconds, by more than the longest wait between two frames."""
-        reached = 0.0 if self.furthest is None else float((self.furthest - self.origin) * self.tick)
-        return max(self.end, reached) < whole - self.widest
+    def falls_short(self, duration: float) -> bool:
+        """Return whether the video ended before `duration` seconds, by more than the longest gap between two frames."""
+        packets_end = 0.0 if self.packets_end is None else float((self.packets_end - self.origin) * self.tick)
+        return max(self.end, packets_end) < duration - self.longest_gap
 
 
-class Numbers:
-    """Numbers frames by the place of their time stamp among those of the file's packets.
+class FrameNumbers:
+    """Numbers frames by the rank of their time stamp among those of the file's packets.
 
-    Where packets have no time stamps, or they run backwards as in joined recordings, frames are counted instead.
+    So a frame that cannot be decoded leaves a gap, and no other number changes. Where packets have no time stamps, or the
+    stamps run backwards as in joined recordings, frames are counted instead.
 
     Args:
-        trusted: The time stamps are the frames' own.
+        trusted: Whether the time stamps are the frames' own, see `has_own_times`.
     """
 
     def __init__(self, trusted: bool) -> None:
         self.trusted = self.known = trusted
-        self.waiting: list[int] = []  # time stamps of packets whose frames have not come, a heap
-        self.passed = 0  # how many were before
+        self.waiting: list[int] = []  # a heap: time stamps of packets whose frames have not come yet
+        self.passed = 0  # number of frames before those
         self.from_stamp: int | None = None
         self.last_dts: int | None = None
 
     def packet(self, packet: Packet) -> None:
-        """Take note of a packet."""
-        if not packet.size or packet.is_discard or _hidden(packet):
+        """Note a packet's time stamp."""
+        if not packet.size or packet.is_discard or _is_hidden(packet):
             return
         backwards = packet.dts is not None and self.last_dts is not None and packet.dts < self.last_dts
         self.last_dts = packet.dts
@@ -92,27 +96,27 @@ class Numbers:
             heapq.heappush(self.waiting, packet.pts)
 
     def stamp(self, frame: VideoFrame) -> int | None:
-        """Return a frame's time stamp; None if it has none that is its own."""
+        """Return a frame's time stamp; None if it has none of its own."""
         return frame.pts if self.trusted else None
 
     def frame(self, pts: int | None) -> int:
         """Return a frame's number."""
         before = self.passed
         if self.from_stamp is not None and pts is not None and pts < self.from_stamp:
-            return before - 1  # one on the way to the place looked for
+            return before - 1  # between the key frame before a seek's target and the target
         if self.known and pts is not None:
             self._pass(pts + 1)
         self.passed = max(self.passed, before + 1)
         return self.passed - 1
 
     def jump(self, pts: int) -> None:
-        """Count all frames before a time stamp as passed, and expect no more of them."""
+        """Count all frames before a time stamp as passed, before a seek to it."""
         self._pass(pts)
         self.waiting.clear()
         self.from_stamp, self.last_dts = pts, None
 
-    def least(self, pts: int | None) -> int | None:
-        """Return the first time stamp of the file, given that of the first frame."""
+    def first_stamp(self, pts: int | None) -> int | None:
+        """Return the file's first time stamp, given that of the first decoded frame."""
         return min(self.waiting[0], pts) if self.known and self.waiting and pts is not None else pts
 
     def _pass(self, before: int) -> None:
@@ -121,22 +125,36 @@ class Numbers:
             self.passed += 1
 
 
-def _hidden(packet: Packet) -> bool:
-    """Return whether a packet holds a frame that is never shown, which VP8 puts into packets of their own."""
+def _is_hidden(packet: Packet) -> bool:
+    """Return whether a packet's frame is never shown. VP8 puts these into packets of their own."""
     return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
 
 
-def trusted(container: InputContainer, stream: VideoStream) -> bool:
-    """Return whether a file's time stamps are its frames' own: AVI has none, so those of frames out of order are guesses."""
+def has_own_times(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether time stamps are the frames' own. AVI stores none, so ffmpeg guesses those of reordered frames."""
     return container.format.name != "avi" or not stream.codec_context.has_b_frames
 
 
 def duration_of(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return a stream's length in seconds, its own or the container's."""
+    """Return a stream's duration in seconds, its own or else the container's; None if unknown."""
     if stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
     with suppress(KeyError, ValueError):  # Matroska's "00:00:02.000000000"
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    whole = container.duration
-    return whole / 1e6 if whole and whole > 0 else None
+    duration = container.duration
+    return duration / 1e6 if duration and duration > 0 else None
+
+
+def declared_duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return the duration that a video must reach to be complete, in seconds; None where its header gives only a guess.
+
+    The duration of a Matroska or FLV file is that of its longest stream, so it counts only where there is no other stream.
+    """
+    kind = container.format.name
+    if kind == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)
+    of_this_stream = len(container.streams) == 1 or "DURATION" in stream.metadata
+    if kind.startswith("mov") or (kind.startswith(("matroska", "flv")) and of_this_stream):
+        return duration_of(container, stream)
+    return None

@@ -1,8 +1,8 @@
-"""Writing a video: frames with their own times in, a file that plays anywhere out, with the sound of the video they came from.
+"""Frames into a video: frames with their own times in, a file that plays anywhere out, with the sound of the original video.
 
-H.264 (VP9 in .webm), 4:2:0, constant quality. Each frame keeps its time to the millisecond, so a frame rate that varies stays
-as it was; the sound is cut to the frames written. No frame refers to a later one: a player then shows the last frame as long
-as it should, and the times need no reordering.
+H.264 (VP9 in .webm), 4:2:0, constant quality. Frame times are exact to the millisecond, so variable frame rates survive. The
+sound is cut to the frames written. No frame refers to a later one: players then show the last frame for its full time, and
+the times need no reordering.
 """
 
 from __future__ import annotations
@@ -31,44 +31,38 @@ if TYPE_CHECKING:
     from mien.structures import Frame
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Endings a video may be written with, and the container each names."""
+"""Endings of videos that mien writes, and ffmpeg's container for each."""
 
 TICK = Fraction(1, 90_000)
-"""Seconds of the unit in which times are handed to the encoder; .mkv and .webm round them to 1 ms."""
-
-QUALITY = 20
-"""H.264's constant rate factor: 0 is lossless, 51 the worst; at 20 the eye sees hardly a difference."""
+"""Seconds per unit of the encoder's times; .mkv and .webm round them to 1 ms."""
 
 FPS = 25.0
-"""Frames a second of frames without a time, unless told."""
+"""Frames per second for frames without a time, by default."""
 
-H264: dict[str, object] = {"crf": str(QUALITY), "preset": "veryfast", "bf": "0"}
+H264: dict[str, object] = {"crf": "20", "preset": "veryfast", "bf": "0"}
+"""Options of H.264. At a constant rate factor of 20 (0 is lossless, 51 the worst) the eye hardly sees a difference."""
+
 VP9: dict[str, object] = {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0"}
-
-BT709 = 1
-"""ffmpeg's number of the colours of high-definition video, said in the file so that every player shows the same."""
-
-THREADS = 4
-"""Most threads of the encoder: each holds frames."""
 
 
 class VideoWriter:
-    """Writes frames as a video, whole or not at all; use it in `with`.
+    """Writes frames as a video, complete or not at all; use it in `with`.
 
-    The file appears under its name when the writer is closed, also after Ctrl-C: then it holds what was written until there.
-    Any other exception leaves nothing behind. Without a frame there is no file.
+    The file gets its name when the writer is closed, also after Ctrl-C: then it holds the frames written so far. Any other
+    exception leaves no file behind. Without a frame there is no file.
 
     Args:
         path: The file; its ending names the container: .mp4, .m4v, .mov, .mkv or .webm.
-        like: The video the frames come from, whose sound is kept: a path, an `http` address of a file, which is then fetched
-            twice, bytes, or an open file that can go back, also while it is read. None, a camera and a live stream have none.
-        fps: How many frames a second there are: of frames without a time, and for how long the last one is shown; None takes
-            the time between the last two.
+        like: The video that the frames come from, whose sound is kept: a path, bytes, an open file that can seek, even while
+            it is read, or an `http` URL of a file, which is then downloaded twice. None, a camera and a live stream have no
+            sound.
+        fps: Frames per second, for frames without a time and for how long the last frame is shown; None shows the last frame
+            as long as the one before.
 
     Attributes:
-        frames: How many were written.
-        sound: "none", "copied", "encoded", "cut short" where the sound of `like` is damaged, or "left out" where it cannot be
-            had.
+        frames: Number of frames written.
+        sound: "none", "copied", "encoded", "cut short" where the sound of `like` is corrupt, or "left out" where it cannot be
+            read.
 
     Raises:
         OutputError: The ending names no container, `like` is the file itself, or, from `write` and `close`, the file cannot
@@ -79,10 +73,11 @@ class VideoWriter:
         self._path = path
         self._kind = CONTAINERS.get(Path(path).suffix.lower())
         if self._kind is None:
-            raise OutputError(f"{path}: its ending names no video format; end it with one of {', '.join(CONTAINERS)}")
+            raise OutputError(f"{path} does not end like a video mien can write. End it with one of {', '.join(CONTAINERS)}.")
+        with suppress(OSError, ValueError):  # one of them is not a file
+            if isinstance(like, (str, os.PathLike)) and Path(like).samefile(path):
+                raise OutputError(f"{path} is the video that is read. Write to another name.")
         self._like = like if like is not None and _can_be_read_twice(like) else None
-        if isinstance(like, (str, os.PathLike)) and _same_file(path, like):
-            raise OutputError(f"{path}: is the video that is read; write to another name")
         self._fps = fps
         self.frames = 0
         self.sound = "none"
@@ -108,10 +103,10 @@ class VideoWriter:
         """Write the next frame; one of another size than the first is scaled to it.
 
         Args:
-            frame: RGB uint8 (H, W, 3), with its time in seconds, or None; the first one's is the beginning of the file.
+            frame: RGB uint8 (H, W, 3), with its time in seconds or None. The file begins at the time of the first frame.
 
         Raises:
-            OutputError: It cannot be written: a full disk, a read-only folder. Nothing is left behind.
+            OutputError: It cannot be written: a full disk, a read-only folder. No file is left behind.
         """
         if self._closed:
             raise ValueError("the video is closed")
@@ -124,7 +119,7 @@ class VideoWriter:
         """Finish the file and give it its name.
 
         Raises:
-            OutputError: It cannot be written. Nothing is left behind.
+            OutputError: It cannot be written. No file is left behind.
         """
         if self._closed:
             return
@@ -132,29 +127,23 @@ class VideoWriter:
             if self._out is not None:
                 self._mux(self._stream.encode(None))
                 if self._sound:
-                    self._sound.pass_on(float((self._last + self._gap) * TICK))
+                    self._sound.write_until(float((self._last + self._gap) * TICK))
                     self._sound.finish()
                     self.sound = "cut short" if self._sound.problem else self.sound
                 self._out.close()
             self._closed = True
-            self._release()
             self._files.close()
 
     def discard(self) -> None:
-        """Stop and leave nothing behind; nothing happens if it is closed."""
+        """Stop and leave no file behind; do nothing if the writer is closed."""
         if self._closed:
             return
         self._closed = True
         if self._out is not None:
             with suppress(Exception):  # what could not be written is thrown away
                 self._out.close()
-        self._release()
-        self._files.__exit__(_Discarded, _Discarded(), None)
-
-    def _release(self) -> None:
-        self._out = None
-        if self._sound:
-            self._sound.close()
+        discarded = OutputError(f"{self._path} is discarded")
+        self._files.__exit__(type(discarded), discarded, None)  # an error makes `atomic_path` remove the temporary file
 
     @contextmanager
     def _or_discard(self) -> Iterator[None]:
@@ -167,15 +156,15 @@ class VideoWriter:
             if isinstance(error, OSError):
                 raise output_error(self._path, error) from None
             if isinstance(error, (av.FFmpegError, LookupError)):
-                raise OutputError(f"{self._path}: cannot be encoded ({error}); try another ending, such as .mp4") from None
+                raise OutputError(f"{self._path} cannot be encoded ({error}). Try another ending, such as .mp4.") from None
             raise
 
     def _open(self, first: Frame) -> None:
         import av
 
-        beside = self._files.enter_context(atomic_path(self._path))
+        tmp_path = self._files.enter_context(atomic_path(self._path))
         options = {"movflags": "+faststart"} if self._kind in ("mp4", "mov") else {}
-        self._out = av.open(str(beside), "w", format=self._kind, options=options)
+        self._out = av.open(str(tmp_path), "w", format=self._kind, options=options)
         height, width = _even(first.image).shape[:2]
         webm = self._kind == "webm"
         rate = Fraction(self._fps or FPS).limit_denominator(1001)
@@ -183,9 +172,9 @@ class VideoWriter:
         self._stream.options = VP9 if webm else H264
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt, context.time_base = width, height, "yuv420p", TICK
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, so that all players show the same
         context.color_range = 1  # 16 to 235, as players expect
-        context.thread_type, context.thread_count = "FRAME", min(THREADS, os.cpu_count() or 1)
+        context.thread_type, context.thread_count = "FRAME", min(4, os.cpu_count() or 1)  # each thread holds frames
         self._start = first.time or 0.0
         if self._like is not None:
             try:
@@ -193,6 +182,7 @@ class VideoWriter:
             except InputError:
                 self.sound = "left out"
         if self._sound:
+            self._files.callback(self._sound.close)
             self.sound = "copied" if self._sound.copied else "encoded"
 
     def _encode(self, frame: Frame) -> None:
@@ -212,10 +202,10 @@ class VideoWriter:
         self.frames += 1
         self._mux(self._stream.encode(picture))
         if self._sound:
-            self._sound.pass_on(float(pts * TICK))
+            self._sound.write_until(float(pts * TICK))
 
     def _mux(self, packets: list[Packet]) -> None:
-        """Write encoded frames, each as long as the next one is away."""
+        """Write encoded frames, each lasting until the next one."""
         assert self._out is not None
         for packet in packets:
             start = self._times.popleft()
@@ -231,21 +221,9 @@ def _can_be_read_twice(video: VideoSource) -> bool:
     return scheme not in LIVE_SCHEMES if scheme in SCHEMES else Path(video).is_file()
 
 
-class _Discarded(Exception):
-    """Has the temporary file removed."""
-
-
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture of even width and height, as 4:2:0 wants: the last row and column are repeated if need be."""
+    """Return a picture of even width and height, as 4:2:0 needs, by repeating the last row or column."""
     height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(image)
-
-
-def _same_file(path: str | os.PathLike[str], like: str | os.PathLike[str]) -> bool:
-    """Return whether two names are one file's; an address is no file, whatever its length."""
-    try:
-        return scheme_of(os.fspath(like)) is None and Path(like).samefile(path)
-    except (OSError, ValueError):
-        return False

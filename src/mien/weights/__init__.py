@@ -1,4 +1,4 @@
-"""The models inside the wheel, each an `.onnx` file with a card (`.json`) that states its sha256."""
+"""The bundled models: `.onnx` files, each with a card (`.json`) that has its SHA-256."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mien.errors import CheckpointError, UnknownNameError
 from mien.registry import nearest
 
 FOLDER = Path(__file__).parent
-"""Where the bundled models lie."""
+"""The folder of the bundled models."""
 
 DEFAULT = "dlib_resnet-fer2013-small"
-"""The model that recognition uses unless told otherwise."""
+"""The model that recognition uses by default."""
 
 
 def bundled() -> dict[str, Path]:
@@ -24,10 +24,10 @@ def bundled() -> dict[str, Path]:
 
 
 def default_weights() -> Path:
-    """Return the checked file of the default model.
+    """Return the file of the default model, after checking its SHA-256.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: It is missing or corrupt.
     """
     if DEFAULT not in bundled():
         raise CheckpointError(
@@ -37,11 +37,11 @@ def default_weights() -> Path:
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the `.onnx` file of a bundled model's name (its sha256 checked) or of a path.
+    """Return the `.onnx` file of a bundled model, whose SHA-256 is checked, or of a path.
 
     Raises:
-        CheckpointError: The file is missing, is damaged or is a training checkpoint.
-        UnknownNameError: Neither a bundled name nor a file; lists the nearest names.
+        CheckpointError: The file is missing, is corrupt or is a training checkpoint.
+        UnknownNameError: It is neither a bundled model nor a file; the message lists similar names.
     """
     name, path = os.fspath(name_or_path), Path(name_or_path)
     models = bundled()
@@ -58,15 +58,15 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def card_path(model: Path) -> Path:
-    """Return where the card of an `.onnx` file lies, whether it exists or not."""
+    """Return the path of an `.onnx` file's card, which may not exist."""
     return model.with_suffix(".json")
 
 
 def read_card(model: Path) -> dict[str, Any]:
-    """Return the card beside an `.onnx` file; empty where there is none.
+    """Return an `.onnx` file's card; empty if it has none.
 
     Raises:
-        CheckpointError: The card is damaged.
+        CheckpointError: The card is corrupt.
     """
     path = card_path(model)
     if not path.is_file():
@@ -76,24 +76,26 @@ def read_card(model: Path) -> dict[str, Any]:
     except ValueError:
         card = None
     if not isinstance(card, dict):
-        raise CheckpointError(f"{path}: this model card is damaged; install or export the model again")
+        raise CheckpointError(f"{path}: this model card is corrupt; install or export the model again")
     return card
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(model: Path) -> None:
-    """Check an `.onnx` file against the sha256 on its card.
+    """Check an `.onnx` file against the SHA-256 on its card.
 
     Raises:
-        CheckpointError: The card is missing or the file is not the one the card describes.
+        CheckpointError: There is no card, or the file is not the one it describes.
     """
     expected = read_card(model).get("sha256")
     if expected is None:
-        raise CheckpointError(f"{model}: has no card with its sha256; run: pip install --force-reinstall mien")
+        raise CheckpointError(f"{model}: has no card with its SHA-256; run: pip install --force-reinstall mien")
     if sha256(model) != expected:
-        raise CheckpointError(f"{model}: is damaged (its sha256 is not its card's); run: pip install --force-reinstall mien")
+        raise CheckpointError(
+            f"{model}: is corrupt (its SHA-256 is not the one on its card); run: pip install --force-reinstall mien"
+        )

@@ -1,1 +1,1 @@
-"""Protocols as data: who is in training and who in the test, drawn, mapped to other labels, and kept in files."""
+"""Protocols: which rows of a corpus are for training, validation and test; as functions, and in files."""

@@ -1,6 +1,6 @@
 """A corpus with the classes of another label set: `mapped(corpus, "fer2013", drop=["contempt"])`.
 
-Classes are matched by name. Nothing is left out unless it is named.
+Classes are matched by name. No class is left out unless it is named.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from mien.labels import label_set as classes_of
 from mien.registry import nearest
 
 NO_CLASS = -1
-"""Target of an image whose class was dropped; it is in no split, so nothing learns or measures it."""
+"""Target of an image whose class was dropped; it is in no split."""
 
 
 @PROTOCOLS.register("map_to")
 def mapped(corpus: Corpus, label_set: str, drop: Sequence[str] = ()) -> Corpus:
     """Return a corpus whose classes are those of a label set, in its order.
 
-    Images of a dropped class keep their row numbers and go to no split; their target is `NO_CLASS`. A class that the corpus
-    lacks is there without images. Votes are summed by class and shared anew over what is kept. The fingerprint is another one,
-    because the targets are; a protocol file of a mapped corpus is read after the same mapping.
+    Images of a dropped class keep their row numbers but are in no split; their target is `NO_CLASS`. Classes that only the
+    label set has get no images. Votes are summed by class and rescaled to a sum of 1. The targets change, and with them the
+    fingerprint, so a protocol file of a mapped corpus fits only after the same mapping.
 
     Args:
         corpus: The corpus, split or not.
@@ -38,9 +38,9 @@ def mapped(corpus: Corpus, label_set: str, drop: Sequence[str] = ()) -> Corpus:
         drop: Classes of the corpus whose images are left out.
 
     Raises:
-        DataError: The label set lacks a class that is not in `drop`, `drop` holds a class that the corpus lacks, or no image
-            remains.
-        LabelError: No such label set.
+        DataError: The label set does not have a class that is not in `drop`, the corpus does not have a class in `drop`, or no
+            image remains.
+        LabelError: There is no such label set.
     """
     if not isinstance(label_set, str):
         raise DataError(f"map_to's label_set is {label_set!r}; give the name of one, such as 'fer2013'")
@@ -72,23 +72,23 @@ def _dropped(corpus: Corpus, drop: Sequence[str]) -> list[str]:
 
 
 def _index(corpus: Corpus, label_set: str, dropped: list[str]) -> NDArray[np.int64]:
-    """Return the new target of each class, NO_CLASS of a dropped one."""
-    places = dict(zip(corpus.classes, mapping(corpus.classes, classes_of(label_set)), strict=True))
-    lacking = [name for name, place in places.items() if place is None and name not in dropped]
-    if lacking:
+    """Return the new target of each class, NO_CLASS for a dropped one."""
+    targets = dict(zip(corpus.classes, mapping(corpus.classes, classes_of(label_set)), strict=True))
+    missing = [name for name, target in targets.items() if target is None and name not in dropped]
+    if missing:
         raise DataError(
-            f"{label_set} lacks {', '.join(lacking)}, which {corpus.name} has; leave those images out with "
-            f"drop: [{', '.join(lacking)}], or map to another label set"
+            f"{label_set} does not have {', '.join(missing)}, but {corpus.name} does; leave those images out with "
+            f"drop: [{', '.join(missing)}], or map to another label set"
         )
-    return np.array([NO_CLASS if name in dropped else places[name] for name in corpus.classes], np.int64)
+    return np.array([NO_CLASS if name in dropped else targets[name] for name in corpus.classes], np.int64)
 
 
 def _votes(votes: NDArray[np.float32], index: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Return the shares of the votes that are left, float32 (N, count), rows of sum 1, or of zeros where none is left."""
+    """Return the shares of the remaining votes, float32 (N, count); rows have sum 1, or 0 if no vote remains."""
     summed = np.zeros((len(votes), count), np.float64)
-    for place, column in zip(index, votes.T, strict=True):
-        if place != NO_CLASS:
-            summed[:, place] += column
+    for target, column in zip(index, votes.T, strict=True):
+        if target != NO_CLASS:
+            summed[:, target] += column
     total = summed.sum(1, keepdims=True)
     return (summed / np.where(total > 0, total, 1)).astype(np.float32)
 

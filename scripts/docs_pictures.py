@@ -1,0 +1,188 @@
+"""The pictures of the documentation: what they are made from, and how they are drawn.
+
+Most are the output of a mien command on the photo docs/assets/astronaut.jpg. Others are copies of what `mien train`,
+`mien evaluate` and the benchmarks wrote. Each picture's source is stored in the PNG file, so that scripts/generate_docs.py
+can tell whether it is up to date. To draw one again, delete it and run `make tables`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import matplotlib
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from PIL import Image, ImageEnhance
+from PIL.PngImagePlugin import PngInfo
+
+from mien import weights
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "docs/assets"
+PHOTO = ASSETS / "astronaut.jpg"
+AUDIT = ROOT / "results/audit/fer2013.json"
+SOURCE_KEY = "mien-source"
+"""Field of the PNG file that names what the picture was made from."""
+
+
+class Picture(NamedTuple):
+    """One picture: what identifies its source, and a function that returns the picture."""
+
+    source: Callable[[], str]
+    draw: Callable[[], Image.Image]
+
+
+def is_current(name: str) -> bool:
+    """Return whether a picture exists and was made from the present source."""
+    path = ASSETS / name
+    if not path.is_file():
+        return False
+    with Image.open(path) as picture:
+        return picture.info.get(SOURCE_KEY) == PICTURES[name].source()
+
+
+def write(name: str) -> None:
+    """Draw a picture and write it to docs/assets/."""
+    facts = PngInfo()
+    facts.add_text(SOURCE_KEY, PICTURES[name].source())
+    PICTURES[name].draw().save(ASSETS / name, pnginfo=facts, optimize=True)
+
+
+def newest_run(benchmark: str) -> Path:
+    """Return the newest JSON file that a benchmark left in benchmarks/runs/, by the date in its name."""
+    return max((ROOT / "benchmarks/runs").glob(f"*-{benchmark}.json"), key=lambda path: path.name)
+
+
+def _default_model() -> str:
+    return weights.sha256(weights.bundled()[weights.DEFAULT])
+
+
+def _mien(folder: Path, *words: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "MIEN_CACHE": str(folder / "cache")}
+    subprocess.run([sys.executable, "-m", "mien", *words], cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def _annotated_photo() -> Image.Image:
+    with tempfile.TemporaryDirectory() as name:
+        _mien(Path(name), "predict", str(PHOTO), "--annotate", "out.png")
+        return _read(Path(name) / "out.png")
+
+
+@cache
+def _clip() -> dict[str, Image.Image]:
+    """Return what the pages show of one short video: a frame of it annotated, its timeline and the chart of docs/tables.md."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_clip(folder / "clip.mp4")
+        _mien(folder, "predict", "clip.mp4", "--out", "talk.csv", "--annotate", "drawn.mp4", "--timeline", "timeline.png")
+        code = re.search(r"```python\n((?:(?!```).)*chart\.png.*?)```", (ROOT / "docs/tables.md").read_text(), re.DOTALL)
+        assert code is not None
+        subprocess.run([sys.executable, "-c", code[1]], cwd=folder, check=True)
+        with av.open(str(folder / "drawn.mp4")) as drawn:
+            frame = next(frame for frame in drawn.decode(video=0) if frame.time >= 6).to_image()
+        return {"frame": frame, "timeline": _read(folder / "timeline.png"), "chart": _read(folder / "chart.png")}
+
+
+def write_clip(path: Path) -> None:
+    """Write 12 s of the photo twice: on the left the light fades and returns, on the right the mouth is covered."""
+    face = Image.open(PHOTO).convert("RGB").crop((60, 0, 380, 320))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 320, "yuv420p"
+        for index in range(120):
+            time = index / 10
+            light = 1 - 0.93 * np.sin(np.pi * np.clip((time - 2) / 8, 0, 1))
+            picture = Image.new("RGB", (640, 320))
+            picture.paste(ImageEnhance.Brightness(face).enhance(float(light)), (0, 0))
+            picture.paste(face, (320, 0))
+            if 3 <= time < 7:
+                picture.paste((120, 120, 120), (450, 120, 520, 165))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), "rgb24")))
+        container.mux(stream.encode())
+
+
+def _prepared_faces() -> Image.Image:
+    """Return the faces that `mien prepare` writes for one training photo, in three rows."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = folder / "photos/train/happy"
+        photos.mkdir(parents=True)
+        (photos / PHOTO.name).write_bytes(PHOTO.read_bytes())
+        _mien(folder, "prepare", "photos", "--out", "faces", "--size", "112")
+        faces = [_read(path) for path in sorted((folder / "faces").rglob("*.png"))]
+    sheet = Image.new("RGB", (5 * 116 - 4, 3 * 116 - 4), "white")
+    for index, face in enumerate(faces):
+        sheet.paste(face, (index % 5 * 116, index // 5 * 116))
+    return sheet
+
+
+def _class_counts() -> Image.Image:
+    """Return a bar chart of the images of each class in FER2013's training split, from its audit."""
+    numbers = json.loads(AUDIT.read_text(encoding="utf-8"))["statistics"]
+    figure, axes = pyplot.subplots(figsize=(7, 2.6), dpi=150, layout="constrained")
+    bars = axes.bar(numbers["classes"], [row[numbers["splits"].index("train")] for row in numbers["counts"]], color="#4051b5")
+    axes.bar_label(bars, fmt="{:,.0f}", fontsize=9)
+    axes.set_ylabel("images")
+    return _finish(figure)
+
+
+def _inference_speed() -> Image.Image:
+    """Return a bar chart of the speed of the default model in torch, as ONNX and as int8, from the newest benchmark."""
+    run = json.loads(newest_run("inference").read_text(encoding="utf-8"))
+    speed = run["batch"]["crops_per_second"]
+    names = {"eager": "torch, float32", "fp32": "ONNX, float32", "int8": "ONNX, int8"}
+    figure, axes = pyplot.subplots(figsize=(7, 1.8), dpi=150, layout="constrained")
+    bars = axes.barh(list(names.values()), [speed[f"{name} predict_faces"] for name in names], color="#4051b5")
+    axes.bar_label(bars, fmt=" {:,.0f}", fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel(f"face crops per second, {run['hardware']['cores']} cores, {run['hardware']['processor']}")
+    return _finish(figure)
+
+
+def _finish(figure: Figure) -> Image.Image:
+    for side in ("top", "right"):
+        figure.axes[0].spines[side].set_visible(False)
+    file = io.BytesIO()
+    figure.savefig(file)
+    pyplot.close(figure)
+    return Image.open(file).convert("RGB")
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _copy(find: Callable[[], Path]) -> Picture:
+    return Picture(lambda: weights.sha256(find()), lambda: _read(find()))
+
+
+PICTURES: dict[str, Picture] = {
+    "astronaut-annotated.png": Picture(_default_model, _annotated_photo),
+    "video-frame.png": Picture(_default_model, lambda: _clip()["frame"]),
+    "timeline.png": Picture(_default_model, lambda: _clip()["timeline"]),
+    "chart.png": Picture(_default_model, lambda: _clip()["chart"]),
+    "prepared.png": Picture(lambda: "mien prepare --size 112", _prepared_faces),
+    "crop.png": _copy(lambda: newest_run("crop").with_suffix(".png")),
+    "robustness.png": _copy(lambda: newest_run("robustness").with_suffix(".png")),
+    "curves.png": _copy(lambda: ROOT / "results/fer2013/sa_csp_ca/seed0/curves.png"),
+    "classes.png": Picture(lambda: weights.sha256(AUDIT), _class_counts),
+    "speed.png": Picture(lambda: newest_run("inference").name, _inference_speed),
+    "confusion.png": _copy(lambda: ROOT / "results/fer2013/dlib_resnet/distilled-seed0/private_test-onnx-confusion.png"),
+}
+"""Every picture of docs/assets/ that a command drew."""

@@ -1,0 +1,75 @@
+"""Options that several commands share: `mien predict` and `camera`, `mien audit` and `split`; and how `KEY=VALUE` is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mien.errors import MienError, require
+
+FILES, TERMINAL, FACES, VIDEOS = "Output files", "Terminal", "Model and faces", "Videos"
+"""Groups of options in the help."""
+
+
+def option(help: str, metavar: str | None, group: str, *names: str, **more: Any) -> Any:
+    """Return Typer's description of an option."""
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
+
+
+Model = Annotated[str | None, option("A bundled model (see mien models) or an .onnx file.", "NAME|FILE", FACES)]
+DetectorName = Annotated[str, option("Face detector: mtcnn, centerface or haar.", "NAME", FACES)]
+MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
+MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]
+Align = Annotated[
+    bool | None,
+    option(
+        "Rotate faces upright by their landmarks. Default: yes, if the detector finds landmarks.",
+        None,
+        FACES,
+        "--align/--no-align",
+        show_default=False,
+    ),
+]
+UnsureBelow = Annotated[float, option("Mark predictions whose confidence is below this as unsure.", "P", FACES)]
+DetectEvery = Annotated[
+    int, option("Detect faces in every Nth frame and at least every 0.25 s. Track them in between.", "N", VIDEOS)
+]
+Smooth = Annotated[str, option("Smooth probabilities over time: exponential, centred or none.", "NAME", VIDEOS)]
+SmoothSeconds = Annotated[
+    float, option("How strongly to smooth: time constant of exponential, half the window of centred.", "SECONDS", VIDEOS)
+]
+
+CorpusData = Annotated[
+    Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.", show_default=False)
+]
+CorpusName = Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)]
+CorpusOptions = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")
+]
+
+
+def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: type[MienError]) -> dict[str, Any]:
+    """Return the keys and values of a repeated option; values are read as YAML.
+
+    Args:
+        texts: The option's arguments, each `key=value`.
+        flag: Name of the option, for error messages.
+        example: A valid argument, for error messages.
+        error: The error to raise for an invalid argument.
+    """
+    yaml = require("yaml", "train")
+    from mien.recipe import read_yaml
+
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise error(f"{flag} {text}: write it as key=value, for example {flag} {example}")
+        try:
+            found[key] = read_yaml(value)
+        except (yaml.YAMLError, ValueError):  # YAML takes 2024-13-45 for a date
+            raise error(f"{flag} {text}: the value cannot be read") from None
+    return found

@@ -1,1 +1,0 @@
-"""What readers of corpora stand on: folders and archives, tables of pixels and of text, names of splits, checked options."""

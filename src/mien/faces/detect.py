@@ -1,0 +1,207 @@
+"""The interface of every face detector, their registry, and the parts they share.
+
+A model's `crop_scale` counts in sides of MTCNN's boxes. So every detector returns boxes that frame a face as MTCNN does: a
+`Framing` in its file says how to convert its own boxes. `benchmarks/detectors.py` measures those numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mien.errors import CheckpointError, InputError, reason
+from mien.registry import Registry
+from mien.structures import Face
+
+
+class Detector(Protocol):
+    """Anything that finds faces in a picture.
+
+    The registered detectors share the arguments `min_face`, `threshold`, `max_size` and `threads`. Their scores range from 0 to
+    1 and their boxes frame a face as MTCNN does. A detector without landmarks has an attribute `landmarks = False`.
+    """
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of an RGB picture, uint8 (H, W, 3), highest score first; an empty list if there are none."""
+        ...
+
+
+@runtime_checkable
+class Follower(Detector, Protocol):
+    """A detector that can also follow faces from one video frame to the next, which is much faster than detecting them."""
+
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face | None]:
+        """Return where each face of the previous frame is in this one, RGB uint8 (H, W, 3); None where it is lost."""
+        ...
+
+
+DETECTORS: Registry[Detector] = Registry("detector")
+"""Detectors by name. To add one, write a file in this folder and a factory here that imports the file when it is called."""
+
+
+@DETECTORS.register("mtcnn")
+def _mtcnn(**arguments: object) -> Detector:
+    from mien.faces.mtcnn import MTCNN
+
+    return MTCNN(**arguments)  # type: ignore[arg-type]
+
+
+@DETECTORS.register("centerface")
+def _centerface(**arguments: object) -> Detector:
+    from mien.faces.centerface import CenterFace
+
+    return CenterFace(**arguments)  # type: ignore[arg-type]
+
+
+@DETECTORS.register("haar")
+def _haar(**arguments: object) -> Detector:
+    from mien.faces.haar import Haar
+
+    return Haar(**arguments)  # type: ignore[arg-type]
+
+
+def create_detector(name: str = "mtcnn", **arguments: object) -> Detector:
+    """Return a detector.
+
+    >>> create_detector("mtcnn", min_face=60).detect(np.zeros((120, 160, 3), np.uint8))
+    []
+
+    Args:
+        name: A name of `detector_names()`.
+        **arguments: Arguments of that detector's class.
+
+    Raises:
+        UnknownNameError: There is no such detector; the message lists similar names.
+        MissingExtraError: It needs a package that is not installed; the message names the pip command.
+        CheckpointError: Its weights are missing or corrupt.
+        InputError: An argument is out of range.
+    """
+    return DETECTORS.create(name, **arguments)
+
+
+def detector_names() -> list[str]:
+    """Return the names `create_detector` knows.
+
+    >>> detector_names()
+    ['mtcnn', 'centerface', 'haar']
+    """
+    return DETECTORS.names()
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How to convert a detector's box to the box MTCNN would draw around the same face.
+
+    Attributes:
+        width: MTCNN's width divided by the detector's.
+        height: MTCNN's height divided by the detector's.
+        down: How far MTCNN's centre is below the detector's, in heights of the detector's box.
+    """
+
+    width: float
+    height: float
+    down: float
+
+    def apply(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return boxes xyxy, (N, 4), as MTCNN would draw them.
+
+        >>> Framing(width=0.5, height=1.0, down=0.1).apply(np.array([[0, 0, 20, 40]], np.float32)).tolist()
+        [[5.0, 4.0, 15.0, 44.0]]
+        """
+        size = boxes[:, 2:] - boxes[:, :2]
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + np.stack([np.zeros(len(boxes)), self.down * size[:, 1]], axis=1)
+        half = size * [self.width, self.height] / 2
+        return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+
+
+def check_arguments(min_face: float, threshold: float, max_size: int, threads: int, smallest: int) -> None:
+    """Check the arguments that all detectors share.
+
+    Args:
+        min_face: Side of the smallest face to find, px.
+        threshold: Lowest score of a face.
+        max_size: Longer side of the working picture, px.
+        threads: Number of threads.
+        smallest: Side of the smallest face this detector can find, px.
+
+    Raises:
+        InputError: One is out of range.
+    """
+    if not (math.inf > min_face >= smallest and 0 <= threshold < 1 and max_size >= smallest and threads >= 1):
+        raise InputError(
+            f"the detector needs min_face and max_size of at least {smallest} px, a threshold from 0 to below 1 and at least "
+            f"one thread, got {min_face}, {max_size}, {threshold}, {threads}"
+        )
+
+
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """Check that a picture is RGB, uint8 (H, W, 3).
+
+    Raises:
+        InputError: The array has another shape or type.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"the detector needs an array, got {type(image).__name__}; mien.read_image returns one")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"the detector needs RGB uint8 of shape (H, W, 3), got {image.dtype} {image.shape}")
+
+
+def shrink(picture: Image.Image, scale: float) -> Image.Image:
+    """Return a picture shrunk by the factor `scale`, at least 1 px a side; unchanged if the scale is 1 or more."""
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], threshold: float, of_smaller: bool = False
+) -> NDArray[np.intp]:
+    """Return the indices of the boxes left by greedy non-maximum suppression, highest score first.
+
+    Args:
+        boxes: Boxes xyxy, (N, 4).
+        scores: Their scores, (N,).
+        threshold: Largest overlap with a better box, intersection over union.
+        of_smaller: Divide by the smaller of the two areas instead, which also removes a box inside a larger one.
+    """
+    order = np.argsort(-scores, kind="stable")
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        corner = np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner, 0).prod(axis=1)
+        whole = np.minimum(area[best], area[order]) if of_smaller else area[best] + area[order] - shared
+        order = order[shared <= threshold * whole]
+    return np.array(kept, np.intp)
+
+
+def read_verified(path: Path, sha256: str, advice: str) -> bytes:
+    """Return the bytes of a weights file after checking its SHA-256.
+
+    Args:
+        path: The file.
+        sha256: The SHA-256 it must have, in hexadecimal.
+        advice: What the user should do if it has another.
+
+    Raises:
+        CheckpointError: The file cannot be read or is not the expected one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the face detector's weights ({reason(error)}); {advice}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointError(f"{path}: corrupt or of another version (SHA-256 {found[:16]}, not {sha256[:16]}); {advice}")
+    return data

@@ -1,0 +1,338 @@
+"""The files of a run: a table, a summary, annotated pictures and videos, timelines; each is written completely or not at all.
+
+`RunWriter` takes the readings of `Recognizer.stream` one at a time and passes each to the journal of the table, the summary,
+the timeline of its video and the `AnnotationWriter`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mien.atomic import check_place, uninterrupted
+from mien.errors import MienError, OutputError, require
+from mien.output import annotate, timeline
+from mien.output.annotate import Annotator, write_picture
+from mien.output.journal import Journal, journal_sources
+from mien.output.paths import OutputPaths
+from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Summary, write_summary
+from mien.output.table import check_ending, rows
+from mien.output.timeline import Timeline
+from mien.structures import Reading
+from mien.video.sources import Source
+from mien.video.writer import CONTAINERS, VideoWriter
+
+if TYPE_CHECKING:
+    from mien.video.reader import VideoReader
+
+ANNOTATED = {"picture": ".jpg", "video": ".mp4", "live": ".mp4"}
+"""Which kinds of sources are annotated, and the ending of each in a folder."""
+
+PLOTTED = {"video": ".png", "live": ".png"}
+"""Which kinds of sources get a timeline, and its ending in a folder."""
+
+LOST_SOUND = {
+    "cut short": "its sound is damaged, so that of the annotated video ends early",
+    "left out": "its sound could not be read, so the annotated video has none",
+    "live": "is a live stream, whose sound cannot be recorded, so the annotated video has none",
+}
+"""What the user is told of a sound that is not kept completely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The files a run writes; None is not written.
+
+    Attributes:
+        table: One row per face: `.csv`, `.parquet` or `.jsonl`.
+        summary: What each person showed in each video: `.json` or `.csv`.
+        annotate: The annotated picture or video, or a folder of them.
+        timeline: The timeline of a video, or a folder of them.
+    """
+
+    table: Path | None = None
+    summary: Path | None = None
+    annotate: Path | None = None
+    timeline: Path | None = None
+
+
+@dataclass(slots=True)
+class _Current:
+    """The source whose readings are coming in."""
+
+    number: int
+    name: str
+    is_video: bool
+    timeline: Timeline | None
+    faces: int = 0
+    failed: bool = False  # to be read, or to be drawn; then nothing more is drawn
+
+
+class RunWriter:
+    """Writes the readings of a run, source after source, as `Recognizer.stream` yields them.
+
+    If its block ends with an error or with Ctrl-C, however often that is pressed, the files are still finished: table, summary
+    and timeline contain what was read, a video can be played up to its last frame, and the journal next to the table lets a
+    later run resume. If nothing was read, nothing is written.
+
+    Args:
+        targets: The files.
+        classes: The model's classes, by output index.
+        about: What the rows depend on: the model and the options.
+        sources: What the run reads.
+        fps: Frames read per second of video; None for all.
+        resume: Continue the journal of an interrupted run.
+        resumable: Keep a journal for `resume` if a source was not read.
+
+    Attributes:
+        summary: The sums of what was read, including the sources of a resumed run.
+        read: Number of pictures and frames read.
+        videos_without_faces: Names of the videos in which no face was found.
+        failures: Names of the sources that could not be read or drawn, each with the reason.
+        warnings: One line for each annotated video whose sound was lost.
+        written: The files that are complete.
+        resumed: Number of sources that an interrupted run finished and this run keeps.
+        dropped: Number of sources that an interrupted run finished and this run, not resumed, reads again.
+        resumable: Whether `resume` has something to continue.
+
+    Raises:
+        OutputError: The ending of a target is unknown, it cannot be written or is a source, or the journal has other settings.
+        MissingExtraError: A target needs a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        classes: Sequence[str],
+        about: Mapping[str, str],
+        sources: Sequence[Source],
+        *,
+        fps: float | None = None,
+        resume: bool = False,
+        resumable: bool = True,
+    ) -> None:
+        self.targets, self.classes, self._sources, self._resume = targets, tuple(classes), sources, resume
+        self._max_gap = max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
+        self._live = {source.name for source in sources if source.kind == "live"}
+        if targets.summary is not None:
+            check_ending(targets.summary, "summary", FORMATS)
+            if targets.table is not None and os.path.realpath(targets.summary) == os.path.realpath(targets.table):
+                raise OutputError(f"{targets.summary}: is both the table and the summary; choose two names")
+        for target in (targets.summary, targets.annotate, targets.timeline):
+            if target is not None:
+                check_place(target)
+        earlier = journal_sources(targets.table) if targets.table is not None and resume else []
+        self.warnings: list[str] = []
+        self._annotations: AnnotationWriter | None = None
+        self._timelines: OutputPaths | None = None
+        if targets.annotate is not None:
+            self._annotations = AnnotationWriter(targets.annotate, sources, earlier, self.warnings)
+        if targets.timeline is not None:
+            require("matplotlib", "tables")
+            self._timelines = OutputPaths(targets.timeline, sources, timeline.FORMATS, PLOTTED, earlier)
+        self._journal: Journal | None = None
+        if targets.table is not None:
+            drawn = [name for name in ("annotate", "timeline") if getattr(targets, name) is not None]
+            self._journal = Journal(targets.table, classes, {**about, "drawn": ", ".join(drawn) or "nothing"}, resume=resume)
+            if resume:
+                self._journal.drop_failures(except_for={source.name for source in sources})
+        self.resumed = 0 if self._journal is None else self._journal.resumed
+        self.dropped = 0 if self._journal is None else self._journal.dropped
+        self.resumable = self._keep_journal = resumable and self._journal is not None
+        self.summary = Summary(classes, self._max_gap)
+        self.videos_without_faces: list[str] = []
+        self.failures: list[tuple[str, MienError]] = []
+        self.written: list[Path] = []
+        self.read = 0
+        self._current: _Current | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with uninterrupted():
+            self._end_source(complete=kind is None)
+            only_failed = len(self._sources) == 1 and bool(self.failures)
+            if self.read or self.resumed or (kind is None and not only_failed):
+                self._write(complete=kind is None)
+            elif self._journal is not None:  # nothing was read, because of Ctrl-C or the only source
+                self.resumable = self._journal.discard()
+
+    def opened(self, video: VideoReader) -> None:
+        """Take note of a video that was opened; pass it to `Recognizer.stream` as `on_video`."""
+        if video.live:
+            self._live.add(video.name)
+        if self._annotations is not None:
+            self._annotations.opened(video)
+
+    def done(self, source: str) -> bool:
+        """Return whether the run that is resumed has read a source, which has not changed since."""
+        return self._journal is not None and self._journal.done(source)
+
+    def add(self, reading: Reading) -> None:
+        """Write the next reading.
+
+        Raises:
+            OutputError: The table's journal cannot be written. If a drawing cannot be written, its source counts as a failure:
+                its rows are kept, and a resumed run tries it again.
+        """
+        current = self._current
+        if current is None or reading.number != current.number:
+            self._end_source(complete=True)
+            current = self._begin_source(reading)
+        if reading.error is not None:
+            self._fail(current, reading.error)
+        else:
+            self.read += 1
+            current.faces += len(reading.predictions)
+            if self._journal is not None:
+                self._journal.add(rows(reading.predictions))
+            self.summary.extend(reading.predictions)
+            if current.timeline is not None:
+                current.timeline.extend(reading.predictions)
+            if self._annotations is not None and not current.failed:
+                with self._drawing(current):
+                    self._annotations.add(reading)
+        if reading.error is not None or not current.is_video:
+            self._end_source(complete=True)
+
+    def _begin_source(self, reading: Reading) -> _Current:
+        is_video = reading.frame is not None and reading.frame.index is not None
+        plot = Timeline(self.classes, reading.source, self._max_gap) if is_video and self._timelines is not None else None
+        self._current = current = _Current(reading.number, reading.source, is_video, plot)
+        if is_video:
+            self.summary.add_video(reading.source)
+        if self._journal is not None and reading.error is None:  # if it cannot be opened, rows of an earlier run are kept
+            self._journal.begin(reading.source)
+        return current
+
+    def _end_source(self, complete: bool) -> None:
+        current = self._current
+        if current is None:
+            return
+        if self._annotations is not None:
+            with self._drawing(current):
+                self._annotations.end_source()
+        if current.timeline is not None and self._timelines is not None:
+            with self._drawing(current):
+                self._timelines.create_folder()
+                path = self._timelines.path(current.name)
+                current.timeline.draw(path)
+                self.written.append(path)
+        if current.is_video and not current.faces:
+            self.videos_without_faces.append(current.name)
+        if self._journal is not None and current.failed:
+            self._journal.fail(current.name)
+        elif self._journal is not None and (complete or current.name in self._live):  # a live stream cannot be read again
+            self._journal.end()
+        self._current = None
+
+    @contextmanager
+    def _drawing(self, current: _Current) -> Iterator[None]:
+        """Count a drawing that cannot be written as a failure of its source, and draw no more of it."""
+        try:
+            yield
+        except OutputError as error:
+            self._fail(current, error)
+
+    def _fail(self, current: _Current, error: MienError) -> None:
+        self.failures.append((current.name, error))
+        current.failed = True
+
+    def _write(self, complete: bool) -> None:
+        """Write the files that belong to all sources."""
+        if self._annotations is not None:
+            self.written = self._annotations.written + self.written
+        if self._journal is not None and self._resume:  # the journal also contains what was read before this run
+            self.summary = Summary(self.classes, self._max_gap)
+            for source in self._sources:
+                if source.kind in PLOTTED and self._journal.complete(source.name):
+                    self.summary.add_video(source.name)
+            self.summary.extend(self._journal.rows())
+        try:
+            if self._journal is not None:
+                complete = complete or all(self._journal.complete(source.name) for source in self._sources)
+                self.resumable = self._journal.finish(complete, keep=self._keep_journal)
+                self.written.insert(0, self._journal.table)
+        finally:
+            if self.targets.summary is not None:
+                write_summary(self.targets.summary, self.summary)
+                self.written.append(self.targets.summary)
+
+
+class AnnotationWriter:
+    """Writes the annotated pictures and videos of a run, source after source.
+
+    Args:
+        target: See `OutputPaths`.
+        sources: What the run reads.
+        earlier: See `OutputPaths`.
+        warnings: Gets one line for each video whose sound was lost.
+
+    Attributes:
+        written: The files that are complete.
+
+    Raises:
+        OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
+    """
+
+    def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str], warnings: list[str]) -> None:
+        self.paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
+        for source in sources if self.paths.is_file else ():
+            endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
+            if source.kind != "error" and target.suffix.lower() not in endings:
+                raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
+        self.written, self._warnings = list[Path](), warnings
+        self._videos = {source.name: source.value for source in sources if source.kind == "video"}
+        self._silent: dict[str, str] = {}  # "live" or "none": videos whose sound is not looked for, by name
+        self._annotator = Annotator()
+        self._video: VideoWriter | None = None
+        self._path = target
+
+    def opened(self, video: VideoReader) -> None:
+        """Take note of a video that was opened, before its first frame."""
+        if video.live or not video.sound:
+            self._silent[video.name] = "live" if video.sound else "none"
+
+    def add(self, reading: Reading) -> None:
+        """Write a picture, or the next frame of a video.
+
+        Raises:
+            OutputError: The file cannot be written; nothing of it is left.
+        """
+        assert reading.frame is not None
+        self.paths.create_folder()
+        path = self.paths.path(reading.source)
+        if reading.frame.index is None:
+            write_picture(path, annotate.annotate(reading.frame.image, reading.predictions))
+            self.written.append(path)
+            return
+        if self._video is None:
+            silent = self._silent.get(reading.source)
+            self._path, self._source = path, reading.source
+            self._video = VideoWriter(path, like=None if silent else self._videos.get(reading.source))
+            self._warn(silent)
+        try:
+            image = self._annotator.draw(reading.frame.image, reading.predictions)
+            self._video.write(replace(reading.frame, image=image))
+        except Exception:
+            self._video.discard()
+            self._video = None
+            raise
+
+    def end_source(self) -> None:
+        """Finish the video being written, if there is one; it can be played up to its last frame."""
+        video, self._video, self._annotator = self._video, None, Annotator()
+        if video is not None:
+            video.close()
+            self.written.append(self._path)
+            self._warn(video.sound)
+
+    def _warn(self, sound: str | None) -> None:
+        if sound in LOST_SOUND:
+            self._warnings.append(f"{self._source}: {LOST_SOUND[sound]}")
