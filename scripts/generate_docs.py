@@ -53,7 +53,7 @@ DESCRIPTIONS = {
     "scripts/": "tools for maintainers",
 }
 """Lines of the tree that no docstring gives, in order. src/mien/ is followed by its folders."""
-PACKAGES = {"recipes/": "Recipes: each YAML file describes one training", "weights/": "The bundled models"}
+PACKAGES = {"recipes/": "Recipes: one YAML file per training, or per sweep", "weights/": "The bundled models"}
 """Folders of src/mien/ whose description is not the first line of their `__init__.py`."""
 
 
