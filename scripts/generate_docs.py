@@ -285,8 +285,9 @@ def recipes() -> str:
         recipe = load_recipe(name)
         paper = recipe.paper
         reported = ", ".join(f"{value:.2f} % on {corpus}" for corpus, value in paper.reported.items()) if paper else ""
-        rows.append([f"`{name}`", recipe.summary, paper.table if paper else "", reported])
-    return _table(["recipe", "what it trains", "row of the paper", "reported by the paper"], rows)
+        row = f"{paper.table}: {reported}" if paper and reported else paper.table if paper else ""
+        rows.append([f"`{name}`", recipe.summary, row])
+    return _table(["recipe", "what it trains", "row of the paper, and what it reports"], rows)
 
 
 def crop() -> str:

@@ -1,4 +1,4 @@
-"""Training: one loop for every recipe, on Lightning Fabric."""
+"""Training: one loop for every recipe, on Lightning Fabric, and the export to ONNX."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from mien.engine.optim import check_optimizer
 from mien.errors import CheckpointError, RecipeError, UnknownNameError
 from mien.losses import LOSSES
 from mien.models import MODELS
-from mien.models.contract import TIMM
+from mien.models.base import TIMM
 from mien.recipe import Recipe
 from mien.registry import Registry, check_arguments
 from mien.weights import bundled

@@ -1,4 +1,4 @@
-"""Find faces (detect.py, and one file per detector), crop and align them (crop.py), follow them in videos (track.py).
+"""Find faces, crop and align them, and follow them in videos.
 
 Importing this package loads no detector; `create_detector` does.
 """

@@ -6,8 +6,8 @@ the classifier. `joint` adds the softmax term; with `pair_weight=0` it is softma
 
 from __future__ import annotations
 
+from mien.losses.base import LOSSES, Loss, create_loss
 from mien.losses.center import CenterLoss, center_loss
-from mien.losses.contract import LOSSES, Loss, create_loss
 from mien.losses.cross_entropy import CrossEntropyLoss, cross_entropy
 from mien.losses.focal import FocalLoss, focal_loss
 from mien.losses.island import IslandLoss, center_similarity, island_loss

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.losses.contract import LOSSES, Loss, check_index_target, full_precision
+from mien.losses.base import LOSSES, Loss, check_index_target, full_precision
 
 
 def center_loss(features: Tensor, target: Tensor, centers: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.losses.contract import LOSSES, Loss, check_index_target, class_weights, full_precision
+from mien.losses.base import LOSSES, Loss, check_index_target, class_weights, full_precision
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:

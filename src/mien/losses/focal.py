@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.losses.contract import LOSSES, Loss, check_index_target, class_weights, full_precision
+from mien.losses.base import LOSSES, Loss, check_index_target, class_weights, full_precision
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, weight: Tensor | None = None) -> Tensor:

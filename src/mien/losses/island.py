@@ -15,8 +15,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.losses.base import LOSSES, Loss
 from mien.losses.center import center_loss, new_centers, require_features
-from mien.losses.contract import LOSSES, Loss
 
 
 def center_similarity(centers: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mien.losses.base import LOSSES, Loss
 from mien.losses.center import new_centers, require_features
-from mien.losses.contract import LOSSES, Loss
 from mien.losses.cross_entropy import cross_entropy
 from mien.losses.island import island_loss
 

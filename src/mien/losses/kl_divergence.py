@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.losses.contract import LOSSES, Loss, distribution, full_precision
+from mien.losses.base import LOSSES, Loss, distribution, full_precision
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:

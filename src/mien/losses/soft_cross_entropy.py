@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from mien.losses.contract import LOSSES, Loss, distribution, full_precision
+from mien.losses.base import LOSSES, Loss, distribution, full_precision
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

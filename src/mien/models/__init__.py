@@ -18,6 +18,6 @@ from mien.models import (  # noqa: F401 (each registers its networks)
     vgg16_gcca,
     vggface,
 )
-from mien.models.contract import MODELS, Model, create_model, names
+from mien.models.base import MODELS, Model, create_model, names
 
 __all__ = ["MODELS", "Model", "create_model", "names"]

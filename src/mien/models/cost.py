@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mien.models.contract import Model, TimmModel
+from mien.models.base import Model, TimmModel
 
 WEIGHT_LAYERS = (nn.Conv2d, nn.Linear)
 CONTAINERS = (nn.Sequential, nn.ModuleList)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.layers.csp import conv_bn
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 BLOCKS = (
     ((32, 1),) * 3 + ((64, 2),) + ((64, 1),) * 3 + ((128, 2),) + ((128, 1),) * 2 + ((256, 2),) + ((256, 1),) * 2 + ((256, 2),)

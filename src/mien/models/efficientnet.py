@@ -5,7 +5,7 @@ Paper: Tan and Le 2019, Table 1. The network is timm's. Designed for 224x224 px;
 
 from __future__ import annotations
 
-from mien.models.contract import MODELS, TimmModel
+from mien.models.base import MODELS, TimmModel
 
 
 @MODELS.register("efficientnet_b0")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.layers.squeeze_excite import SqueezeExcite
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 STAGES = (64, 128, 256)
 BLOCKS = (512, 1024, 2048)

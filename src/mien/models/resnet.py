@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mien.layers.cbam import CBAM, spatial_maps
 from mien.layers.stem import fit_stem
-from mien.models.contract import MODELS, TimmModel
+from mien.models.base import MODELS, TimmModel
 
 
 class ResNet(TimmModel):

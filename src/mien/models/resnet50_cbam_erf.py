@@ -21,7 +21,7 @@ from mien.layers.cbam import CBAM, spatial_maps
 from mien.layers.cbam_erf import CBAMERF
 from mien.layers.hierarchical_shortcut import HierarchicalShortcut
 from mien.layers.stem import fit_stem
-from mien.models.contract import MODELS, TimmModel
+from mien.models.base import MODELS, TimmModel
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"prelu": nn.PReLU, "relu": nn.ReLU}
 SHORTCUTS = ("hierarchical", "projection")

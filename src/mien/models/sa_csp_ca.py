@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mien.layers.channel_attention import ChannelAttention
 from mien.layers.csp import CSPBlock, conv_bn
 from mien.layers.spatial_attention import SpatialAttention
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 BLOCKS = ((24, 1), (32, 2), (72, 2), (216, 2), (360, 2), (512, 2))
 """Output channels and stride of the six CSP blocks of Table 1."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mien.layers.spatial_transformer import SpatialTransformer
 from mien.layers.stem import fit_stem
-from mien.models.contract import MODELS, TimmModel
+from mien.models.base import MODELS, TimmModel
 
 
 @MODELS.register("stn_resnet50")

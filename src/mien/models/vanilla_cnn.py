@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mien.layers.csp import conv_bn
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 STAGES = (64, 128, 256)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mien.layers.vgg import BLOCKS, vgg16_features
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 
 @MODELS.register("vgg16")

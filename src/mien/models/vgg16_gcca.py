@@ -31,7 +31,7 @@ from mien.layers.gcca import GCCA
 from mien.layers.partial_decoder import PartialDecoder
 from mien.layers.reverse_attention import ReverseAttention
 from mien.layers.vgg import BLOCKS, vgg16_features
-from mien.models.contract import MODELS, Model
+from mien.models.base import MODELS, Model
 
 LEVELS = (5, 4, 3)
 """Blocks with a lateral output, coarse to fine."""

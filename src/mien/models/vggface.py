@@ -7,7 +7,7 @@ is timm's, with new weights. Designed for 224x224 px; takes any size from 32 px.
 
 from __future__ import annotations
 
-from mien.models.contract import MODELS, TimmModel
+from mien.models.base import MODELS, TimmModel
 
 
 @MODELS.register("vggface")

@@ -1,1 +1,1 @@
-"""Write results: tables, summaries, annotated pictures and videos, timelines."""
+"""Write results (tables, summaries, drawings, timelines), and resume a run that was interrupted."""
