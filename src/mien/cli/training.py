@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,10 +92,8 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, and write the results, the predictions and a confusion matrix."""
     require("torchmetrics", "train")
-    from rich.console import Console
-    from rich.progress import Progress
-
     from mien.atomic import check_place
+    from mien.cli.progress import StepBar
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
 
@@ -104,12 +103,8 @@ def evaluate(
     out = out or _default_results(model, file, split)
     check_place(out)
     corpus = _corpus_of(backend, data)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(f"measuring on {split}", total=None)
-        evaluation = measure(
-            backend, corpus, split, file, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with StepBar() as bar:
+        evaluation = measure(backend, corpus, split, file, partial(bar.step, f"measuring on {split}"))
     _show(evaluation.results)
     for path in write_evaluation(out, evaluation):
         typer.echo(f"wrote {path}")
@@ -226,22 +221,13 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
 
     The images that were left out are listed.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from mien.cli.progress import StepBar
     from mien.datasets import load_corpus
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(f"reading {part['corpus']}", total=None)
-        corpus = load_corpus(
-            part["corpus"],
-            source,
-            options=part.get("options"),
-            protocol=part.get("protocol"),
-            soft_labels=soft_labels,
-            on_step=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    name, options, protocol = part["corpus"], part.get("options"), part.get("protocol")
+    with StepBar() as bar:
+        on_step = partial(bar.step, f"reading {name}")
+        corpus = load_corpus(name, source, options=options, protocol=protocol, soft_labels=soft_labels, on_step=on_step)
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
