@@ -77,12 +77,7 @@ def _detector() -> Detector:
 
 def faces_by_size(image: NDArray[np.uint8], detector: Detector) -> list[Face]:
     """Return the faces of an RGB picture, uint8 (H, W, 3), the largest first."""
-    return sorted(detector.detect(image), key=_area, reverse=True)
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = face.box_xyxy.tolist()
-    return float((right - left) * (bottom - top))
+    return sorted(detector.detect(image), key=lambda face: face.area, reverse=True)
 
 
 def largest_face(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
