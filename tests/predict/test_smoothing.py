@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mien.errors import InputError, UnknownNameError
-from mien.predict.smoothing import Smoother, create_smoother, smoother_names
+from mien.predict.smoothing import SMOOTHERS, Smoother, create_smoother
 from mien.structures import Frame, Prediction, Reading
 
 CLASSES = ("happy", "sad", "surprise")
@@ -47,7 +47,7 @@ def grid(random: bool, seconds: float = 4.0) -> NDArray[np.float64]:
 
 
 def test_names() -> None:
-    assert smoother_names() == ["none", "exponential", "centred"]
+    assert SMOOTHERS.names() == ["none", "exponential", "centred"]
     with pytest.raises(UnknownNameError, match="did you mean 'centred'"):
         create_smoother("centered")
 

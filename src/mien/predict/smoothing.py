@@ -64,15 +64,6 @@ def create_smoother(
     return SMOOTHERS.create(name, seconds=seconds, unsure_below=unsure_below, max_gap=max_gap)
 
 
-def smoother_names() -> list[str]:
-    """Return the names `create_smoother` knows.
-
-    >>> smoother_names()
-    ['none', 'exponential', 'centred']
-    """
-    return SMOOTHERS.names()
-
-
 @SMOOTHERS.register("none")
 class Unsmoothed:
     """Returns every reading unchanged, at once."""
