@@ -76,8 +76,8 @@ def _show(done: Audit) -> None:
     facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
     colour = "grey" if numbers.channels == 1 else "RGB"
     console.print(Text(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}", "bold"), soft_wrap=True)
-    _print_table(console, numbers.table(), sums=True)
-    _print_table(console, numbers.brightness())
+    print_table(console, numbers.table(), sums=True)
+    print_table(console, numbers.brightness())
     if files := report["files"]:
         sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
         console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
@@ -89,13 +89,15 @@ def _show(done: Audit) -> None:
         typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 
 
-def _print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+def print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
+    """Print a table whose first row is the header and whose last row may be sums."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.ROUNDED)
     for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(Text(name), justify="right" if number else "left")
     for row in rows[1:]:
-        table.add_row(*row, end_section=sums and row is rows[-2])
+        table.add_row(*map(Text, row), end_section=sums and row is rows[-2])
     console.print(table)

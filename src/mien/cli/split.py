@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.audit import print_table
 from mien.cli.pairs import parse_pairs
 from mien.cli.training import open_corpus
 from mien.errors import DataError, OutputError, require
@@ -69,9 +70,7 @@ def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
 
 def _show(corpus: Corpus) -> None:
     import numpy as np
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -79,12 +78,9 @@ def _show(corpus: Corpus) -> None:
     counts = np.array(
         [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
     )
-    table = Table(box=box.ROUNDED)
-    table.add_column("class")
-    for name in (*corpus.splits, "together"):
-        table.add_column(Text(name), justify="right")
+    rows = [["class", *corpus.splits, "together"]]
     for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True):
-        table.add_row(Text(name), *(f"{n:,}" for n in (*row, row.sum())), end_section=name == corpus.classes[-1])
-    console.print(table)
+        rows.append([name, *(f"{n:,}" for n in (*row, row.sum()))])
+    print_table(console, rows, sums=True)
     if left := len(corpus.target) - counts.sum():
         console.print(f"{left:,} of {len(corpus.target):,} images are in no split", soft_wrap=True)
