@@ -81,7 +81,7 @@ def test_sizes_and_colour_of_picture_files(tmp_path: Path):
     assert picture_files(folder, []) is None
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the real CK+48 does not lie beside this checkout")
+@pytest.mark.skipif(not REAL.is_file(), reason="the real CK+48 is not next to this checkout")
 def test_the_real_ck48():
     found = statistics(loaded := load_corpus("ckplus", REAL))
     assert dict(zip(found.classes, [row[0] for row in found.counts], strict=True)) == {

@@ -304,7 +304,7 @@ def test_frames_of_a_table_are_refused(tmp_path: Path):
         load_corpus("ckplus", ckextended(tmp_path / "ckextended.csv"), options={"frames": 1})
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the real CK+48 does not lie beside this checkout")
+@pytest.mark.skipif(not REAL.is_file(), reason="the real CK+48 is not next to this checkout")
 def test_the_real_ck48():
     corpus = load_corpus("ckplus", REAL)
     assert corpus.images.shape == (981, 48, 48)

@@ -279,7 +279,7 @@ def test_a_row_is_read_exactly_when_it_is_valid(tmp_path: Path, label: int, coun
         assert corpus.images[0].ravel().tolist() == values
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real FER2013 does not lie beside this checkout")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real FER2013 is not next to this checkout")
 def test_the_real_fer2013(tmp_path: Path):
     subprocess.run([sys.executable, REAL / "unpack.py", "csv", tmp_path], check=True)
     corpus = load_corpus("fer2013", tmp_path / "fer2013.csv")

@@ -297,7 +297,7 @@ def test_any_labels_are_read_or_refused(tmp_path: Path, data: bytes):
         read_ferplus(tmp_path / "m")
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the real FER+ votes do not lie beside this checkout")
+@pytest.mark.skipif(not REAL.is_file(), reason="the real FER+ votes are not next to this checkout")
 def test_the_real_votes():
     votes = read_votes(REAL)
     split = np.array([list(FOLDERS).index(usage) for usage in votes.usage], np.int8)

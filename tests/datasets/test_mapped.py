@@ -174,7 +174,7 @@ def test_a_mapping_that_cannot_be_is_refused(step: dict[str, Any], error: type[E
         apply_protocol(small(label_set("ferplus")), {"name": "map_to", **step})
 
 
-@pytest.mark.skipif(not CK48.is_file(), reason="the real CK+48 does not lie beside this checkout")
+@pytest.mark.skipif(not CK48.is_file(), reason="the real CK+48 is not next to this checkout")
 def test_the_real_ckplus_as_fer2013():
     steps = [
         {"name": "map_to", "label_set": "fer2013", "drop": ["contempt"]},

@@ -499,7 +499,7 @@ def test_any_change_of_a_protocol_file_is_read_or_refused(tmp_path: Path, data: 
     assert made.rows.split.max() < len(made.splits)
 
 
-@pytest.mark.skipif(not CK48.is_file(), reason="the real CK+48 does not lie beside this checkout")
+@pytest.mark.skipif(not CK48.is_file(), reason="the real CK+48 is not next to this checkout")
 def test_the_real_ckplus_by_subject():
     corpus = load_corpus("ckplus", CK48)
     assert len(subjects(corpus)) == 118
@@ -513,7 +513,7 @@ def test_the_real_ckplus_by_subject():
     assert counts.min() >= 3
 
 
-@pytest.mark.skipif(not FER2013.is_file(), reason="the real FER2013 does not lie beside this checkout")
+@pytest.mark.skipif(not FER2013.is_file(), reason="the real FER2013 is not next to this checkout")
 def test_the_real_fer2013_by_image():
     with FER2013.open() as file:
         target = np.array([int(row["emotion"]) for row in csv.DictReader(file)])

@@ -147,7 +147,7 @@ def test_a_model_is_measured_without_the_votes(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real FER2013 does not lie beside this checkout")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real FER2013 is not next to this checkout")
 def test_the_real_votes_meet_two_thirds_of_the_real_labels():
     with (REAL / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -26,6 +26,7 @@ from mien.datasets.crops import largest_face
 from mien.datasets.files import Tree, read_picture, walk
 from mien.datasets.protocols.splits import apply_protocol
 from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
+from mien.provenance import available_cores
 
 CACHE_FORMAT = 5
 
@@ -232,7 +233,7 @@ def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: On
     size = listing.size[0] * listing.size[1] * (3 if listing.colour else 1)
     chunk_size = max(1, min(CHUNK, CHUNK_BYTES // size))
     done, bad = _resume(progress, images, size)
-    with images.open("ab") as out, progress.open("w") as log, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with images.open("ab") as out, progress.open("w") as log, ThreadPoolExecutor(available_cores()) as pool:
         out.truncate((done - len(bad)) * size)
         print(json.dumps([done, bad]), file=log, flush=True)
         if done and on_step is not None:

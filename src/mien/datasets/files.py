@@ -129,18 +129,16 @@ def walk(tree: Tree, skipped: list[str], exclude: Path | None = None) -> Iterato
             else:
                 yield inside + entry.name
         for entry in sorted(links_and_folders, key=lambda entry: entry.name):
-            if not _is_folder(entry):
-                if not (is_picture(entry.name) or os.path.exists(entry.path)):  # noqa: PTH110 (a Path raises for a link to itself)
-                    skipped.append(f"{entry.path}: is a broken link")  # a picture's reader will say that it is missing
-                yield inside + entry.name
-                continue
             real, identity = os.path.realpath(entry.path) if entry.is_symlink() else "", _identity(entry.path)
-            if identity in entered or (real and os.path.commonpath((real, root)) in (real, root)):
-                if entry.is_symlink():
-                    skipped.append(f"{entry.path}: links to a folder that is read elsewhere or contains it; not followed")
-                continue
-            entered.add(identity)
-            found.append(f"{inside}{entry.name}/")
+            if not _is_folder(entry):
+                if identity is None and not is_picture(entry.name):  # of a picture, its reader says that it is missing
+                    skipped.append(f"{entry.path}: is a broken link")
+                yield inside + entry.name
+            elif real and (identity in entered or os.path.commonpath((real, root)) in (real, root)):
+                skipped.append(f"{entry.path}: links to a folder that is read elsewhere or contains it; not followed")
+            elif identity not in entered:  # else it is `exclude`
+                entered.add(identity)
+                found.append(f"{inside}{entry.name}/")
         yield from found
         waiting += reversed(found)
 
@@ -173,10 +171,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(folder: str) -> tuple[int, int] | None:
-    """Return what identifies a folder whatever path leads to it; None if it does not exist."""
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file or folder whatever path leads to it; None if it does not exist."""
     try:
-        stat = os.stat(folder)  # noqa: PTH116 (see is_picture)
+        stat = os.stat(path)  # noqa: PTH116 (see is_picture)
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
