@@ -1,7 +1,7 @@
 """Losses by name: `create_loss("joint", num_features=800)`.
 
-Each file has a pure function and a thin module. `center` and `island` have no softmax term: they train the embedding but not the classifier. `joint` adds the softmax term; with
-`pair_weight=0` it is softmax with center loss.
+Each file has a pure function and a thin module. `center` and `island` have no softmax term: they train the embedding but not
+the classifier. `joint` adds the softmax term; with `pair_weight=0` it is softmax with center loss.
 """
 
 from __future__ import annotations
