@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +37,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or one process per CPU core."),
+        typer.Option(
+            min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or 1 process per core for small networks."
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -84,9 +88,6 @@ def evaluate(
 ) -> None:
     """Measure a model on a split: writes results, predictions and a confusion matrix."""
     require("torchmetrics", "train")
-    from rich.console import Console
-    from rich.progress import Progress
-
     from mien.atomic import check_place
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
@@ -97,12 +98,8 @@ def evaluate(
     out = out or _default_results(model, file, split)
     check_place(out)
     corpus = _corpus_of(backend, data)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(f"measuring on {split}", total=None)
-        evaluation = measure(
-            backend, corpus, split, file, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with _progress_bar(f"measuring on {split}") as on_step:
+        evaluation = measure(backend, corpus, split, file, on_step)
     _show(evaluation.results)
     for path in write_evaluation(out, evaluation):
         typer.echo(f"wrote {path}")
@@ -215,20 +212,27 @@ def open_corpus(part: dict[str, Any], source: Path, soften: bool = True) -> Corp
 
     The arguments are those of `mien.datasets.data.load_data`.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from mien.datasets.data import load_data
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(f"reading {part['corpus']}", total=None)
-        corpus = load_data(part, source, lambda done, total: progress.update(task, completed=done, total=total), soften=soften)
+    with _progress_bar(f"reading {part['corpus']}") as on_step:
+        corpus = load_data(part, source, on_step, soften=soften)
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
     return corpus
+
+
+@contextmanager
+def _progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal; yields a function of what is done and the total."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _show(results: dict[str, Any]) -> None:
