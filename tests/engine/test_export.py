@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -16,7 +18,7 @@ from mien.engine.torch_backend import TorchBackend
 from mien.errors import CheckpointError, MienError
 from mien.labels import label_set
 from mien.model_info import ModelInfo
-from mien.models import create_model, names, resemotenet
+from mien.models import create_model, names, resemotenet, sa_csp_ca
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.weights import sha256
@@ -45,9 +47,10 @@ def save(path: Path, name: str, **arguments: object) -> Path:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """A network of four residual blocks."""
-    return save(tmp_path / "m.safetensors", "dlib_resnet", depth=4)
+def checkpoint(tmp_path: Path, larger: Path, traced: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `larger` that is exported without tracing it once more, for tests of what follows."""
+    monkeypatch.setattr("mien.engine.export._trace", lambda model, info, path: shutil.copy(traced, path))
+    return Path(shutil.copy(larger, tmp_path / "m.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,15 @@ def whole(larger: Path) -> Export:
     return export_onnx(larger, larger.with_name("whole.onnx"), FACES)
 
 
+@pytest.fixture(scope="module")
+def traced(larger: Path, whole: Export) -> Path:
+    """The same file without mien's facts, as the exporter leaves it."""
+    model = onnx.load(whole.path)
+    del model.metadata_props[:]
+    onnx.save(model, larger.with_name("traced.onnx"))
+    return larger.with_name("traced.onnx")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
@@ -69,7 +81,8 @@ def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, monkeypatch
     monkeypatch.setattr(timm, "create_model", lambda network, **given: full(network, **(given | SMALL.get(network, {}))))
     monkeypatch.setattr(resemotenet, "BLOCKS", (32, 64, 128))
     monkeypatch.setattr(resemotenet, "HEAD", (64, 32, 16))
-    checkpoint = save(tmp_path / "m.safetensors", name, **({"depth": 9} if name == "dlib_resnet" else {}))
+    monkeypatch.setattr(sa_csp_ca, "BLOCKS", ((24, 1), (64, 2)))
+    checkpoint = save(tmp_path / "m.safetensors", name, **({"depth": 4} if name == "dlib_resnet" else {}))
     done = export_onnx(checkpoint, tmp_path / "m.onnx", FACES)
     ours, theirs = TorchBackend(checkpoint), OnnxBackend(tmp_path / "m.onnx")
     assert theirs.info == replace(ours.info, precision="fp32", mien_version=mien.__version__)
@@ -83,8 +96,8 @@ def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, monkeypatch
     assert str(Path(__file__).parents[2]).encode() not in held  # no path of the machine it was exported on
 
 
-def test_half_the_size_says_nearly_the_same(tmp_path: Path, larger: Path, whole: Export):
-    half = export_onnx(larger, tmp_path / "half.onnx", FACES, half_size=True)
+def test_half_the_size_says_nearly_the_same(tmp_path: Path, checkpoint: Path, whole: Export):
+    half = export_onnx(checkpoint, tmp_path / "half.onnx", FACES, half_size=True)
     assert half.path.stat().st_size < 0.55 * whole.path.stat().st_size
     backend = OnnxBackend(half.path)
     batch = preprocess(FACES, half.info.preprocess)
@@ -92,11 +105,12 @@ def test_half_the_size_says_nearly_the_same(tmp_path: Path, larger: Path, whole:
     assert backend.info.precision == "fp32", "it computes in float32"
     assert 1e-7 < half.max_difference < 1e-2 * np.ptp(ours)
     assert np.abs(ours - theirs).max() == pytest.approx(half.max_difference, abs=1e-5)
-    done = export_int8(larger, half.path, tmp_path / "m-int8.onnx", FACES * 8)
+    done = export_int8(checkpoint, half.path, tmp_path / "m-int8.onnx", FACES * 8)
     assert done.path.stat().st_size < 0.4 * whole.path.stat().st_size
 
 
-def test_a_weight_beyond_float16_is_not_halved(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_weight_beyond_float16_is_not_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = save(tmp_path / "m.safetensors", "vanilla_cnn")
     model, info = load_checkpoint(checkpoint)
     model.classifier.weight.data *= 1e8
     save_checkpoint(checkpoint, model.state_dict(), info)

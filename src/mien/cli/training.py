@@ -40,7 +40,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Train this many epochs instead of the recipe's.")] = None,
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or one process per CPU core."),
+        typer.Option(
+            min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or 1 process per core for small networks."
+        ),
     ] = None,
     precision: Annotated[
         str | None,

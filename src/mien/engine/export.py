@@ -146,7 +146,7 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
 
     backend = TorchBackend(checkpoint, device="cpu")
     info = replace(backend.info, precision="int8", mien_version=mien.__version__, results={})  # they were measured in float32
-    with atomic_path(path) as tmp_path, tempfile.TemporaryDirectory() as folder, _silent_quantizer():
+    with atomic_path(path) as tmp_path, tempfile.TemporaryDirectory() as folder, _silent_quantiser():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -239,7 +239,7 @@ def _trace(model: Model, info: ModelInfo, path: Path) -> None:
 
 
 @contextmanager
-def _silent_quantizer() -> Iterator[None]:
+def _silent_quantiser() -> Iterator[None]:
     """Hide the warnings that the quantiser logs for every model, such as that batch norms are not quantised per channel."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
