@@ -22,7 +22,7 @@ demo: .venv/base.stamp
 	@echo "The annotated picture: $(CURDIR)/demo.png"
 
 test: .venv/dev.stamp
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }

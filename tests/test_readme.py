@@ -12,12 +12,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import yaml
 from _pytest.mark import ParameterSet
 from PIL import Image
 from safetensors.torch import save_file
 
 from mien import cli, weights
 from mien.models import create_model
+from mien.recipe import load_recipe, read_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,6 +96,8 @@ def run_lines(folder: Path, text: str) -> None:
         assert program in ("mien", ""), f"only mien's own commands are run, not: {line}"
         if program and words[0] == "train":
             train(folder, words)
+        elif ">" in words:
+            (folder / words[-1]).write_text(run(folder, ["-m", "mien", *words[: words.index(">")]]))
         elif program:
             run(folder, ["-m", "mien", *words])
             for option, name in itertools.pairwise(words):
@@ -163,6 +167,17 @@ def test_outputs_are_what_the_commands_print(folder: Path, command: str, printed
 def test_training(folder: Path, text: str) -> None:
     if "train" not in {command.callback.__name__ for command in cli.app.registered_commands if command.callback}:
         pytest.skip("this version has no mien train yet")
+    run_lines(folder, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("train_variant"))
+def test_training_a_variant(folder: Path, text: str) -> None:
+    """The variants that docs/recipes.md shows, with the sections that it leaves out."""
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL)
+    assert shown
+    values = load_recipe("sa_csp_ca/fer2013").to_dict() | read_yaml(shown[1])
+    (folder / "my.yaml").write_text(yaml.safe_dump(values))
     run_lines(folder, text)
 
 
