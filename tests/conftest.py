@@ -1,8 +1,12 @@
 """Fixtures that more than one file needs; keep it small."""
 
+import ctypes
+import gc
 import os
 import shutil
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: beside a busy neighbour more of them are slower
@@ -63,6 +67,24 @@ def write_fer2013(path: Path, rows: dict[str, int]) -> Path:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test's decoded corpora to itself."""
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def trim_memory() -> Callable[[], None]:
+    """Return what gives freed memory back to the system; for tests of large networks, so that a worker stays below 2 GB."""
+
+    def trim() -> None:
+        gc.collect()
+        with suppress(AttributeError, OSError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
+
+    return trim
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trim_memory_after_each_file(trim_memory: Callable[[], None]) -> Iterator[None]:
+    yield
+    trim_memory()
 
 
 def write_onnx(path: Path, metadata: dict[str, str], classes: int = 7) -> Path:

@@ -5,7 +5,7 @@ One instance a network, woken (see `network`) and shared by its tests, at the le
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def network(name: str) -> Iterator[Model]:
+def network(name: str, trim_memory: Callable[[], None]) -> Iterator[Model]:
     """A network at seed 0, in evaluation mode, with no batch norm at the zero that timm starts some of them at."""
     torch.manual_seed(0)
     model = create_model(name).eval().requires_grad_(False)
@@ -44,6 +44,7 @@ def network(name: str) -> Iterator[Model]:
     with torch.backends.mkldnn.flags(enabled=sum(p.numel() for p in model.parameters()) < LARGE):
         yield model
     model.to_empty(device="meta")  # pytest may hold it a little longer, but the next network needs the memory
+    trim_memory()
 
 
 @pytest.fixture(scope="module")

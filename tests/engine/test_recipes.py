@@ -207,11 +207,12 @@ def steps() -> list[Any]:
 
 
 @pytest.fixture
-def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def _little_memory(monkeypatch: pytest.MonkeyPatch, trim_memory: Callable[[], None]) -> None:
     """Keep the steps below 2 GB by narrowing the widest layers of vggface and resemotenet.
 
     With gradients and Adam's moments they would need up to 2.5 GB. The contract tests run both networks at their own width.
     """
+    trim_memory()
     create, narrow = timm.create_model, {"vgg16": {"mlp_ratio": 1 / 32}}
     monkeypatch.setattr("timm.create_model", lambda name, **arguments: create(name, **arguments | narrow.get(name, {})))
     monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (512, 1024, 512))
