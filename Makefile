@@ -21,9 +21,8 @@ demo: .venv/base.stamp
 	@$(BIN)/mien predict docs/assets/astronaut.jpg --annotate demo.png
 	@echo "The annotated picture: $(CURDIR)/demo.png"
 
-# Large blocks go back to the system at once (glibc), so that no worker keeps the memory of the networks before.
 test: .venv/dev.stamp
-	@MALLOC_MMAP_THRESHOLD_=1048576 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }
