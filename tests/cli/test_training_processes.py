@@ -1,6 +1,5 @@
 """`mien train` as a user starts it: a process per core, one of which speaks."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +40,10 @@ def test_two_processes_train_and_one_speaks(tmp_path: Path, fer2013_csv: Path):
 def test_an_error_that_only_the_first_process_meets_ends_both_with_one_line(tmp_path: Path, fer2013_csv: Path):
     (tmp_path / "run" / "recipe.yaml").mkdir(parents=True)  # the first process alone writes it
     done = train(fer2013_csv, tmp_path / "run")
-    aborted = "terminate called without an active exception"  # C++ now and then aborts at exit: a thread of gloo still runs
-    assert done.returncode == (-signal.SIGABRT if aborted in done.stderr else 2)
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "recipe.yaml" in done.stderr
-    assert len([line for line in done.stderr.splitlines() if line != aborted]) == 1
+    assert done.stderr.count("\n") == 1
 
 
 def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch):

@@ -97,4 +97,6 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if (group := sys.modules.get("torch.distributed")) and group.is_available() and group.is_initialized():
+        group.destroy_process_group()  # else its threads may abort the exit
     sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports

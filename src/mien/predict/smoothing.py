@@ -234,7 +234,6 @@ def _time(reading: Reading) -> float | None:
 
 
 def _with_predictions(reading: Reading, smooth: Callable[[Prediction], Prediction]) -> Reading:
-    """Return a reading with its tracked predictions smoothed."""
     return replace(reading, predictions=tuple(p if p.track is None else smooth(p) for p in reading.predictions))
 
 
