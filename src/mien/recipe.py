@@ -224,6 +224,9 @@ class TrainPart(_Strict):
         ema_decay: Decay per step of the exponential moving average of the weights; 0 is off. If on, the average is what is
             evaluated and saved.
         compile: Compile the training step with torch.compile.
+        final_epochs: The last epochs, which see whole images: without mixup, and not at `early_size`.
+        early_size: Height and width of the inputs, in px, in the epochs before the final ones, to save time. The selection split
+            is always predicted at `preprocess.size`. None uses that size throughout.
         channels_last: Use the channels-last memory format, which suits dense convolutions with many channels in bfloat16. On a
             CPU with bfloat16 (AMX or AVX512_BF16) it also makes bfloat16 the default precision.
     """
@@ -231,8 +234,18 @@ class TrainPart(_Strict):
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
+    final_epochs: int = Field(0, ge=0)
+    early_size: tuple[int, int] | None = None
     compile: bool = False
     channels_last: bool = False
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> TrainPart:
+        if self.final_epochs > self.epochs:
+            raise ValueError(f"train.final_epochs is {self.final_epochs}, but there are train.epochs {self.epochs}")
+        if self.early_size is not None and not self.final_epochs:
+            raise ValueError("train.early_size needs train.final_epochs above 0: the epochs at full size")
+        return self
 
 
 class PaperPart(_Strict):

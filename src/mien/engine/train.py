@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -167,6 +167,8 @@ class Run:
         self.augment, self.degrade = Augment(recipe.augment), Degrade(recipe.augment)
         self.mixup = Mixup(recipe.augment.mixup, len(corpus.classes)) if recipe.augment.mixup else None
         self.normalize = fabric.to_device(Normalize(self.spec))
+        early_spec = replace(self.spec, size=recipe.train.early_size or self.spec.size)
+        self.normalize_early = fabric.to_device(Normalize(early_spec))
 
     def start(self) -> None:
         """Write the recipe, so that an unwritable folder is noticed at once, and let the teachers predict, if only once."""
@@ -209,10 +211,11 @@ class Run:
         torch.manual_seed(seed + 50_021 * self.fabric.global_rank)
         np.random.seed(seed % 2**32)  # noqa: NPY002 (timm's mixup draws from it)
         sums, lr = torch.zeros(2, device=self.fabric.device), 0.0
+        early = number <= self.recipe.train.epochs - self.recipe.train.final_epochs
         self.objective.train()
         for step, (images, indices) in enumerate(self.loader.batches(self._batch_indices(seed)), start=1):
             lr = current_lr(self.optimizer)
-            sums += self._step(images, indices)
+            sums += self._step(images, indices, early)
             steps_done = (number - 1) * self.steps + step
             if self.schedule is not None:
                 self.schedule.step_update(steps_done)
@@ -237,18 +240,19 @@ class Run:
         for first in range(self.fabric.global_rank * share, self.steps * batch_size, batch_size):
             yield order[first : first + share]
 
-    def _step(self, images: Tensor, indices: Tensor) -> Tensor:
-        """Take one optimizer step; return its loss and accuracy."""
+    def _step(self, images: Tensor, indices: Tensor, early: bool) -> Tensor:
+        """Take one optimizer step; return its loss and accuracy. `early` says that the final epochs are still to come."""
         label = self.loader.target[indices]
         target = self.loader.votes[indices] if self.recipe.data.votes and self.loader.votes is not None else label
         teacher_probs = None if self.teacher_probs is None else self.teacher_probs[indices]
         x = self.augment(images)
-        if self.mixup is not None:
+        if self.mixup is not None and early:
             x, target, teacher_probs = self.mixup(x, target, teacher_probs)
         if teacher_probs is None and self.teachers is not None:
             with self.fabric.autocast():
                 teacher_probs = self.teachers(x)
-        loss, logits = self.objective(self.normalize(self.degrade(x)), target, teacher_probs)
+        normalize = self.normalize_early if early else self.normalize
+        loss, logits = self.objective(normalize(self.degrade(x)), target, teacher_probs)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if max_norm := self.recipe.optim.clip_norm:
