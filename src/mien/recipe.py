@@ -25,7 +25,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -433,7 +433,7 @@ def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {'; '.join(_explain(part) for part in error.errors())}") from None
+        raise RecipeError(f"{source}: {explain_errors(Recipe, error)}") from None
 
 
 def _root() -> Path:
@@ -482,16 +482,25 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(part: Any) -> str:
-    """Return one of pydantic's errors as a sentence; for an unknown key, with the nearest known one."""
-    if part["type"] == "value_error":  # raised by a validator above
+def explain_errors(model: type[BaseModel], error: ValidationError) -> str:
+    """Return pydantic's errors about a file as sentences; for an unknown key, with the nearest known one.
+
+    Args:
+        model: What the file should hold.
+        error: What pydantic found.
+    """
+    return "; ".join(_explain(model, part) for part in error.errors())
+
+
+def _explain(model: type[BaseModel], part: Any) -> str:
+    if part["type"] == "value_error":  # raised by a validator of ours
         return str(part["ctx"]["error"])
     *section, key = [str(step) for step in part["loc"]]
     where = ".".join([*section, key])
     if part["type"] != "extra_forbidden":
         return f"{where}: {part['msg'].lower()} (got {part['input']!r})" if part["type"] != "missing" else f"{where} is missing"
-    model: Any = Recipe
-    optional = {"paper": PaperPart, "distill": DistillPart}
+    kind: Any = model
     for step in section:
-        model = optional.get(step, model.model_fields[step].annotation)
-    return f"unknown key {where}{nearest(key, list(model.model_fields))}"
+        kind = kind.model_fields[step].annotation if hasattr(kind, "model_fields") else get_args(kind)[-1]
+        kind = next((option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind)
+    return f"unknown key {where}{nearest(key, list(kind.model_fields))}"

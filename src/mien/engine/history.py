@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mien.atomic import atomic_path
+from mien.errors import DataError, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,21 @@ def best_epoch(history: list[Epoch]) -> Epoch:
     if math.isnan(history[-1].val_accuracy):
         return history[-1]
     return max(history, key=lambda row: row.val_accuracy)
+
+
+def read_history(folder: Path) -> list[Epoch]:
+    """Return the history in a run's folder.
+
+    Raises:
+        DataError: There is none, or it is not as `write_history` writes it.
+    """
+    path = folder / "history.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [Epoch(**{key: int(text) if key == "epoch" else float(text) for key, text in row.items()}) for row in rows]
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: is not the history of a run ({reason(error) if isinstance(error, OSError) else error})") from None
 
 
 def write_history(folder: Path, history: list[Epoch]) -> None:

@@ -9,7 +9,9 @@ best on the selection split) and `last.ckpt` (the state to resume from, written 
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -225,6 +227,21 @@ class Run:
                 on_step(number, step, self.steps)
         loss, accuracy = self.fabric.all_reduce(sums / self.steps, reduce_op="mean").tolist()  # type: ignore[union-attr]
         return loss, accuracy, lr
+
+    def time_epoch(self, early: bool, steps: int = 3) -> float:
+        """Return about how many seconds an epoch takes, timed over a few steps. They change the weights: train another run.
+
+        Args:
+            early: Time an epoch before the recipe's final epochs.
+            steps: Number of steps that count; one more goes first.
+        """
+        self.objective.train()
+        seconds, start = list[float](), time.perf_counter()
+        for images, indices in itertools.islice(self.loader.batches(self._batch_indices(self.recipe.seed)), steps + 1):
+            self._step(images, indices, early).tolist()  # waits for a GPU
+            seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+        return self.steps * statistics.median(seconds[1:] or seconds)
 
     def _batch_indices(self, seed: int) -> Iterator[Tensor]:
         """Yield, for each step, the indices of this process's images in the training split."""

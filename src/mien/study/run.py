@@ -1,0 +1,164 @@
+"""Run what a study lacks: train, measure, keep the small files. A killed study goes on where it stopped.
+
+Each run is one folder, with a lock that the system releases when a process dies. So several processes, on one machine or on
+several with a common disk, can work on one study: each takes the next run that nobody has.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import filelock
+
+from mien.atomic import atomic_path
+from mien.datasets import Corpus
+from mien.engine import train
+from mien.engine.checks import check_names
+from mien.engine.devices import create_fabric
+from mien.engine.history import Epoch, read_history
+from mien.engine.torch_backend import TorchBackend
+from mien.engine.train import Run
+from mien.errors import DataError
+from mien.evaluate import Evaluation, evaluate, read_results, write_evaluation
+from mien.provenance import recipe_hash
+from mien.study.specification import Job
+
+LOCK = ".lock"
+State = Literal["done", "stopped", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a study's files are.
+
+    Attributes:
+        runs: The runs: weights, states to resume from, results.
+        results: A copy of the small files, for example in a repository; a run whose results are there is done. None keeps none.
+    """
+
+    runs: Path
+    results: Path | None = None
+
+    def results_file(self, job: Job) -> Path | None:
+        """Return the results file of a run; None if it has not been measured."""
+        for folder in (self.results, self.runs):
+            if folder is not None and (found := _results_file(folder / job.path, job.split)):
+                return found
+        return None
+
+    def history(self, job: Job) -> list[Epoch]:
+        """Return the epochs a run has so far."""
+        for folder in (self.results, self.runs):
+            if folder is not None and (folder / job.path / "history.csv").is_file():
+                return read_history(folder / job.path)
+        return []
+
+    def state(self, job: Job) -> State:
+        """Return how far a run is."""
+        if self.results_file(job):
+            return "done"
+        return "stopped" if (self.runs / job.path / "last.ckpt").is_file() else "missing"
+
+
+def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job], Corpus]) -> None:
+    """Check runs before the first of them starts: their networks, their data, and results that are there already.
+
+    Raises:
+        RecipeError: A recipe names an unknown network, loss or optimizer.
+        DataError: A run was measured on other data or with another recipe than the study has now.
+    """
+    for job in jobs:
+        check_names(job.recipe)
+        if (path := folders.results_file(job)) is None:
+            continue
+        results, corpus = read_results(path), open_corpus(job)
+        made = results["model"].get("recipe_hash")
+        if made is not None and made != recipe_hash(job.recipe):
+            raise DataError(f"{path}: was made with another recipe than the study has now; move it away, or change the study back")
+        for key, now in (("fingerprint", corpus.fingerprint), ("split_fingerprint", corpus.split_fingerprint)):
+            if results["data"][key] != now:
+                what = "data" if key == "fingerprint" else "splits"
+                raise DataError(
+                    f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or move "
+                    "the results away to run the study anew"
+                )
+
+
+def estimate_seconds(job: Job, folders: Folders, corpus: Corpus) -> float:
+    """Return about how many seconds a run still needs: from its own epochs, or else from a few steps, timed now."""
+    history, part = folders.history(job), job.recipe.train
+    left = part.epochs - len(history)
+    if history and part.early_size is None:
+        return left * sum(row.seconds for row in history) / len(history)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(job.recipe, corpus, Path(folder), create_fabric(job.recipe, 1))
+        final = min(left, part.final_epochs)
+        return (left - final) * run.time_epoch(early=True) + (run.time_epoch(early=False) * final if final else 0)
+
+
+def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoch, int], None], weights: bool = False) -> str:
+    """Train a run, or resume it, and measure it. Return what became of it, in a few words.
+
+    Args:
+        job: The run.
+        folders: Where its files are.
+        corpus: Its data, split as its recipe says. A copy without the split that is measured only trains.
+        on_epoch: Called after each epoch, with its row and the number of epochs of the run.
+        weights: Also keep the weights among the results, in float16.
+
+    Raises:
+        MienError: The run cannot be trained or measured, for example because it diverged; its folder keeps its epochs.
+    """
+    folder = folders.runs / job.path
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            if folders.state(job) == "done":  # by another process in the meantime
+                return "done by another process"
+            train(job.recipe, corpus, folder, fabric=create_fabric(job.recipe, 1), on_epoch=on_epoch)
+            split = job.split or corpus.splits[-1]
+            if split not in corpus.splits or not (corpus.rows.split == corpus.splits.index(split)).any():
+                return f"trained, not measured: this copy of {corpus.name} has no {split}"
+            evaluation = _measure(job, folder, corpus, split)
+            if folders.results is not None:
+                _keep(folder, folders.results / job.path, weights)
+            return f"{100 * evaluation.results['standard']['accuracy']:.2f} % on {split}"
+    except filelock.Timeout:
+        return "being run by another process"
+
+
+def _measure(job: Job, folder: Path, corpus: Corpus, split: str) -> Evaluation:
+    study = {"name": job.study, "row": job.row, "scale": job.scale, "fold": job.fold}
+    evaluation = evaluate(TorchBackend(folder), corpus, split, folder / "best.safetensors", study=study)
+    write_evaluation(folder / f"{split}.json", evaluation)
+    return evaluation
+
+
+def _keep(folder: Path, target: Path, weights: bool) -> None:
+    """Copy the small files of a run, and its weights in float16 if wanted."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".csv", ".yaml", ".png"):
+            with atomic_path(target / path.name) as tmp_path:
+                shutil.copyfile(path, tmp_path)
+    if weights:
+        with safe_open(folder / "best.safetensors", framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            metadata = file.metadata()
+        halved = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+        with atomic_path(target / "best.safetensors") as tmp_path:
+            save_file(halved, tmp_path, metadata=metadata)
+
+
+def _results_file(folder: Path, split: str | None) -> Path | None:
+    found = sorted(folder.glob("*.json" if split is None else f"{split}.json"))
+    if len(found) > 1:
+        raise DataError(f"{folder}: has several results files; say in the study which split it measures, with split: NAME")
+    return found[0] if found else None

@@ -1,0 +1,76 @@
+"""Statistics of a study's rows: mean and deviation over runs, intervals, and paired tests between rows; by SciPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a row compares with the reference row, on the same images.
+
+    Attributes:
+        difference: Accuracy of the row minus that of the reference, in [-1, 1].
+        p: McNemar's exact two-sided p-value, on the runs of the first common seed. It is not corrected for the number of rows.
+        interval: 95 % bootstrap interval of the difference over seeds; None with fewer than three common seeds.
+    """
+
+    difference: float
+    p: float
+    interval: Interval | None = None
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the standard deviation with divisor N, as in equations 8 and 9 of Chen and Chen (vgg16_gcca).
+
+    >>> mean_and_deviation([0.70, 0.72])
+    (0.71, 0.01)
+    """
+    return round(float(np.mean(values)), 12), round(float(np.std(values)), 12)
+
+
+def interval_of_runs(values: Sequence[float]) -> Interval:
+    """Return the 95 % interval of the mean of several independent runs, by Student's t. It needs two values."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return (float(values[0]),) * 2 if np.isnan(low) else (float(low), float(high))  # equal values have no deviation
+
+
+def interval_of_images(correct: int, images: int) -> Interval:
+    """Return the 95 % Wilson interval of an accuracy, from the number of images alone.
+
+    It says how far another sample of images may move the figure; it does not know how much another seed would.
+    """
+    found = stats.binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def mcnemar(row: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Return McNemar's exact two-sided p-value.
+
+    Args:
+        row: Whether each image is classified correctly, (N,).
+        reference: The same by the other network, on the same images.
+    """
+    only_row, only_reference = int((row & ~reference).sum()), int((reference & ~row).sum())
+    if only_row + only_reference == 0:
+        return 1.0
+    return float(stats.binomtest(only_row, only_row + only_reference).pvalue)
+
+
+def bootstrap_of_seeds(differences: Sequence[float]) -> Interval:
+    """Return the 95 % interval of the mean difference of runs paired by seed, by the bias-corrected bootstrap.
+
+    Args:
+        differences: Accuracy of the row minus accuracy of the reference, one per seed; three or more.
+    """
+    if np.ptp(differences) == 0:
+        return float(differences[0]), float(differences[0])
+    found = stats.bootstrap((np.asarray(differences),), np.mean, n_resamples=9_999, rng=np.random.default_rng(0)).confidence_interval
+    return float(found.low), float(found.high)
