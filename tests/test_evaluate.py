@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, load_corpus, read_protocol, vote_counts, write_protocol
 from mien.datasets.protocols.splits import random_split
+from mien.datasets.votes import COLUMNS
+from mien.engine.history import Epoch, write_history
 from mien.errors import CheckpointError, DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
+from mien.provenance import training_record
+from mien.recipe import load_recipe, parse_recipe, recipe_hash
 
 
 class Oracle:
@@ -39,6 +44,7 @@ def test_a_perfect_backend_scores_one(corpus: Corpus, tiny_info: ModelInfo):
     assert results["standard"]["accuracy"] == results["standard"]["uar"] == 1
     assert np.diag(results["confusion"]).sum() == results["standard"]["images"] == 32
     data = {"corpus": "fer2013", "protocol": "official", "split": "private_test", "images": 32, "left_out": 0}
+    data["split_file"] = None
     fingerprints = {"fingerprint": corpus.fingerprint, "split_fingerprint": corpus.split_fingerprint}
     assert results["data"] == data | fingerprints
 
@@ -102,6 +108,59 @@ def test_the_files_hold_what_was_measured(tmp_path: Path, corpus: Corpus, tiny_o
     assert right == pytest.approx(results["standard"]["accuracy"])
     with Image.open(written[2]) as picture:
         assert min(picture.size) > 500
+
+
+def test_results_say_where_they_come_from(tmp_path: Path, corpus: Corpus, tiny_info: ModelInfo, tiny_onnx: Path):
+    recipe, study = load_recipe("sa_csp_ca/fer2013", {"seed": 3}), {"name": "s", "row": "r", "scale": "cpu", "fold": None}
+    values = recipe.to_dict()
+    write_protocol(tmp_path / "mine.json", random_split(corpus))
+    drawn = read_protocol(tmp_path / "mine.json", corpus)
+    values["data"]["protocol"] = [{"name": "file", "path": str(tmp_path / "mine.json")}]
+    info = replace(tiny_info, recipe=values, split_fingerprint=drawn.split_fingerprint)
+    history = [Epoch(number, 0.1, 1, 0.5, 1, accuracy, 2.25, 100) for number, accuracy in enumerate((0.25, 0.5, 0.5), start=1)]
+    write_history(tmp_path, history)
+    results = evaluate(Oracle(info), drawn, "test", tiny_onnx, study=study).results
+    assert results["model"]["recipe_hash"] == recipe_hash(parse_recipe(values, "")) != recipe_hash(recipe)
+    assert results["data"]["split_file"] == "mine.json"
+    assert results["training"] == {"epochs": 3, "best_epoch": 2, "seconds": 6.8}
+    assert results["study"] == study
+    assert results["versions"].keys() == {"mien", "torch", "timm", "numpy", "onnxruntime", "python"}
+    assert results["versions"]["numpy"] == np.__version__
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,0.5\n")  # of another program
+    assert evaluate(Oracle(info), drawn, "test", tiny_onnx).results["training"] is None
+
+
+def test_the_last_epoch_is_the_best_of_a_run_without_a_selection_split(tmp_path: Path):
+    write_history(tmp_path, [Epoch(number, 0.1, 1, 0.5, math.nan, math.nan, 1, 100) for number in (1, 2)])
+    assert training_record(tmp_path) == {"epochs": 2, "best_epoch": 2, "seconds": 2.0}
+
+
+def test_predictions_are_compared_with_ferplus_votes(corpus: Corpus, fer2013_csv: Path, tiny_info: ModelInfo):
+    """Of an image of class i, all who chose one of the seven classes chose i, except that two of three said 0 for class 6."""
+    assert vote_counts(corpus, fer2013_csv) is None
+    order = [COLUMNS.index(name) for name in ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")]
+    usages = [usage for usage, count in (("Training", 96), ("PublicTest", 32), ("PrivateTest", 32)) for _ in range(count)]
+    lines = ["Usage,Image name," + ",".join(COLUMNS)]
+    for row, usage in enumerate(usages):
+        counts = np.zeros(10, int)
+        target = corpus.target[row]
+        counts[order[target]], counts[COLUMNS.index("unknown")] = 3, 7
+        if target == 6:
+            counts[[order[0], order[6]]] = 2, 1
+        if target == 5:
+            counts[order[5]] = 0  # everybody said unknown: left out
+        lines.append(f"{usage},x.png,{','.join(map(str, counts))}")
+    file = fer2013_csv.with_name("fer2013new.csv")
+    file.write_text("\n".join(lines))
+    assert load_corpus("fer2013", fer2013_csv).fingerprint == corpus.fingerprint
+    votes = vote_counts(random_split(corpus), fer2013_csv)
+    part = evaluate(Oracle(tiny_info), corpus, "private_test", votes=votes).results["standard"]
+    count = np.bincount(corpus.target[corpus.where("private_test")])
+    assert part["votes_agreement"] == pytest.approx((count[:5].sum() + count[6] / 3) / (count[:5].sum() + count[6]))
+    assert vote_counts(replace(corpus, name="ferplus"), fer2013_csv) is None
+    file.write_text("\n".join(lines[:-1]))
+    with pytest.raises(DataError, match="are both complete"):
+        vote_counts(corpus, fer2013_csv)
 
 
 def test_another_label_set_is_refused(corpus: Corpus, tiny_info: ModelInfo):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mien.metrics import classification_report, confusion
+from mien.metrics import agreement_with_votes, classification_report, confusion
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -24,6 +24,9 @@ def test_figures_are_scikit_learns(answers):
     assert report["macro_f1"] == pytest.approx(reference.f1_score(target, preds, average="macro"))
     assert report["uar"] == pytest.approx(reference.balanced_accuracy_score(target, preds))
     assert list(report["recall"].values()) == pytest.approx(reference.recall_score(target, preds, average=None))
+    assert report["kappa"] == pytest.approx(reference.cohen_kappa_score(target, preds))
+    of_class = reference.multilabel_confusion_matrix(target, preds)
+    assert list(report["fpr"].values()) == pytest.approx(of_class[:, 0, 1] / of_class[:, 0].sum(1))
     assert confusion(probs, target, 4).tolist() == reference.confusion_matrix(target, preds).tolist()
 
 
@@ -40,3 +43,23 @@ def test_a_class_without_images_counts_in_no_mean():
     report = classification_report(probs, np.array([0, 1, 0]), CLASSES)
     assert report["recall"] == {"a": 0.5, "b": 1.0, "c": None, "d": None}
     assert report["uar"] == 0.75
+
+
+def test_kappa_and_false_positives_are_unknown_if_all_images_are_of_one_class():
+    report = classification_report(np.eye(4, dtype=np.float32)[[0, 0]], np.array([0, 0]), CLASSES)
+    assert report["kappa"] is None
+    assert report["fpr"] == {"a": None, "b": 0.0, "c": 0.0, "d": 0.0}
+
+
+def test_agreement_with_votes_is_scikit_learns_accuracy_over_the_voters(answers):
+    """One example per image and class, weighted by the share of the image's voters who chose the class."""
+    probs, _ = answers
+    votes = np.random.default_rng(1).integers(0, 7, (500, 4))
+    votes[::9] = 0  # nobody chose one of these classes
+    voted = votes[votes.sum(1) > 0]
+    shares = voted / voted.sum(1, keepdims=True)
+    preds = probs[votes.sum(1) > 0].argmax(1)
+    said = np.tile(np.arange(4), len(voted))
+    expected = reference.accuracy_score(said, preds.repeat(4), sample_weight=shares.ravel())
+    assert agreement_with_votes(probs, votes) == pytest.approx(expected)
+    assert agreement_with_votes(probs, np.zeros((500, 4), int)) is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import mien.recipe
 from mien import weights
 from mien.errors import RecipeError
-from mien.recipe import RENAMED, Recipe, load_recipe, parse_recipe, read_variants, read_yaml, recipe_names
+from mien.recipe import RENAMED, Recipe, load_recipe, parse_recipe, read_variants, read_yaml, recipe_hash, recipe_names
 
 FILES = sorted((Path(mien.recipe.__file__).parent / "recipes").glob("*/*.yaml"))
 
@@ -230,3 +230,18 @@ def test_a_plateau_needs_a_selection_split():
     with pytest.raises(RecipeError, match=r"watches the split data\.select"):
         load_recipe("sa_csp_ca/fer2013", plateau | {"data.select": None})
     assert load_recipe("sa_csp_ca/fer2013", plateau).optim.schedule == "plateau"
+
+
+def test_the_hash_tells_recipes_apart_but_not_seeds_and_texts(sweep: Path):
+    recipe = load_recipe(f"{sweep}:base")
+    same = {"seed": 8, "summary": "others' words", "deviations": [], "optim.schedule": "cosine"}
+    assert recipe_hash(load_recipe(f"{sweep}:base", same)) == recipe_hash(recipe)
+    for change in ({"name": "x"}, {"optim.lr": 0.2}, {"model.arguments.groups": 2}, {"data.protocol": {"name": "kfold"}}):
+        assert recipe_hash(load_recipe(f"{sweep}:base", change)) != recipe_hash(recipe)
+
+
+def test_a_field_that_is_added_later_does_not_change_the_hash_of_older_recipes(sweep: Path):
+    values = yaml.safe_load(load_recipe(f"{sweep}:base").to_yaml())
+    older = {**values, "train": {"epochs": 2, "batch_size": 8}}
+    assert len(values["train"]) > len(older["train"])
+    assert recipe_hash(parse_recipe(older, "")) == recipe_hash(parse_recipe(values, ""))

@@ -21,12 +21,17 @@ import mien
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.datasets import Corpus
-from mien.errors import CheckpointError, DataError, LabelError
+from mien.errors import CheckpointError, DataError, LabelError, RecipeError
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Backend, softmax
 from mien.preprocess import preprocess
-from mien.provenance import current_commit, hardware
+from mien.provenance import current_commit, hardware, training_record, versions
+from mien.recipe import parse_recipe, recipe_hash
+from mien.results import digest, predictions_path
+from mien.results import read_predictions as read_predictions
+from mien.results import read_results as read_results
+from mien.results import require_same_data as require_same_data
 from mien.weights import sha256
 
 BATCH = 64
@@ -89,6 +94,9 @@ def evaluate(
     split: str,
     weights: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    *,
+    votes: NDArray[np.int64] | None = None,
+    study: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Return the predictions and metrics of a network on a split.
 
@@ -96,8 +104,11 @@ def evaluate(
         backend: The network.
         corpus: The corpus.
         split: One of its splits.
-        weights: The file of the network; its digest is stored in the results.
+        weights: The file of the network. Its SHA-256 is stored in the results, and what the `history.csv` next to it says
+            about the training.
         on_step: Called with the number of images done and the number of images in total.
+        votes: How many people chose each class, for every row of the corpus, (rows, K); see `mien.datasets.vote_counts`.
+        study: What this evaluation is part of: `name`, `row`, `scale` and `fold` of a study; stored in the results.
 
     Raises:
         LabelError: The network and the corpus differ in their classes or in the order of them.
@@ -109,12 +120,17 @@ def evaluate(
     rows, classes = corpus.where(split), corpus.classes
     target, info = corpus.target[rows], backend.info
     twin_free = corpus.twin_free(split, info.recipe.get("data", {}).get("train", "train"))
-    report = metrics.classification_report
+
+    def report(keep: NDArray[np.bool_]) -> dict[str, Any]:
+        chosen = None if votes is None else votes[rows[keep]]
+        return metrics.classification_report(probs[keep], target[keep], classes, chosen)
+
     results = {
         "model": {
             "arch": info.arch,
             "arguments": info.arguments,
             "recipe": info.recipe.get("name", ""),
+            "recipe_hash": _hash_of(info.recipe),
             "seed": info.recipe.get("seed"),
             "input": list(info.preprocess.size),
             "commit": info.commit,
@@ -124,24 +140,44 @@ def evaluate(
             "corpus": corpus.name,
             "protocol": corpus.protocol,
             "split": split,
+            "split_file": _split_file(info.recipe),
             "fingerprint": corpus.fingerprint,
             "split_fingerprint": corpus.split_fingerprint,
             "images": len(rows),
             "left_out": len(corpus.skipped),
         },
+        "training": training_record(weights.parent) if weights else None,
+        "study": study,
         "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
         "precision": info.precision,
         "view": "single",
-        "standard": report(probs, target, classes),
-        "twin_free": None if twin_free is None or not twin_free.any() else report(probs[twin_free], target[twin_free], classes),
+        "standard": report(np.ones(len(rows), np.bool_)),
+        "twin_free": None if twin_free is None or not twin_free.any() else report(twin_free),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
         "hardware": hardware() | {"device": backend.device},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
         "mien_version": mien.__version__,
+        "versions": {"mien": mien.__version__} | versions(),
     }
+    results["digest"] = digest(results)
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _hash_of(recipe: dict[str, Any]) -> str | None:
+    """Return the hash of the recipe in a model's file; None if it has none, or one of an older format."""
+    try:
+        return recipe_hash(parse_recipe(recipe, "the model's recipe"))
+    except RecipeError:
+        return None
+
+
+def _split_file(recipe: dict[str, Any]) -> str | None:
+    """Return the name of the protocol file that a recipe takes its splits from."""
+    protocol = recipe.get("data", {}).get("protocol") or []
+    steps = protocol if isinstance(protocol, list) else [protocol]
+    return next((Path(step["path"]).name for step in steps if step.get("name") == "file"), None)
 
 
 def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
@@ -160,12 +196,12 @@ def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
 def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
     """Write the results (JSON), and next to them `<stem>-predictions.csv` and `<stem>-confusion.png`; return the paths.
 
+    The results are written last: where they are, the other two are complete.
+
     Raises:
         OutputError: A file cannot be written.
     """
-    predictions, picture = path.with_name(f"{path.stem}-predictions.csv"), path.with_name(f"{path.stem}-confusion.png")
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
+    predictions, picture = predictions_path(path), path.with_name(f"{path.stem}-confusion.png")
     with atomic_path(predictions) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "target", "label", *evaluation.classes])
@@ -174,6 +210,8 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
             writer.writerow([int(row), *names, *(f"{p:.5f}" for p in probs)])
     with atomic_path(picture) as tmp_path:
         draw_confusion(tmp_path, evaluation)
+    with atomic_path(path) as tmp_path:
+        tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
     return [path, predictions, picture]
 
 

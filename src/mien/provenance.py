@@ -1,11 +1,16 @@
-"""Where a result or a file comes from: the commit and the hardware."""
+"""Where a result or a file comes from: the commit, the hardware, the versions of packages, and the training behind it."""
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import platform
 import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 def current_commit() -> str:
@@ -49,3 +54,35 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that measured figures depend on; None for one not installed."""
+    return {name: _version(name) for name in ("torch", "timm", "numpy", "onnxruntime")} | {"python": platform.python_version()}
+
+
+def _version(package: str) -> str | None:
+    if package in sys.modules:  # onnxruntime may be installed as onnxruntime-gpu, which metadata knows by that name only
+        return str(sys.modules[package].__version__)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def training_record(run: Path) -> dict[str, Any] | None:
+    """Return how a run was trained, from the `history.csv` in its folder; None if the folder has none.
+
+    Returns:
+        `epochs` (trained so far), `best_epoch` (the number of the epoch whose weights were kept) and `seconds` (of all epochs,
+        selection included).
+    """
+    try:
+        with (run / "history.csv").open(newline="", encoding="utf-8") as file:
+            epochs = list(csv.DictReader(file))
+        accuracies = [float(row["val_accuracy"]) for row in epochs]
+        best = len(epochs) - 1 if math.isnan(accuracies[-1]) else accuracies.index(max(accuracies))  # as best_epoch chooses
+        seconds = sum(float(row["seconds"]) for row in epochs)
+        return {"epochs": len(epochs), "best_epoch": int(epochs[best]["epoch"]), "seconds": round(seconds, 1)}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):  # none, or a file of another program
+        return None

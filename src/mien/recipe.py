@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
+import json
 import os
 import re
 from importlib import resources
@@ -342,6 +344,17 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return parse_recipe(values, source)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the SHA-256 of what a recipe trains, in hexadecimal, to tell whether two results come from the same recipe.
+
+    The seed and the texts (`summary`, `paper`, `deviations`) do not count. Neither do values equal to their default, so a field
+    that a later version adds does not change the hash of older recipes.
+    """
+    ignored = {"seed", "summary", "paper", "deviations"}
+    values = recipe.model_dump(mode="json", exclude=ignored, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_variants(path: Path) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from mien.datasets import affectnet, ckplus, fer2013, ferplus, folder, manifest,
 from mien.datasets.balance import class_weights, epoch_order, sampling_weights
 from mien.datasets.cache import load_corpus
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows
+from mien.datasets.ferplus import vote_counts
 from mien.datasets.protocols.mapped import mapped
 from mien.datasets.protocols.protocol_file import read_protocol, write_protocol
 from mien.datasets.protocols.splits import PROTOCOLS, apply_protocol
@@ -26,5 +27,6 @@ __all__ = [
     "mapped",
     "read_protocol",
     "sampling_weights",
+    "vote_counts",
     "write_protocol",
 ]

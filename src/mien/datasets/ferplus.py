@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.datasets.corpus import CORPORA, Listing, Rows
+from mien.datasets.cache import load_corpus
+from mien.datasets.corpus import CORPORA, Corpus, Listing, Rows
 from mien.datasets.fer2013 import SPLITS, TABLES, find_fer2013_table, read_fer2013_table
 from mien.datasets.files import Tree, file_names, is_archive
 from mien.datasets.tables import csv_rows
@@ -28,7 +29,7 @@ from mien.datasets.votes import (
     require_same_rows,
 )
 from mien.errors import DataError
-from mien.labels import label_set
+from mien.labels import label_set, mapping
 
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
 LABEL_SETS = {8: "ferplus", 10: "ferplus10"}
@@ -131,3 +132,34 @@ def _read_labels(file: Tree) -> Votes:
         if seen.setdefault(row[0], number) != number:
             raise DataError(f"{file}: row {number} names {row[0][:80]!r} again, as row {seen[row[0]]} does")
     return count_votes(file, [(number, row[0], row[-len(COLUMNS) :]) for number, row in rows])
+
+
+# FER+'s votes on FER2013, to compare predictions with
+
+
+def vote_counts(corpus: Corpus, source: Path) -> NDArray[np.int64] | None:
+    """Return how many of FER+'s ten people chose each class, for every row of FER2013.
+
+    Votes for a class that the corpus does not have (contempt, unknown, not a face) are left out, so a row may have none.
+
+    Args:
+        corpus: FER2013, split in any way.
+        source: What it was loaded from. The votes are read from `fer2013new.csv` in it or next to it.
+
+    Returns:
+        Votes by the classes of the corpus, int64 (rows, K); None for another corpus, for pictures instead of the table, for a
+        class that FER+ does not have, and where there is no such file.
+
+    Raises:
+        DataError: The file is damaged or does not belong to this table.
+    """
+    columns = [column for column in mapping(corpus.classes, label_set("ferplus10")) if column is not None]
+    if corpus.name != "fer2013" or len(columns) < len(corpus.classes) or (table := find_fer2013_table(source)) is None:
+        return None
+    try:
+        file = find_votes(table)
+    except DataError:  # there is none
+        return None
+    votes = read_votes(file)
+    require_same_rows(source, load_corpus("fer2013", source, soft_labels=False).rows.split, votes)
+    return votes.counts[:, columns]
