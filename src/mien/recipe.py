@@ -227,8 +227,8 @@ class TrainPart(_Strict):
             evaluated and saved.
         compile: Compile the training step with torch.compile.
         final_epochs: The last epochs, which see whole images: without mixup, and not at `early_size`.
-        early_size: Height and width of the inputs, in px, in the epochs before the final ones, to save time. The selection split
-            is always predicted at `preprocess.size`. None uses that size throughout.
+        early_size: Height and width of the inputs, in px, in the epochs before the final ones, to save time. The selection
+            split is always predicted at `preprocess.size`. None uses that size throughout.
         channels_last: Use the channels-last memory format, which suits dense convolutions with many channels in bfloat16. On a
             CPU with bfloat16 (AMX or AVX512_BF16) it also makes bfloat16 the default precision.
     """
@@ -515,5 +515,7 @@ def _explain(model: type[BaseModel], part: Any) -> str:
     kind: Any = model
     for step in section:
         kind = kind.model_fields[step].annotation if hasattr(kind, "model_fields") else get_args(kind)[-1]
-        kind = next((option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind)
+        kind = next(
+            (option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind
+        )
     return f"unknown key {where}{nearest(key, list(kind.model_fields))}"

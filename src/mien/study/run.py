@@ -24,8 +24,9 @@ from mien.engine.history import Epoch, read_history
 from mien.engine.torch_backend import TorchBackend
 from mien.engine.train import Run
 from mien.errors import DataError
-from mien.evaluate import Evaluation, evaluate, read_results, write_evaluation
-from mien.provenance import recipe_hash
+from mien.evaluate import Evaluation, evaluate, write_evaluation
+from mien.recipe import recipe_hash
+from mien.results import read_results
 from mien.study.specification import Job
 
 LOCK = ".lock"
@@ -79,13 +80,15 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
         results, corpus = read_results(path), open_corpus(job)
         made = results["model"].get("recipe_hash")
         if made is not None and made != recipe_hash(job.recipe):
-            raise DataError(f"{path}: was made with another recipe than the study has now; move it away, or change the study back")
+            raise DataError(
+                f"{path}: was made with another recipe than the study has now; move it away, or change the study back"
+            )
         for key, now in (("fingerprint", corpus.fingerprint), ("split_fingerprint", corpus.split_fingerprint)):
             if results["data"][key] != now:
                 what = "data" if key == "fingerprint" else "splits"
                 raise DataError(
-                    f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or move "
-                    "the results away to run the study anew"
+                    f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or "
+                    "move the results away to run the study anew"
                 )
 
 
