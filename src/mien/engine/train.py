@@ -35,12 +35,12 @@ from mien.engine.distill import Teachers
 from mien.engine.history import Epoch, best_epoch, write_history
 from mien.engine.loader import Loader
 from mien.engine.loss import create_objective
-from mien.engine.optim import create_ema, create_optimizer, create_plateau, create_schedule, current_lr
+from mien.engine.optim import clip_gradients, create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
-from mien.recipe import Recipe
+from mien.recipe import Recipe, parse_recipe
 from mien.transfer import Transfer, start_from
 
 
@@ -131,7 +131,7 @@ class Run:
 
         # Data
         self.spec = recipe.preprocess.spec()
-        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device)
+        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device, recipe.augment.views)
         self.steps = len(self.loader) // recipe.train.batch_size
 
         # Model, from scratch or from start weights
@@ -256,7 +256,7 @@ class Run:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if max_norm := self.recipe.optim.clip_norm:
-            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+            clip_gradients(self.optimizer, max_norm)
         self.optimizer.step()
         return torch.stack([loss.detach(), (logits.argmax(1) == label).float().mean()])
 
@@ -312,7 +312,9 @@ class Run:
         try:
             state = torch.load(path, map_location=self.fabric.device, weights_only=True)
             data = self.corpus.fingerprint, self.corpus.split_fingerprint
-            same = state["recipe"] == self.recipe.to_dict() and (state["fingerprint"], state.get("split")) == data
+            same = (
+                parse_recipe(state["recipe"], str(path)) == self.recipe and (state["fingerprint"], state.get("split")) == data
+            )
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
