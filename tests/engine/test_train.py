@@ -270,14 +270,6 @@ def test_fixed_views_make_a_training_epoch_longer_and_nothing_else(
     assert row.train_loss > 0
 
 
-def test_a_run_from_before_a_field_of_recipes_resumes(corpus: Corpus, tiny_recipe: Recipes, finished: Path):
-    path = finished / "last.ckpt"
-    state = torch.load(path, weights_only=True)
-    del state["recipe"]["augment"]["views"]
-    torch.save(state, path)
-    assert len(train(tiny_recipe(LONG), corpus, finished).epochs) == 3
-
-
 def test_mixup_trains(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
     assert train(tiny_recipe({"augment.mixup": 0.2}), corpus, tmp_path / "run").best.train_loss > 0
 

@@ -40,7 +40,7 @@ from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
-from mien.recipe import Recipe, parse_recipe
+from mien.recipe import Recipe
 from mien.transfer import Transfer, start_from
 
 
@@ -312,9 +312,7 @@ class Run:
         try:
             state = torch.load(path, map_location=self.fabric.device, weights_only=True)
             data = self.corpus.fingerprint, self.corpus.split_fingerprint
-            same = (
-                parse_recipe(state["recipe"], str(path)) == self.recipe and (state["fingerprint"], state.get("split")) == data
-            )
+            same = state["recipe"] == self.recipe.to_dict() and (state["fingerprint"], state.get("split")) == data
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:
