@@ -236,40 +236,6 @@ def test_the_joint_loss_trains_its_centers(tmp_path: Path, corpus: Corpus, tiny_
     assert not any("centers" in name for name in load_checkpoint(tmp_path / "run")[0].state_dict())
 
 
-def test_lambda_does_not_move_the_centers_in_a_run(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
-    """With a network that stands still, centers end where they end with any other lambda; clipping leaves them alone too."""
-    ends = []
-    for number, (island_weight, clip_norm) in enumerate(((0.0005, 0.0), (0.05, 0.0), (0.05, 1e-4))):
-        loss = {"name": "joint", "lr": 0.0025, "arguments": {"island_weight": island_weight}}
-        recipe = tiny_recipe({"loss": loss, "optim.lr": 1e-12, "optim.clip_norm": clip_norm})
-        run = Run(recipe, corpus, tmp_path / str(number), create_fabric(recipe))
-        before = run.unwrapped.loss.centers.detach().clone()
-        run.fit(1)
-        ends.append(run.unwrapped.loss.centers.detach())
-        assert (ends[-1] - before).abs().max() > 1e-3
-    torch.testing.assert_close(ends[1], ends[0])
-    torch.testing.assert_close(ends[2], ends[0])
-
-
-def test_fixed_views_make_a_training_epoch_longer_and_nothing_else(
-    tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, monkeypatch: pytest.MonkeyPatch
-):
-    recipe = tiny_recipe({"augment.views": 5, "augment.flip": 0})
-    run = Run(recipe, corpus, tmp_path, create_fabric(recipe))
-    assert (len(run.loader), run.steps) == (5 * 96, 5 * 96 // 16)
-    loaders: list[tuple[int, int]] = []
-    made = Loader.__init__
-
-    def note(self: Loader, corpus: Corpus, rows: np.ndarray, *arguments: object) -> None:
-        made(self, corpus, rows, *arguments)
-        loaders.append((len(rows), len(self)))
-
-    monkeypatch.setattr(Loader, "__init__", note)
-    row = run.epoch(1)
-    assert loaders == [(32, 32)], "the selection split has one version of each image"
-    assert row.train_loss > 0
-
-
 def test_mixup_trains(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
     assert train(tiny_recipe({"augment.mixup": 0.2}), corpus, tmp_path / "run").best.train_loss > 0
 
@@ -345,6 +311,40 @@ def test_without_a_selection_split_the_last_epoch_is_kept(tmp_path: Path, corpus
     assert result.best.epoch == 2
     assert load_checkpoint(tmp_path / "run")[1].results == {}
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_lambda_does_not_move_the_centers_in_a_run(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    """With a network that stands still, centers end where they end with any other lambda; clipping leaves them alone too."""
+    ends = []
+    for number, (island_weight, clip_norm) in enumerate(((0.0005, 0.0), (0.05, 0.0), (0.05, 1e-4))):
+        loss = {"name": "joint", "lr": 0.0025, "arguments": {"island_weight": island_weight}}
+        recipe = tiny_recipe({"loss": loss, "optim.lr": 1e-12, "optim.clip_norm": clip_norm})
+        run = Run(recipe, corpus, tmp_path / str(number), create_fabric(recipe))
+        before = run.unwrapped.loss.centers.detach().clone()
+        run.fit(1)
+        ends.append(run.unwrapped.loss.centers.detach())
+        assert (ends[-1] - before).abs().max() > 1e-3
+    torch.testing.assert_close(ends[1], ends[0])
+    torch.testing.assert_close(ends[2], ends[0])
+
+
+def test_fixed_views_make_a_training_epoch_longer_and_nothing_else(
+    tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = tiny_recipe({"augment.views": 5, "augment.flip": 0})
+    run = Run(recipe, corpus, tmp_path, create_fabric(recipe))
+    assert (len(run.loader), run.steps) == (5 * 96, 5 * 96 // 16)
+    loaders: list[tuple[int, int]] = []
+    made = Loader.__init__
+
+    def note(self: Loader, corpus: Corpus, rows: np.ndarray, *arguments: object) -> None:
+        made(self, corpus, rows, *arguments)
+        loaders.append((len(rows), len(self)))
+
+    monkeypatch.setattr(Loader, "__init__", note)
+    row = run.epoch(1)
+    assert loaders == [(32, 32)], "the selection split has one version of each image"
+    assert row.train_loss > 0
 
 
 def test_channels_last_says_the_same(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
