@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mien.augment import Augment, Degrade, Normalize
+from mien.augment import Augment, Degrade, Normalize, Views
+from mien.datasets.crops import views
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.recipe import AugmentPart
 
@@ -74,6 +76,28 @@ def test_rotation_stays_within_its_range():
     degrees = torch.atan(slope) * 180 / torch.pi
     assert degrees.abs().max() <= 11
     assert degrees.abs().max() > 6
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (40, 64), (48, 48, 3)], ids=["square", "wide", "colour"])
+def test_views_are_those_of_pillow(shape: tuple[int, ...]):
+    """Exactly for flips; within rounding for rotations, away from the corners, which Pillow fills with black."""
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    made = Views(15)(torch.from_numpy(image).expand(15, *shape), torch.arange(15)).numpy()
+    assert (made.dtype, made.shape) == (np.uint8, (15, *shape))
+    for found, (flip, degrees) in zip(made, views(15), strict=True):
+        expected = Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR)
+        if flip != "n":
+            expected = expected.transpose({"h": Image.Transpose.FLIP_LEFT_RIGHT, "v": Image.Transpose.FLIP_TOP_BOTTOM}[flip])
+        difference = np.abs(found.astype(int) - np.asarray(expected))
+        assert difference[12:-12, 12:-12].max() <= (1 if degrees else 0), (flip, degrees)
+        assert degrees or difference.max() == 0
+
+
+def test_views_repeat_the_border_and_are_fixed():
+    bright = torch.full((15, 48, 48), 200, dtype=torch.uint8)
+    assert (Views(15)(bright, torch.arange(15)) == 200).all()
+    numbers = torch.tensor([14, 3, 3, 0, 7, 1])
+    assert torch.equal(Views(15)(FACES, numbers), Views(15)(FACES, numbers))
 
 
 def test_damage_is_nothing_unless_asked_for():

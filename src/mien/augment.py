@@ -1,7 +1,8 @@
 """Training augmentation of a batch, on its device: uint8 images in, network inputs out.
 
-The parts run in this order, between the loader and the network:
+The parts run in this order. The loader applies the first, the others come between loader and network:
 
+    Views       one of an image's fixed versions
     Augment     random flips, affine changes, brightness, contrast, erasing (kornia); each image gets its own
     Mixup       mixes pairs of images and their targets
     Degrade     blur, dimming and noise; only the student sees it, not its teachers
@@ -10,6 +11,7 @@ The parts run in this order, between the loader and the network:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import kornia.augmentation as K
@@ -18,8 +20,52 @@ from timm.data import mixup as timm_mixup
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mien.datasets.crops import views
 from mien.preprocess import PreprocessSpec
 from mien.recipe import AugmentPart
+
+
+class Views(nn.Module):
+    """The fixed versions of stored images that vgg16_gcca's paper trains on: rotated, then flipped.
+
+    They are those of `mien.datasets.crops.views`, which `mien prepare` writes to files. Here they are computed when they are
+    read. Rotation is about the centre, bilinear, and repeats the border in the corners.
+
+    Args:
+        number: 1, 5, 10 or 15.
+    """
+
+    maps: Tensor
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.register_buffer("maps", torch.tensor([_view_map(flip, degrees) for flip, degrees in views(number)]))
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, view: Tensor) -> Tensor:
+        """Return one version of each image, same shape and dtype.
+
+        Args:
+            images: uint8, grey (N, H, W) or RGB (N, H, W, 3).
+            view: Number of each version, int64 (N,).
+        """
+        x = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        height, width = x.shape[2:]
+        aspect = torch.tensor([[1, height / width], [width / height, 1]], device=x.device)  # grids have both sides from -1 to 1
+        theta = F.pad(self.maps.to(x.device)[view] * aspect, (0, 1))  # (N, 2, 3), without a shift
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        x = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).round().to(images.dtype)
+        return x.squeeze(1) if images.ndim == 3 else x.permute(0, 2, 3, 1)
+
+
+def _view_map(flip: str, degrees: float) -> list[list[float]]:
+    """Return the map (2, 2) from positions in a version to positions in its image, both from the centre, x before y."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = -1 if flip == "h" else 1, -1 if flip == "v" else 1
+    return [[x * cos, -y * sin], [x * sin, y * cos]]
 
 
 class Augment(nn.Module):

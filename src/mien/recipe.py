@@ -100,11 +100,14 @@ class PreprocessPart(_Strict):
 
 
 class AugmentPart(_Strict):
-    """Random augmentation of the training images, drawn separately for each image.
+    """Augmentation of the training images: fixed versions first, then random changes, drawn separately for each image.
 
     Blur, dimming and noise are applied last, in this order. Only the network in training sees them, its teachers do not.
 
     Attributes:
+        views: Fixed versions of each training image: 1 is the image alone, 5 are five rotations within 10 degrees, 10 are
+            those also mirrored, 15 also upside down (see `mien.datasets.crops.views`). An epoch shows every version once, so it
+            is that many times longer.
         flip: Probability of a horizontal flip.
         degrees: Rotation, uniform within plus or minus this many degrees.
         translate: Shift along each axis, uniform within plus or minus this fraction of the side.
@@ -120,6 +123,7 @@ class AugmentPart(_Strict):
         noise: Largest standard deviation of Gaussian noise, for pixels in [0, 1].
     """
 
+    views: Literal[1, 5, 10, 15] = 1
     flip: float = Field(0.5, ge=0, le=1)
     degrees: float = Field(0.0, ge=0, le=180)
     translate: float = Field(0.0, ge=0, le=0.5)
@@ -151,14 +155,14 @@ class OptimPart(_Strict):
         name: A name that timm knows: sgd (with Nesterov momentum), momentum (SGD with classical momentum), adam, adamw, nadam,
             rmsprop, ...
         lr: Peak learning rate.
-        momentum: Momentum, or beta 1 of the Adam family.
+        momentum: Momentum, or beta 1 of the Adam family. With 0, sgd and momentum are both plain SGD.
         weight_decay: Weight decay; not applied to biases and norms.
         schedule: `cosine` to zero, `constant`, or `plateau`: reduce the rate when the selection split stops improving.
         warmup_epochs: Epochs over which the rate rises linearly from a hundredth of the peak.
         plateau_factor: Factor by which a plateau reduces the rate.
         plateau_patience: Epochs without improvement that are allowed; the next one reduces the rate.
         plateau_metric: What must improve: `accuracy` or `loss` on the selection split.
-        clip_norm: Largest norm of the gradient; 0 is off.
+        clip_norm: Largest norm of the network's gradient; 0 is off.
         layer_decay: Factor of the rate from each layer to the one below it; 1 is off. Only for networks whose layers form one
             sequence, so not for stn_resnet50 and vgg16_gcca.
     """
@@ -256,7 +260,7 @@ class PaperPart(_Strict):
     Attributes:
         title: The paper.
         table: Its table and row; several, separated by `; `, if one run stands for several rows.
-        reported: Accuracy the paper reports, in per cent, by corpus.
+        reported: Accuracy the paper reports, in per cent, by corpus. Keys that end in `_train` are of training images.
     """
 
     title: str

@@ -128,6 +128,17 @@ def test_teachers_that_predict_once_see_every_image_unchanged(tmp_path: Path, co
     assert any((teacher_probs.amax(1) < 0.999).any() for _, teacher_probs in passed)
 
 
+def test_the_views_of_an_image_share_its_prediction(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    part = {"teachers": [str(write_teacher(tmp_path / "t.safetensors", 40, 0))], "once": True}
+    probs = []
+    for views in (1, 5):
+        recipe = tiny_recipe({"distill": part, "augment.views": views})
+        run = Run(recipe, corpus, tmp_path / str(views), create_fabric(recipe))
+        run.start()
+        probs.append(run.teacher_probs)
+    torch.testing.assert_close(probs[1].reshape(96, 5, 7), probs[0][:, None].expand(-1, 5, -1))
+
+
 @pytest.mark.parametrize("votes", [False, True])
 def test_images_targets_and_predictions_are_mixed_in_the_same_shares(votes: bool):
     target = torch.arange(8) % 7

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mien.augment import Views
 from mien.datasets import Corpus
 from mien.engine import loader
 from mien.engine.loader import Loader
@@ -23,6 +24,23 @@ def test_batches_are_the_rows_asked_for(corpus: Corpus, monkeypatch: pytest.Monk
         assert torch.equal(indices, part)
         assert np.array_equal(images.numpy(), corpus.images[rows[part.numpy()]])
         assert split.target[indices].tolist() == corpus.target[rows[part.numpy()]].tolist()
+
+
+@pytest.mark.parametrize("limit", [1 << 29, 0], ids=["resident", "read from the cache"])
+def test_fixed_views_make_the_split_longer(corpus: Corpus, monkeypatch: pytest.MonkeyPatch, limit: int):
+    """Every image comes once in each version, with its label and votes."""
+    monkeypatch.setattr(loader, "RESIDENT_BYTES", limit)
+    votes = np.eye(7, dtype=np.float32)[corpus.target]
+    corpus, rows = replace(corpus, rows=replace(corpus.rows, votes=votes)), corpus.where("public_test")
+    split = Loader(corpus, rows, CPU, views=15)
+    assert len(split) == len(split.target) == len(split.votes) == 15 * len(rows)
+    seen = torch.zeros(len(rows), 15, dtype=torch.int64)
+    for images, indices in split.batches(torch.randperm(len(split)).split(50)):
+        row, view = rows[indices // 15], indices % 15
+        assert torch.equal(images, Views(15)(torch.from_numpy(corpus.images[row]), view))
+        assert split.target[indices].tolist() == split.votes[indices].argmax(1).tolist() == corpus.target[row].tolist()
+        seen[indices // 15, view] += 1
+    assert (seen == 1).all()
 
 
 def test_images_in_memory_are_read_like_those_of_the_cache(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,7 @@ from mien.engine import train
 from mien.engine.checks import check_data, check_files, check_names
 from mien.engine.devices import create_fabric
 from mien.engine.history import Epoch
+from mien.engine.loader import Loader
 from mien.engine.loss import create_objective
 from mien.engine.optim import create_optimizer
 from mien.engine.train import Run
@@ -126,7 +127,6 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus, t
         ({"train.batch_size": 1}, "at least 2 images per process"),
         ({"model.arguments": {"in_channels": 3, "depth": 1}}, "preprocess.channels"),
         ({"optim.name": "no_such"}, "optim: no_such"),
-        ({"optim.momentum": 0}, "optim: sgd does not accept these values: Nesterov momentum requires a momentum"),
         ({"loss": {"name": "kl_divergence"}}, "needs votes"),
         ({"data.select": "private_test"}, "is a test split"),
         ({"augment.mixup": 0.2, "train.batch_size": 15}, "mixes pairs"),
@@ -136,6 +136,12 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus, t
     ):
         with pytest.raises(RecipeError, match=message):
             train(tiny_recipe(change), corpus, tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this optimizer needs a GPU")
+def test_an_optimizer_that_cannot_be_made_is_refused(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    with pytest.raises(RecipeError, match="optim: fusedsgd does not accept these values: CUDA required"):
+        train(tiny_recipe({"optim.name": "fusedsgd"}), corpus, tmp_path / "run")
 
 
 @pytest.mark.parametrize("processes", [3, 64])
@@ -152,6 +158,33 @@ def test_the_optimizers_of_the_papers_step(tmp_path: Path, corpus: Corpus, tiny_
     before = [parameter.detach().clone() for parameter in run.unwrapped.parameters()]
     assert run.fit(1)[0] > 0
     assert any(not torch.equal(old, new) for old, new in zip(before, run.unwrapped.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop"])
+def test_without_momentum_they_are_plain(name: str):
+    """A step of SGD is the gradient times the rate, with the name of Nesterov momentum too."""
+    network = create_model("dlib_resnet", in_channels=1, depth=1)
+    recipe = load_recipe("sa_csp_ca/fer2013", {"optim": {"name": name, "lr": 0.01, "momentum": 0}})
+    objective = create_objective(recipe, network)
+    optimizer = create_optimizer(recipe, objective.model, objective.loss)
+    assert {(group["momentum"], group.get("nesterov", False)) for group in optimizer.param_groups} == {(0, False)}
+    weight = network.classifier.weight
+    for _ in range(2):
+        before = weight.detach().clone()
+        optimizer.zero_grad()
+        objective(torch.rand(4, 1, 48, 48), torch.arange(4))[0].backward()
+        optimizer.step()
+        if name != "rmsprop":
+            torch.testing.assert_close(weight.detach(), before - 0.01 * weight.grad)
+
+
+def test_with_momentum_sgd_keeps_nesterovs():
+    network = create_model("dlib_resnet", in_channels=1, depth=1)
+    for name, nesterov in (("sgd", True), ("momentum", False)):
+        recipe = load_recipe("sa_csp_ca/fer2013", {"optim.name": name})
+        objective = create_objective(recipe, network)
+        groups = create_optimizer(recipe, objective.model, objective.loss).param_groups
+        assert {(group["momentum"], group["nesterov"]) for group in groups} == {(0.9, nesterov)}
 
 
 def rates(recipe: Recipe, corpus: Corpus, folder: Path) -> list[float]:
@@ -307,6 +340,40 @@ def test_without_a_selection_split_the_last_epoch_is_kept(tmp_path: Path, corpus
     assert result.best.epoch == 2
     assert load_checkpoint(tmp_path / "run")[1].results == {}
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+
+
+def test_lambda_does_not_move_the_centers_in_a_run(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    """With a network that stands still, centers end where they end with any other lambda; clipping leaves them alone too."""
+    ends = []
+    for number, (island_weight, clip_norm) in enumerate(((0.0005, 0.0), (0.05, 0.0), (0.05, 1e-4))):
+        loss = {"name": "joint", "lr": 0.0025, "arguments": {"island_weight": island_weight}}
+        recipe = tiny_recipe({"loss": loss, "optim.lr": 1e-12, "optim.clip_norm": clip_norm})
+        run = Run(recipe, corpus, tmp_path / str(number), create_fabric(recipe))
+        before = run.unwrapped.loss.centers.detach().clone()
+        run.fit(1)
+        ends.append(run.unwrapped.loss.centers.detach())
+        assert (ends[-1] - before).abs().max() > 1e-3
+    torch.testing.assert_close(ends[1], ends[0])
+    torch.testing.assert_close(ends[2], ends[0])
+
+
+def test_fixed_views_make_a_training_epoch_longer_and_nothing_else(
+    tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = tiny_recipe({"augment.views": 5, "augment.flip": 0})
+    run = Run(recipe, corpus, tmp_path, create_fabric(recipe))
+    assert (len(run.loader), run.steps) == (5 * 96, 5 * 96 // 16)
+    loaders: list[tuple[int, int]] = []
+    made = Loader.__init__
+
+    def note(self: Loader, corpus: Corpus, rows: np.ndarray, *arguments: object) -> None:
+        made(self, corpus, rows, *arguments)
+        loaders.append((len(rows), len(self)))
+
+    monkeypatch.setattr(Loader, "__init__", note)
+    row = run.epoch(1)
+    assert loaders == [(32, 32)], "the selection split has one version of each image"
+    assert row.train_loss > 0
 
 
 def test_channels_last_says_the_same(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):

@@ -92,9 +92,40 @@ def test_without_pairs_it_is_softmax_with_center_loss(batch):
     torch.testing.assert_close(joint_loss(logits, TARGET, features, centers, 0.01, 0.0), expected)
 
 
-def test_gradients_are_exact(batch):
-    inputs = [x.requires_grad_() for x in batch]
-    assert torch.autograd.gradcheck(lambda logits, features, centers: joint_loss(logits, TARGET, features, centers), inputs)
+def test_gradients_of_the_network_are_exact(batch):
+    logits, features, centers = batch
+    inputs = [logits.requires_grad_(), features.requires_grad_()]
+    assert torch.autograd.gradcheck(lambda logits, features: joint_loss(logits, TARGET, features, centers), inputs)
+
+
+def test_the_gradient_of_the_centers_is_that_of_the_island_loss(batch):
+    logits, features, centers = batch
+    centers.requires_grad_()
+    assert torch.autograd.gradcheck(lambda centers: island_loss(features, TARGET, centers), centers)
+    (expected,) = torch.autograd.grad(island_loss(features, TARGET, centers), centers)
+    for island_weight in (0.0, 0.0005, 0.05):
+        (found,) = torch.autograd.grad(joint_loss(logits, TARGET, features, centers, island_weight), centers)
+        torch.testing.assert_close(found, expected)
+
+
+def test_lambda_moves_the_network_and_not_the_centers(batch):
+    """As Fig. 6(a) needs it: after ten steps the centers are the same, and embeddings are pulled in proportion to lambda."""
+    logits, features, _ = batch
+    ends, pulls = [], []
+    for island_weight in (0.0005, 0.05):
+        torch.manual_seed(0)
+        loss = JointLoss(4, 5, island_weight).double()
+        start, x = loss.centers.detach().clone(), features.clone().requires_grad_()
+        optimizer = torch.optim.SGD(loss.parameters(), lr=0.0025, momentum=0.9, nesterov=True)
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss(logits, TARGET, x).backward()
+            optimizer.step()
+        assert (loss.centers - start).abs().max() > 0.01
+        ends.append(loss.centers.detach())
+        pulls.append(x.grad)
+    assert torch.equal(*ends)
+    torch.testing.assert_close(100 * pulls[0], pulls[1])
 
 
 def test_a_step_of_sgd_is_wen_et_als_update(batch):

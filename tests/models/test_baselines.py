@@ -44,6 +44,25 @@ def test_vanilla_cnn_is_three_stages_of_three_convolutions():
     assert [sum(isinstance(part, nn.Conv2d) for part in stage) for stage in stages] == [3, 3, 3]
 
 
+def test_vanilla_cnn_sees_46_px():
+    """The last convolution, at a position in the middle: a face of 48 px, but not one that was enlarged."""
+    torch.manual_seed(0)
+    model = create_model("vanilla_cnn").double().eval()
+    x = torch.rand(1, 1, 64, 64, dtype=torch.float64, requires_grad=True)
+    features = model.stages[2][:-1](model.stages[:2](x))
+    (read,) = torch.autograd.grad(features[0, :, 8, 8].sum(), x)
+    columns = read[0, 0].abs().amax(0).nonzero()
+    assert int(columns.max() - columns.min()) + 1 == 46
+
+
+@pytest.mark.parametrize(("side", "positions"), [(224, 7), (112, 3), (48, 1)])
+def test_vggface_needs_224_px(side: int, positions: int):
+    """Its first hidden layer reads 7x7 positions; the recipes' size is the only one here that gives as many."""
+    model = build("vggface")
+    assert model.backbone.features(torch.zeros(1, 3, side, side, device="meta")).shape[2:] == (positions, positions)
+    assert model.backbone.pre_logits.fc1.kernel_size == (7, 7)
+
+
 def test_vggface_drops_half_of_both_hidden_layers():
     model = build("vggface")
     assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 0

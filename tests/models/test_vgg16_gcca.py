@@ -70,6 +70,51 @@ def test_parameters_grow_by_what_each_row_adds():
     assert [b - a for a, b in pairwise(counts)] == steps
 
 
+def in_backbone(dtype: torch.dtype = torch.float32, **parts: bool) -> nn.Module:
+    torch.manual_seed(0)
+    return create_model("vgg16_gcca", edge="backbone", **parts).to(dtype)
+
+
+@pytest.mark.parametrize("row", [2, 5])
+def test_the_edge_map_can_enter_the_backbone(row: int):
+    with torch.device("meta"):
+        model, x = in_backbone(**ROWS[row]), images()
+        assert model(x).shape == (2, 7)
+        model(x).sum().backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    blocks = [tuple(block.shape) for block in model.forward_blocks(x)]
+    assert blocks == [tuple(block.shape) for block in without_memory(row).forward_blocks(images().to("meta"))]
+    moved = 9 * (64 * 3 - 256 - 512 - 512)  # from the input of three lateral outputs to that of three blocks
+    assert count(without_memory(row)) - count(model) == moved
+    assert set(without_memory(row).state_dict()) - set(model.state_dict()) == set()
+
+
+def test_the_edge_map_is_concatenated_with_the_input_of_blocks_3_to_5():
+    """The first convolution of block 3 is one convolution over its input and the edge map."""
+    model = in_backbone(torch.float64).eval()
+    c2 = images(16, dtype=torch.float64).repeat(1, 43, 1, 1)[:, :128]
+    x = nn.functional.max_pool2d(c2, 2)
+    edge = nn.functional.adaptive_avg_pool2d(model.fusion.edge(c2), x.shape[2:])
+    first = next(layer for layer in model.features if getattr(layer, "out_channels", 0) == 256)
+    kernel = torch.cat([first.weight, model.edge_inputs["3"].weight], dim=1)
+    expected = nn.functional.conv2d(torch.cat([x, edge], dim=1), kernel, first.bias, padding=1)
+    torch.testing.assert_close(first(x) + model._from_edge([torch.zeros(0), c2], x), expected)
+
+
+@pytest.mark.parametrize("edge", ["lateral", "backbone"])
+def test_the_edge_map_changes_what_its_reading_says(edge: str):
+    """Through the backbone it reaches C_3 and C_5; through the lateral outputs only what is fused."""
+    torch.manual_seed(0)
+    model = create_model("vgg16_gcca", edge=edge).eval()
+    x = images()
+    before = [*model.forward_blocks(x), model.forward_features(x)]
+    with torch.no_grad():
+        model.fusion.edge.conv.bias += 1
+    after = [*model.forward_blocks(x), model.forward_features(x)]
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert same == [True, True, *[edge == "lateral"] * 3, False]
+
+
 def test_row_1_is_vgg16(vgg16: nn.Module):
     row = create_model("vgg16_gcca", **ROWS[1])
     assert [(name, p.shape) for name, p in vgg16.named_parameters()] == [(name, p.shape) for name, p in row.named_parameters()]
@@ -142,6 +187,7 @@ def test_what_is_predicted_is_erased(full: nn.Module):
         ({"multi_feature": False}, "partial_decoder needs multi_feature"),
         ({"partial_decoder": False}, "reverse_attention needs partial_decoder"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
+        ({"edge": "both"}, "edge must be 'lateral' or 'backbone', got 'both'"),
     ],
 )
 def test_a_part_without_what_it_needs_is_refused(arguments: dict, message: str):

@@ -79,16 +79,16 @@ class Teachers(nn.Module):
     def predict_all(self, loader: Loader, fabric: Fabric) -> Tensor:
         """Return softened probabilities (M, K) for every image of a loader, preprocessed as for evaluation.
 
-        Each process predicts its share of the images.
+        Each process predicts its share of the rows. All views of a row have the probabilities of its unchanged image.
         """
         share = slice(fabric.global_rank, None, fabric.world_size)
         images = Loader(loader.corpus, loader.rows[share], torch.device("cpu"))
-        probs = torch.zeros(len(loader), len(loader.corpus.classes), device=loader.device)
+        probs = torch.zeros(len(loader.rows), len(loader.corpus.classes), device=loader.device)
         for network, spec in zip(self.networks, self.specs, strict=True):
             with fabric.autocast():
                 parts = [self._soften(network(x.to(loader.device))) for x in images.inputs(spec, BATCH)]
             probs[share] += torch.cat(parts) / len(self.networks)
-        return fabric.all_reduce(probs, reduce_op="sum")  # type: ignore[return-value]
+        return loader.repeat(fabric.all_reduce(probs, reduce_op="sum"))  # type: ignore[arg-type]
 
     def _soften(self, logits: Tensor) -> Tensor:
         return (logits.float() / self.temperature).softmax(1)

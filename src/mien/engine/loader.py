@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mien.augment import Views
 from mien.datasets import Corpus
 from mien.preprocess import PreprocessSpec, preprocess
 
@@ -37,36 +38,43 @@ class Loader:
 
     Args:
         corpus: The corpus.
-        rows: Row numbers of the split, (M,).
+        rows: Row numbers of the split, (R,).
         device: Device of the batches.
+        views: Number of fixed versions of each image (see `mien.augment.Views`). Image i of the loader is version `i % views`
+            of row `rows[i // views]`, so a version is in the split of its image.
 
     Attributes:
-        target: Class indices, int64 (M,), on the device.
+        target: Class indices, int64 (M,), on the device; M is R times `views`.
         votes: Votes, float32 (M, K), on the device; None if the corpus has none.
-        resident: All images, uint8 (M, H, W) or (M, H, W, 3), on the device; None if they do not fit.
+        resident: The images of all rows, uint8 (R, H, W) or (R, H, W, 3), on the device; None if they do not fit.
     """
 
-    def __init__(self, corpus: Corpus, rows: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, corpus: Corpus, rows: NDArray[np.int64], device: torch.device, views: int = 1) -> None:
         self.rows, self.device, self.corpus = rows, device, corpus
-        self.target = torch.from_numpy(corpus.target[rows]).to(device)
-        self.votes = None if corpus.rows.votes is None else torch.from_numpy(corpus.rows.votes[rows]).to(device)
+        self.views = Views(views).to(device)
+        self.target = self.repeat(torch.from_numpy(corpus.target[rows])).to(device)
+        self.votes = None if corpus.rows.votes is None else self.repeat(torch.from_numpy(corpus.rows.votes[rows])).to(device)
         self.resident: Tensor | None = None
         if fits_in_memory(corpus, len(rows), device):
             self.resident = torch.from_numpy(corpus.read(rows)).to(device)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) * len(self.views)
+
+    def repeat(self, values: Tensor) -> Tensor:
+        """Return values of each image, (M, ...), from values of each row, (R, ...)."""
+        return values.repeat_interleave(len(self.views), dim=0)
 
     def batches(self, index_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the uint8 images and the indices of each batch, both on the device.
 
         Args:
-            index_batches: For each batch, indices into `rows`, on the CPU.
+            index_batches: For each batch, indices of its images, from 0 to M - 1, on the CPU.
         """
         if self.resident is not None:
             for indices in index_batches:
                 on_device = indices.to(self.device)
-                yield self.resident[on_device], on_device
+                yield self._view(self.resident[on_device // len(self.views)], on_device), on_device
             return
         with ThreadPoolExecutor(1) as pool:
             waiting: tuple[Tensor, Future[Tensor]] | None = None
@@ -91,7 +99,11 @@ class Loader:
             yield torch.from_numpy(preprocess(list(images.numpy()), spec))
 
     def _read(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(self.corpus.read(self.rows[indices.numpy()]))
+        return torch.from_numpy(self.corpus.read(self.rows[indices.numpy() // len(self.views)]))
 
     def _to_device(self, indices: Tensor, images: Future[Tensor]) -> tuple[Tensor, Tensor]:
-        return images.result().to(self.device, non_blocking=True), indices.to(self.device)
+        on_device = indices.to(self.device)
+        return self._view(images.result().to(self.device, non_blocking=True), on_device), on_device
+
+    def _view(self, images: Tensor, indices: Tensor) -> Tensor:
+        return images if len(self.views) == 1 else self.views(images, indices % len(self.views))

@@ -36,10 +36,11 @@ def check_optimizer(part: OptimPart) -> None:
 def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     """Return the optimizer of a recipe.
 
-    Weight decay leaves out biases, norms, the parameters in `model.no_weight_decay()` and the loss's own parameters.
+    Weight decay leaves out biases, norms, the parameters in `model.no_weight_decay()` and the loss's own parameters. An
+    optimizer with Nesterov momentum, such as timm's sgd, is plain without momentum.
 
     Raises:
-        RecipeError: The optimizer does not accept a value of the recipe, such as Nesterov momentum of 0.
+        RecipeError: The optimizer does not accept a value of the recipe.
     """
     part = recipe.optim
     groups = _parameter_groups(part, model)
@@ -49,6 +50,8 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     try:
         if (info := get_optimizer_info(part.name)).has_betas and info.num_betas == 2:
             extra["betas"] = (part.momentum, 0.999)
+        if part.momentum == 0 and info.has_momentum and (info.defaults or {}).get("nesterov"):
+            extra["nesterov"] = False
         return create_optimizer_v2(groups, opt=part.name, lr=part.lr, weight_decay=0.0, momentum=part.momentum, **extra)
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"optim: {part.name} does not accept these values: {error}") from None
@@ -57,6 +60,15 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
 def current_lr(optimizer: Optimizer) -> float:
     """Return the network's learning rate for the next step; with layer decay the rate of the last layer, the largest."""
     return max(group["lr"] for group in optimizer.param_groups if LOSS_GROUP not in group)
+
+
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
+    """Scale the gradient of the network down to a norm of at most `max_norm`.
+
+    The loss's own parameters neither count nor are scaled: else large gradients of class centers would slow the network down.
+    """
+    network = [weight for group in optimizer.param_groups if LOSS_GROUP not in group for weight in group["params"]]
+    nn.utils.clip_grad_norm_(network, max_norm)
 
 
 def _parameter_groups(part: OptimPart, model: Model) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from mien.engine.distill import Teachers
 from mien.engine.history import Epoch, best_epoch, write_history
 from mien.engine.loader import Loader
 from mien.engine.loss import create_objective
-from mien.engine.optim import create_ema, create_optimizer, create_plateau, create_schedule, current_lr
+from mien.engine.optim import clip_gradients, create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -133,7 +133,7 @@ class Run:
 
         # Data
         self.spec = recipe.preprocess.spec()
-        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device)
+        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device, recipe.augment.views)
         self.steps = len(self.loader) // recipe.train.batch_size
 
         # Model, from scratch or from start weights
@@ -273,7 +273,7 @@ class Run:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if max_norm := self.recipe.optim.clip_norm:
-            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+            clip_gradients(self.optimizer, max_norm)
         self.optimizer.step()
         return torch.stack([loss.detach(), (logits.argmax(1) == label).float().mean()])
 

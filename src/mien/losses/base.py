@@ -16,8 +16,8 @@ from mien.registry import Registry, check_arguments
 class Loss(nn.Module, ABC):
     """Base class of all losses: one signature, so that one training loop serves all.
 
-    A loss may have parameters (class centers). They are trained with a learning rate of their own and without weight decay, and
-    are stored in the checkpoint.
+    A loss may have parameters (class centers). They are trained with a learning rate of their own, without weight decay and
+    without clipping of their gradient, and are stored in the checkpoint.
 
     Attributes:
         needs_features: Whether the loss uses `features`, the embeddings of the images.

@@ -4,7 +4,8 @@ Paper: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Rec
 `L_C = 1/2 sum_i |x_i - c_{y_i}|^2`; L_C in eq. 5 of vgg16_gcca's paper. Two deviations: the sum over the batch is a mean,
 as in torch's cross-entropy, so that its weight means the same at every batch size. And the centers are parameters that an
 optimizer moves along the gradient. Wen et al. move a center by `alpha * sum(c - x) / (1 + n)` over the n images of its class;
-SGD of learning rate r on this loss moves it in the same direction, by `r * sum(c - x) / N`.
+SGD of learning rate r on this loss moves it in the same direction, by `r * sum(c - x) / N`, 1 / (1 - m) times as far with
+momentum m. With K classes of equal size and n >> 1, alpha is about r / (K (1 - m)).
 """
 
 from __future__ import annotations

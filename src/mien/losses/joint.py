@@ -5,8 +5,9 @@ eqs. 5-7: `L = L_s + lambda (L_C + lambda_1 L_cos)`, lambda = 0.005 and lambda_1
 whether L_s and L_C are sums or means over a batch; here they are means (`mien.losses.center`). With `pair_weight=0` it is
 softmax with center loss (Wen et al. 2016, eq. 5).
 
-lambda also scales the gradient of the centers, so they need a large learning rate and no weight decay. lambda times that rate
-corresponds to Wen et al.'s alpha, up to the shares of the classes in a batch.
+lambda weighs what the network learns, not how fast the centers move: as in Wen et al., whose centers have a rate alpha of their
+own, the gradient of a center is that of L_I. So a sweep over lambda (Fig. 6a) changes one thing. `mien.losses.center` relates
+the learning rate of the centers to alpha.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def joint_loss(
 ) -> Tensor:
     """Return L of eq. 7.
 
+    The gradient of the centers is that of L_I, without the factor lambda. All other gradients are those of L.
+
     Args:
         logits: (N, K).
         target: Class indices, int64 (N,).
@@ -44,7 +47,9 @@ def joint_loss(
         LabelError: A class outside 0..K-1.
     """
     softmax = cross_entropy(logits, target, label_smoothing=label_smoothing)
-    return softmax + island_weight * island_loss(features, target, centers, pair_weight)
+    for_network = island_loss(features, target, centers.detach(), pair_weight)
+    for_centers = island_loss(features.detach(), target, centers, pair_weight)
+    return softmax + island_weight * for_network + (for_centers - for_centers.detach())  # the last term is 0
 
 
 @LOSSES.register("joint")

@@ -1,9 +1,15 @@
 """stn_resnet50: a spatial transformer in front of ResNet-50.
 
 Paper: Khoirullah et al., "Facial Expression Recognition Using Convolutional Neural Network with Attention Module", Figs. 4-5
-and Table IV. ResNet-50 is timm's, unchanged, with timm's names in `backbone`, so that ImageNet weights can be loaded. The paper
-is silent on the size of the images: here 224x224 px in three channels, as for ImageNet weights (any size from 32 px works).
-What it leaves open in the localisation network is in `mien.layers.spatial_transformer`.
+and Table IV. ResNet-50 is timm's, unchanged, with timm's names in `backbone`, so that ImageNet weights can be loaded.
+Where the paper is silent, we chose:
+
+- Images: three channels, 224x224 px as for ImageNet weights. Any size from 32 px works; the recipes use 112 px, which leaves
+  the last stage 4x4 positions. Their baselines have other sizes (`mien.models.vggface`, `mien.models.vanilla_cnn`).
+- The transformer samples the input image and keeps its size. What is open in its localisation network, and why theta is
+  damped, is in `mien.layers.spatial_transformer`.
+- Optimizers: the paper names no framework, so the recipes use what Keras and PyTorch have in common. SGD and RMSprop have no
+  momentum, and the Adam family has betas of 0.9 and 0.999.
 """
 
 from __future__ import annotations

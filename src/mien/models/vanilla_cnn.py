@@ -3,7 +3,7 @@
 Paper: Khoirullah et al., "Facial Expression Recognition Using Convolutional Neural Network with Attention Module", section
 III.A, which gives only three stages of three convolutions and "2 million parameters". Here: 3x3 convolutions with batch norm
 and ReLU, widths 64, 128, 256, a 2x2 max-pool after each stage, average pooling and one linear layer; 1.9 M parameters. Grey
-images of 48x48 px, FER2013's size.
+images of 48x48 px, FER2013's size: the last convolution sees 46 px, so a whole face, but only a part of an enlarged one.
 """
 
 from __future__ import annotations

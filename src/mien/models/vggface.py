@@ -2,7 +2,8 @@
 
 Paper: Parkhi et al. 2015, "Deep Face Recognition", Table 3, network D: VGG-16 without batch norm, dropout 0.5 after the two
 hidden layers of 4,096. It has 145.0 M parameters with the paper's 2,622 identities and 134,289,223 with 7 classes. The network
-is timm's, with new weights. Designed for 224x224 px; takes any size from 32 px.
+is timm's, with new weights. It halves the image five times, and its first hidden layer reads a map of 7x7, so it needs 224 px.
+It takes any size from 32 px, but then positions of a smaller map are repeated: 3x3 at 112 px, a single one at 48 px.
 """
 
 from __future__ import annotations
