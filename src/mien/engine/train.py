@@ -268,7 +268,7 @@ class Run:
         if teacher_probs is None and self.teachers is not None:
             with self.fabric.autocast():
                 teacher_probs = self.teachers(x)
-        normalize = self.normalize_early if early else self.normalize
+        normalize = self.normalize_early if early and self.recipe.train.early_size else self.normalize
         loss, logits = self.objective(normalize(self.degrade(x)), target, teacher_probs)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
