@@ -93,6 +93,14 @@ def test_a_finished_study_runs_nothing_and_its_results_are_enough(done: Path, tm
     assert "3 of 3" in run(done / "study.yaml", "--results", done / "results", "--table")
 
 
+def test_tables_share_the_runs_of_one_recipe(done: Path, tmp_path: Path, fer2013_csv: Path):
+    other = tmp_path / "study.yaml"
+    other.write_text((done / "study.yaml").read_text().replace("tiny/rates", "tiny/other"))
+    shown = run(other, "--data", fer2013_csv, "--out", tmp_path / "runs", "--results", done / "results", "--seed", 1)
+    assert "epoch" not in shown.split("in all")[1]
+    assert "1 of 1" in shown
+
+
 def test_a_missing_seed_is_listed_and_continued(done: Path, tmp_path: Path, fer2013_csv: Path):
     one = ("--data", fer2013_csv, "--out", tmp_path / "runs", "--row", "lr=0.05")
     shown = run(done / "study.yaml", *one, "--minutes", 0, status=3)

@@ -6,6 +6,7 @@ several with a common disk, can work on one study: each takes the next run that 
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
@@ -47,10 +48,20 @@ class Folders:
     results: Path | None = None
 
     def results_file(self, job: Job) -> Path | None:
-        """Return the results file of a run; None if it has not been measured."""
-        for folder in (self.results, self.runs):
-            if folder is not None and (found := _results_file(folder / job.path, job.split)):
+        """Return the results file of a run; None if it has not been measured.
+
+        A run of another study counts as well if recipe, seed and measured split are the same: tables share rows.
+        """
+        roots = [folder for folder in (self.results, self.runs) if folder is not None]
+        for root in roots:
+            if found := _results_file(root / job.path, job.split):
                 return found
+        wanted = recipe_hash(job.recipe), job.recipe.seed
+        for root in roots:
+            for path in sorted(root.glob(f"**/{job.path.name}/*.json")):
+                same_split = job.split in (None, path.stem)
+                if same_split and _recipe_and_seed(path, path.stat().st_mtime_ns) == wanted:
+                    return path
         return None
 
     def history(self, job: Job) -> list[Epoch]:
@@ -184,6 +195,13 @@ def _keep(folder: Path, target: Path, weights: bool) -> None:
         halved = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
         with atomic_path(target / "best.safetensors") as tmp_path:
             save_file(halved, tmp_path, metadata=metadata)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _recipe_and_seed(path: Path, changed: int) -> tuple[str | None, int | None]:
+    """Return the hash of the recipe and the seed in a results file; `changed` is when it was written."""
+    model = read_results(path)["model"]
+    return model["recipe_hash"], model["seed"]
 
 
 def _results_file(folder: Path, split: str | None) -> Path | None:
