@@ -269,7 +269,7 @@ def check_size(name: str, width: int, height: int) -> None:
 def _limit_allocations() -> None:
     """Limit what ffmpeg allocates at once to `MAX_ALLOCATION`, in the whole process.
 
-    A header of a few bytes can claim an index of 2 GB, which ffmpeg then allocates (tested in tests/video/test_reader.py).
+    A header of a few bytes can claim an index of 2 GB, which ffmpeg then allocates (see benchmarks/hostile_video_memory.py).
     PyAV has no option for this, so the function of its own libavutil is called. Where that is not found, nothing changes.
     """
     import av
