@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,14 +221,8 @@ class CorpusRegistry(Registry[Listing]):
         return add
 
     def get(self, name: str) -> Reader:
-        """Return the reader of a corpus.
-
-        Raises:
-            UnknownNameError: There is no such corpus; lists the nearest names.
-        """
-        reader = super().get(name)
-        assert isinstance(reader, Reader)
-        return reader
+        """Return the reader of a corpus; see `Registry.get`."""
+        return cast(Reader, super().get(name))
 
 
 CORPORA = CorpusRegistry("corpus")
