@@ -60,8 +60,11 @@ def read_ferplus(
         raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
     if not 0 <= min_agreement <= 1:
         raise DataError(f"ferplus: min_agreement is {min_agreement!r}; give a share of the votes, 0 to 1")
-    if _has_table(source):
-        file = find_fer2013_table(source) or source
+    if is_archive(source):
+        file = source if any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1]) else None
+    else:
+        file = find_fer2013_table(source)
+    if file is not None:
         found = read_votes(find_votes(file, votes))
         table = read_fer2013_table(file)
         require_same_rows(source, table.split, found)
@@ -85,13 +88,6 @@ def label_rows(
     kept = shares[keep, :classes]
     soft = None if targets == "majority" else (kept / kept.sum(axis=1, keepdims=True)).astype(np.float32)
     return Rows(label_set(LABEL_SETS[classes]), target[keep].astype(np.int64), split[keep], SPLITS, votes=soft), keep
-
-
-def _has_table(source: Path) -> bool:
-    """Return whether a source has FER2013's table, not Microsoft's pictures."""
-    if source.is_dir():
-        return find_fer2013_table(source) is not None
-    return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1])
 
 
 def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tuple[str, ...]]:
