@@ -38,21 +38,21 @@ def walk_folder(
         folder, links_and_folders, folders, files = waiting.pop(), list[os.DirEntry[str]](), list[str](), list[str]()
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    if not is_shown(entry.name):
-                        continue
-                    if _is_folder(entry):
+                for entry in (entry for entry in entries if is_shown(entry.name)):
+                    if entry.is_symlink() or entry.is_dir():
                         links_and_folders.append(entry)
-                        continue
-                    files.append(entry.name)
-                    if entry.is_symlink() and file_id(entry.path) is None and Path(entry.name).suffix.lower() not in ENDINGS:
-                        skipped.append(f"{entry.path}: is a broken link")
+                    else:
+                        files.append(entry.name)
         except OSError as error:
             on_error(error)
             continue
         for entry in sorted(links_and_folders, key=lambda entry: entry.name):
             identity = file_id(entry.path)
-            if entry.is_symlink() and (identity in entered or _has_own_place(Path(os.path.realpath(entry.path)), root)):
+            if not os.path.isdir(entry.path):  # noqa: PTH112 (a Path for each of a million names takes seconds)
+                files.append(entry.name)
+                if identity is None and Path(entry.name).suffix.lower() not in ENDINGS:
+                    skipped.append(f"{entry.path}: is a broken link")
+            elif entry.is_symlink() and (identity in entered or _has_own_place(Path(os.path.realpath(entry.path)), root)):
                 skipped.append(f"{entry.path}: links to a folder that is read elsewhere or contains it; not followed")
             elif identity not in entered:  # else it is `exclude`
                 entered.add(identity)
@@ -73,13 +73,6 @@ def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _has_own_place(target: Path, root: Path) -> bool:

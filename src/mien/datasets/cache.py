@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -158,24 +159,18 @@ def source_key(path: Path, options: Mapping[str, Any], outside: Sequence[Path] =
     Raises:
         DataError: A folder cannot be read.
     """
+    root, skipped = path.resolve(), list[str]()
     total = _digest(f"{CACHE_FORMAT}:{json.dumps(options, sort_keys=True, default=str)}")
-    for line in _states(path.resolve(), outside, exclude):
+    total += _digest(f"root:{_state(str(root)) if root.is_file() else root}")
+    names = walk(root, skipped, exclude) if root.is_dir() else ()
+    files = chain((f"{root}/{name}" for name in names if not name.endswith("/")), (str(file.absolute()) for file in outside))
+    for line in chain(map(_state, files), skipped):
         total += _digest(line)  # a sum, because sorting a million files takes too much memory
     return f"{total % 2**256:064x}"[-20:]
 
 
 def _digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest(), "big")
-
-
-def _states(root: Path, outside: Sequence[Path], exclude: Path | None) -> Iterator[str]:
-    """Yield a line for each file of a source."""
-    skipped: list[str] = []
-    yield f"root:{_state(str(root)) if root.is_file() else root}"
-    if root.is_dir():
-        yield from (_state(f"{root}/{name}") for name in walk(root, skipped, exclude) if not name.endswith("/"))
-    yield from skipped
-    yield from (_state(str(file.absolute())) for file in outside)
 
 
 def _state(file: str) -> str:

@@ -255,14 +255,13 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         if key not in known:
             raise DataError(f"{name} has no option {key!r}{nearest(str(key), [*dict.fromkeys((*known, *STORAGE_OPTIONS))])}")
         types = get_args(known[key]) or (known[key],)
-        if not any(_has_type(value, wanted) for wanted in types):
+        if isinstance(value, bool):  # not a number, although Python counts it as one
+            fits = bool in types
+        else:
+            fits = isinstance(value, types) or (isinstance(value, int) and float in types)
+        if not fits:
             words = " or ".join(_TYPE_NAMES[wanted] for wanted in types if wanted in _TYPE_NAMES)
             raise DataError(f"{name}: {key} is {value!r}; give {words}")
-
-
-def _has_type(value: Any, wanted: Any) -> bool:
-    """Return whether a value has a type; true is not a number, and a whole number is also a number."""
-    return isinstance(value, int | float if wanted is float else wanted) and (wanted is bool or not isinstance(value, bool))
 
 
 def _parse_size(value: Any) -> tuple[int, int]:

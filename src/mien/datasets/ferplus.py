@@ -98,24 +98,22 @@ def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tu
     if len({path.parent.name for path in labels}) < len(labels):
         raise DataError(f"{source}: contains several copies of FER+ ({', '.join(map(str, labels[:6]))}); pass one of them")
     present = set(names)
-    files, image_names, counts, split = list[Tree](), list[str](), list[NDArray[np.int64]](), list[int]()
+    found = list[tuple[Tree, str, NDArray[np.int64], int]]()
     for path in sorted(labels, key=lambda path: FOLDERS[path.parent.name]):  # training first, as the rows of FER2013
         votes = _read_labels(tree / str(path))
         for name, count in zip(votes.names, votes.counts, strict=True):
             picture = str(path.parent / name)
             if picture not in present:
                 skipped.append(f"{picture}: is named in {path} but does not exist")
-                continue
-            files.append(tree / picture)
-            image_names.append(name)
-            counts.append(count)
-            split.append(FOLDERS[path.parent.name])
-    if not files:
+            else:
+                found.append((tree / picture, name, count, FOLDERS[path.parent.name]))
+    if not found:
         raise DataError(
             f"{source}: contains neither fer2013.csv nor pictures named in FER2013Train/label.csv; "
             f"pass the folder with fer2013.csv and {VOTES_FILE}"
         )
-    return files, Votes(tuple(image_names), np.array(counts)), np.array(split, np.int8), tuple(skipped)
+    files, image_names, counts, split = zip(*found, strict=True)
+    return list(files), Votes(image_names, np.array(counts)), np.array(split, np.int8), tuple(skipped)
 
 
 def _read_labels(file: Tree) -> Votes:

@@ -246,20 +246,15 @@ def _file(name: str) -> Source:
         return _bad(f"{name}: no such file. Check the path.", name)
     kind = by_ending(name)
     if kind is None and path.is_file():
-        kind = _by_content(path)
+        with path.open("rb") as stream:
+            kind = "picture" if is_picture(stream) else None
+        with suppress(InputError):
+            if kind is None:
+                open_video_stream(locate(path))[0].close()
+                kind = "video"
     if kind is None:
         return _bad(f"{name} is neither a picture nor a video mien can read. Leave it out or convert it.", name)
     return Source(name, kind, name)
-
-
-def _by_content(path: Path) -> Kind | None:
-    with path.open("rb") as stream:
-        if is_picture(stream):
-            return "picture"
-    with suppress(InputError):
-        open_video_stream(locate(path))[0].close()
-        return "video"
-    return None
 
 
 def _in_memory(item: Any, number: int) -> Source:
