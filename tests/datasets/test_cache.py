@@ -66,7 +66,7 @@ def test_a_killed_build_goes_on_and_comes_to_the_same(tmp_path: Path, decoded: l
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert steps == [256, 512]
-    (part,) = (tmp_path / "killed").glob("*.part")
+    (part,) = (tmp_path / "killed").glob("*.building")
     assert not (part / "meta.json").exists()
 
     seen: list[tuple[int, int]] = []
@@ -98,7 +98,7 @@ def test_a_build_killed_at_any_moment_goes_on(tmp_path: Path, seconds: float):
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The half cache of a build that was stopped after two chunks of 64."""
+    """The half cache of a build that was stopped after two chunks of 64, each with bad pictures at its ends."""
     monkeypatch.setattr(cache, "CHUNK", 64)
     steps: list[int] = []
 
@@ -107,10 +107,13 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if len(steps) == 2:
             raise KeyboardInterrupt
 
+    root = draw(tmp_path / "faces", 300)
+    for row in (0, 1, 63, 64, 127, 128):
+        sorted((root / "happy").iterdir())[row].write_bytes(b"no picture")
     with pytest.raises(KeyboardInterrupt):
-        load(draw(tmp_path / "faces", 300), on_step=stop)
-    (part,) = (tmp_path / "cache").glob("*.part")
-    return part
+        load(root, on_step=stop)
+    (building,) = (tmp_path / "cache").glob("*.building")
+    return building
 
 
 @pytest.mark.parametrize(
@@ -118,32 +121,38 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("nothing", 300 - 128),
         ("half a chunk more", 300 - 128),
-        ("half a note", 300 - 128),
-        ("a lost chunk", 300 - 64),
+        ("bad rows without their chunk", 300 - 128),
+        ("bad rows that were not finished", 300 - 128),
+        ("a lost picture", 300 - 64),
+        ("a lost chunk and more", 300 - 64),
         ("lost pictures", 300),
-        ("a lost note", 300),
-        ("a note of something else", 300),
     ],
 )
 def test_whatever_a_stop_leaves_the_build_goes_on(tmp_path: Path, stopped: Path, decoded: list[str], harm: str, rest: int):
-    images, progress = stopped / "images.bin", stopped / "progress"
+    images = stopped / "images.bin"
     match harm:
         case "half a chunk more":
             images.write_bytes(images.read_bytes() + bytes(31 * 256 + 17))
-        case "half a note":
-            progress.write_text(progress.read_text() + '[192, {"1')
-        case "a lost chunk":
+        case "bad rows without their chunk":
+            (stopped / "bad" / "128.json").write_text('{"128": "is not a picture", "150": "is no longer one"}')
+        case "bad rows that were not finished":
+            (stopped / "bad" / ".128-0123abcd.json").write_text('{"1')
+        case "a lost picture":
             images.write_bytes(images.read_bytes()[:-1])
+        case "a lost chunk and more":
+            images.write_bytes(images.read_bytes()[: 62 * 256])
         case "lost pictures":
             images.unlink()
-        case "a lost note":
-            progress.unlink()
-        case "a note of something else":
-            progress.write_text("{}\n")
+    with pytest.raises(KeyboardInterrupt):  # stopped once more, so that what was left over counts again
+        load(tmp_path / "faces", on_step=lambda done, total: (_ for _ in ()).throw(KeyboardInterrupt) if done > 192 else None)
     resumed = load(tmp_path / "faces")
     assert len(decoded) == rest
-    assert resumed.fingerprint == load(tmp_path / "faces", cache=tmp_path / "whole").fingerprint
+    whole = load(tmp_path / "faces", cache=tmp_path / "whole")
+    assert (resumed.fingerprint, resumed.files, resumed.skipped) == (whole.fingerprint, whole.files, whole.skipped)
+    assert len(resumed.skipped) == 6
     assert len(list((tmp_path / "cache").iterdir())) == 1
+    folders = (next((tmp_path / place).iterdir()) for place in ("cache", "whole"))
+    assert len({tuple(sorted(file.name for file in folder.iterdir())) for folder in folders}) == 1
 
 
 def test_a_build_that_was_stopped_by_bad_pictures_alone_goes_on(tmp_path: Path, decoded: list[str], monkeypatch):

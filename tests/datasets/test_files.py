@@ -85,6 +85,12 @@ def test_links_lead_out_once_and_never_round(tmp_path: Path):
     assert len(skipped) == 8
 
 
+def test_a_link_to_a_hidden_folder_is_followed(tmp_path: Path):
+    write(tmp_path, ".store/1.png")
+    (tmp_path / "a").symlink_to(tmp_path / ".store")
+    assert names_in(tmp_path) == ["a/1.png"]
+
+
 def test_a_dead_link_to_a_picture_is_met_and_refused(tmp_path: Path):
     (tmp_path / "x.png").symlink_to(tmp_path / "missing.png")
     (tmp_path / "y.png").symlink_to("y.png")

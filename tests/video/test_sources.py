@@ -169,6 +169,20 @@ def test_a_circle_of_links_ends(folder: Path) -> None:
     assert listed("in") == ["p in/c.webp", "v in/deep/d.mkv"]
 
 
+def test_links_to_folders_are_followed_once_and_only_out_of_the_folder(folder: Path) -> None:
+    for link, target in {
+        "in/above": ".", "in/also": "in/deep", "in/away": "nothing", "in/deep/away": "nothing", "in/store": "in/.store"
+    }.items():  # fmt: skip
+        (folder / link).symlink_to(folder / target, target_is_directory=True)
+    (folder / "in/.store").mkdir()
+    for name in ("in/.store/e.png", "nothing/f.png"):
+        (folder / name).write_bytes(PNG)
+    expected = ["p in/c.webp", "p in/away/f.png", "v in/deep/d.mkv", "p in/store/e.png"]
+    assert listed("in") == expected
+    assert listed(["in", "in/also", "nothing"]) == expected
+    assert listed("in/also") == ["v in/also/d.mkv", "p in/also/away/f.png"]
+
+
 def test_lists_of_lists_are_read_as_they_are_asked_for(folder: Path) -> None:
     def endless() -> Iterator[Any]:
         yield "a2.png"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import posixpath
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -42,20 +41,8 @@ MAX_NUMBER = 4096
 """Bytes of the largest file with one number; the usual ones have under 200."""
 
 
-@dataclass(slots=True)
-class _Pictures:
-    """The pictures found so far, without those of no class."""
-
-    files: list[Tree] = field(default_factory=list)
-    target: list[int] = field(default_factory=list)
-    split: list[int] = field(default_factory=list)
-    valence_arousal: list[tuple[float, ...]] = field(default_factory=list)
-
-    def add(self, file: Tree, code: int, split: int, valence_arousal: tuple[float, ...]) -> None:
-        self.files.append(file)
-        self.target.append(code)
-        self.split.append(split)
-        self.valence_arousal.append(valence_arousal)
+_Picture = tuple[Tree, int, int, tuple[float, ...]]
+"""A picture: its file, its class, its split, and its valence and arousal."""
 
 
 @CORPORA.register("affectnet")
@@ -74,7 +61,7 @@ def read_affectnet(source: Path, classes: int = 8) -> Listing:
     """
     if classes not in (7, 8):
         raise DataError(f"affectnet: classes is {classes!r}; choose 7 or 8")
-    found, skipped, tree = _Pictures(), list[str](), open_tree(source)
+    found, skipped, tree = list[_Picture](), list[str](), open_tree(source)
     names = sorted(name for name in walk(tree, skipped) if not name.endswith(".npy"))
     top = {name.partition("/")[0] for name in names if "/" in name}
     outer = top.pop() if len(top) == 1 else ""
@@ -87,20 +74,16 @@ def read_affectnet(source: Path, classes: int = 8) -> Listing:
             )
     else:
         _read_tables(source, tree, prefix, set(names), classes, found, skipped)
-    if not found.files:
+    if not found:
         why = f"; the first left out: {skipped[0]}" if skipped else ""
         raise DataError(f"{source}: contains no picture with annotations{why}")
-    rows = Rows(
-        label_set(f"affectnet{classes}"),
-        np.array(found.target, np.int64),
-        np.array(found.split, np.int8),
-        SPLITS,
-        valence_arousal=np.array(found.valence_arousal, np.float32).reshape(-1, 2),
-    )
-    return Listing(rows, found.files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
+    files, target, parts, values = zip(*found, strict=True)
+    targets, splits, valence_arousal = np.array(target, np.int64), np.array(parts, np.int8), np.array(values, np.float32)
+    rows = Rows(label_set(f"affectnet{classes}"), targets, splits, SPLITS, valence_arousal=valence_arousal)
+    return Listing(rows, files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
 
 
-def _read_tree(tree: Tree, names: list[str], split: int, classes: int, found: _Pictures, skipped: list[str]) -> None:
+def _read_tree(tree: Tree, names: list[str], split: int, classes: int, found: list[_Picture], skipped: list[str]) -> None:
     """Add the pictures of `train_set/images` or `val_set/images`."""
     for name in names:
         folder, own = posixpath.split(name)
@@ -111,7 +94,8 @@ def _read_tree(tree: Tree, names: list[str], split: int, classes: int, found: _P
         try:
             code = _parse_code(read_number(expression), f"{expression}:")
             if code < classes:
-                found.add(tree / name, code, split, tuple(_in_range(read_number(file), f"{file}:") for file in others))
+                values = tuple(_in_range(read_number(file), f"{file}:") for file in others)
+                found.append((tree / name, code, split, values))
         except InputError as error:
             skipped.append(f"{tree / name}: {error}")
 
@@ -155,7 +139,7 @@ def _number(data: bytes) -> float:
 
 
 def _read_tables(
-    source: Path, tree: Tree, prefix: str, names: set[str], classes: int, found: _Pictures, skipped: list[str]
+    source: Path, tree: Tree, prefix: str, names: set[str], classes: int, found: list[_Picture], skipped: list[str]
 ) -> None:
     """Add the rows of the older tables. A picture that a row names again, in whatever split, is left out and listed."""
     images = next(
@@ -192,4 +176,5 @@ def _read_tables(
                 skipped.append(f"{where} names {picture} again, after {seen[picture].removeprefix(f'{table}: ')}")
                 continue
             seen[picture] = where
-            found.add(tree / f"{images}/{picture}", code, split, (_in_range(valence, where), _in_range(arousal, where)))
+            values = _in_range(valence, where), _in_range(arousal, where)
+            found.append((tree / f"{images}/{picture}", code, split, values))

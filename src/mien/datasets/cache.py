@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien.atomic import atomic_path
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Reader, Rows, check_options
 from mien.datasets.crops import largest_face
 from mien.datasets.files import Tree, read_picture, walk
@@ -31,10 +33,13 @@ from mien.provenance import available_cores
 CACHE_FORMAT = 5
 
 CHUNK = 256
-"""Most pictures that are decoded before progress is noted."""
+"""Most pictures that are decoded before they are written."""
 
-CHUNK_BYTES = 64_000_000
+CHUNK_BYTES = 32_000_000
 """Most bytes of a chunk, as its pictures are stored."""
+
+BAD = "bad"
+"""Folder, in a cache that is being built, with the rows of the pictures that cannot be used."""
 
 CHANGED = "changed while it was read; run it again when nothing writes to it"
 
@@ -97,7 +102,7 @@ def load_corpus(
             root.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder.with_suffix(".lock")):
                 if not (folder / "meta.json").exists():  # else another process was first
-                    building = folder.with_suffix(".part")
+                    building = folder.with_suffix(".building")
                     _build(building, listing, path, on_step)
                     if source_key(path, options, outside, exclude=root) != key:
                         shutil.rmtree(building)
@@ -154,24 +159,18 @@ def source_key(path: Path, options: Mapping[str, Any], outside: Sequence[Path] =
     Raises:
         DataError: A folder cannot be read.
     """
+    root, skipped = path.resolve(), list[str]()
     total = _digest(f"{CACHE_FORMAT}:{json.dumps(options, sort_keys=True, default=str)}")
-    for line in _states(path.resolve(), outside, exclude):
+    total += _digest(f"root:{_state(str(root)) if root.is_file() else root}")
+    names = walk(root, skipped, exclude) if root.is_dir() else ()
+    files = chain((f"{root}/{name}" for name in names if not name.endswith("/")), (str(file.absolute()) for file in outside))
+    for line in chain(map(_state, files), skipped):
         total += _digest(line)  # a sum, because sorting a million files takes too much memory
     return f"{total % 2**256:064x}"[-20:]
 
 
 def _digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest(), "big")
-
-
-def _states(root: Path, outside: Sequence[Path], exclude: Path | None) -> Iterator[str]:
-    """Yield a line for each file of a source."""
-    skipped: list[str] = []
-    yield f"root:{_state(str(root)) if root.is_file() else root}"
-    if root.is_dir():
-        yield from (_state(f"{root}/{name}") for name in walk(root, skipped, exclude) if not name.endswith("/"))
-    yield from skipped
-    yield from (_state(str(file.absolute())) for file in outside)
 
 
 def _state(file: str) -> str:
@@ -220,57 +219,43 @@ def _build(building: Path, listing: Listing, source: Path, on_step: OnStep | Non
             np.save(building / f"{key}.npy", array)
     meta = {key: getattr(rows, key) for key in NAMES}
     meta |= {"shape": shape, "files": files, "skipped": skipped, "fingerprint": fingerprint.hexdigest()}
-    (building / "progress").unlink(missing_ok=True)
+    shutil.rmtree(building / BAD, ignore_errors=True)
     (building / "meta.json").write_text(json.dumps(meta))
 
 
 def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: OnStep | None) -> dict[int, str]:
     """Append every picture to `images.bin`; return why some could not be, by row.
 
-    After each chunk a line is added to the file `progress`: how many pictures are done, and which of the chunk are bad.
+    The bad rows of a chunk are written to a file of their own before its pictures. So the pictures in `images.bin` tell how far
+    a build came that was stopped: every row that is not known to be bad was written.
     """
-    images, progress = building / "images.bin", building / "progress"
     size = listing.size[0] * listing.size[1] * (3 if listing.colour else 1)
     chunk_size = max(1, min(CHUNK, CHUNK_BYTES // size))
-    done, bad = _resume(progress, images, size)
-    with images.open("ab") as out, progress.open("w") as log, ThreadPoolExecutor(available_cores()) as pool:
+    notes = [json.loads(note.read_text()) for note in (building / BAD).glob("[!.]*")]  # others are unfinished
+    known = sorted((int(row), why) for note in notes for row, why in note.items())
+    with (building / "images.bin").open("ab") as out, ThreadPoolExecutor(available_cores()) as pool:
+        done = out.tell() // size
+        for row, _ in known:
+            done += row <= done
+        done -= done % chunk_size
+        bad = {row: why for row, why in known if row < done}
         out.truncate((done - len(bad)) * size)
-        print(json.dumps([done, bad]), file=log, flush=True)
         if done and on_step is not None:
             on_step(done, len(files))
         for first in range(done, len(files), chunk_size):
             chunk = files[first : first + chunk_size]
-            failed: dict[int, str] = {}
-            for row, picture in enumerate(pool.map(lambda file: _stored(file, listing), chunk), start=first):
-                if isinstance(picture, str):
-                    failed[row] = picture
-                else:
-                    out.write(picture.data)
-            out.flush()
-            print(json.dumps([first + len(chunk), failed]), file=log, flush=True)
+            stored = list(pool.map(lambda file: _stored(file, listing), chunk))
+            failed = {row: why for row, why in enumerate(stored, first) if isinstance(why, str)}
+            with atomic_path(building / BAD / f"{first}.json") as tmp_path, tmp_path.open("w") as note:
+                json.dump(failed, note)
+                note.flush()
+                os.fsync(note)
             bad |= failed
+            out.writelines(picture.data for picture in stored if not isinstance(picture, str))
+            out.flush()
             if on_step is not None:
                 on_step(first + len(chunk), len(files))
     return bad
-
-
-def _resume(progress: Path, images: Path, size: int) -> tuple[int, dict[int, str]]:
-    """Return how many pictures an earlier build dealt with, and why some of them were bad.
-
-    Only chunks whose pictures were written count; after a power failure they may be missing.
-    """
-    done, bad = 0, dict[int, str]()
-    written = images.stat().st_size if images.exists() else 0
-    for line in progress.read_text().splitlines() if progress.exists() else []:
-        try:
-            end, failed = json.loads(line)
-        except ValueError:  # the build was stopped in this line
-            break
-        failed = bad | {int(row): why for row, why in failed.items()}
-        if (end - len(failed)) * size > written:
-            break
-        done, bad = end, failed
-    return done, bad
 
 
 def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,14 +221,8 @@ class CorpusRegistry(Registry[Listing]):
         return add
 
     def get(self, name: str) -> Reader:
-        """Return the reader of a corpus.
-
-        Raises:
-            UnknownNameError: There is no such corpus; lists the nearest names.
-        """
-        reader = super().get(name)
-        assert isinstance(reader, Reader)
-        return reader
+        """Return the reader of a corpus; see `Registry.get`."""
+        return cast(Reader, super().get(name))
 
 
 CORPORA = CorpusRegistry("corpus")
@@ -261,14 +255,13 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         if key not in known:
             raise DataError(f"{name} has no option {key!r}{nearest(str(key), [*dict.fromkeys((*known, *STORAGE_OPTIONS))])}")
         types = get_args(known[key]) or (known[key],)
-        if not any(_has_type(value, wanted) for wanted in types):
+        if isinstance(value, bool):  # not a number, although Python counts it as one
+            fits = bool in types
+        else:
+            fits = isinstance(value, types) or (isinstance(value, int) and float in types)
+        if not fits:
             words = " or ".join(_TYPE_NAMES[wanted] for wanted in types if wanted in _TYPE_NAMES)
             raise DataError(f"{name}: {key} is {value!r}; give {words}")
-
-
-def _has_type(value: Any, wanted: Any) -> bool:
-    """Return whether a value has a type; true is not a number, and a whole number is also a number."""
-    return isinstance(value, int | float if wanted is float else wanted) and (wanted is bool or not isinstance(value, bool))
 
 
 def _parse_size(value: Any) -> tuple[int, int]:

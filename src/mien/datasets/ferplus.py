@@ -61,8 +61,11 @@ def read_ferplus(
         raise DataError(f"ferplus: targets is {targets!r}; choose {' or '.join(TARGETS)}")
     if not 0 <= min_agreement <= 1:
         raise DataError(f"ferplus: min_agreement is {min_agreement!r}; give a share of the votes, 0 to 1")
-    if _has_table(source):
-        file = find_fer2013_table(source) or source
+    if is_archive(source):
+        file = source if any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1]) else None
+    else:
+        file = find_fer2013_table(source)
+    if file is not None:
         found = read_votes(find_votes(file, votes))
         table = read_fer2013_table(file)
         require_same_rows(source, table.split, found)
@@ -88,13 +91,6 @@ def label_rows(
     return Rows(label_set(LABEL_SETS[classes]), target[keep].astype(np.int64), split[keep], SPLITS, votes=soft), keep
 
 
-def _has_table(source: Path) -> bool:
-    """Return whether a source has FER2013's table, not Microsoft's pictures."""
-    if source.is_dir():
-        return find_fer2013_table(source) is not None
-    return not is_archive(source) or any(PurePosixPath(name).name in TABLES for name in file_names(source, [])[1])
-
-
 def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tuple[str, ...]]:
     """Return the pictures of Microsoft's folders, their votes and splits, and a line for each that is missing."""
     skipped: list[str] = []
@@ -103,24 +99,22 @@ def _read_folders(source: Path) -> tuple[list[Tree], Votes, NDArray[np.int8], tu
     if len({path.parent.name for path in labels}) < len(labels):
         raise DataError(f"{source}: contains several copies of FER+ ({', '.join(map(str, labels[:6]))}); pass one of them")
     present = set(names)
-    files, image_names, counts, split = list[Tree](), list[str](), list[NDArray[np.int64]](), list[int]()
+    found = list[tuple[Tree, str, NDArray[np.int64], int]]()
     for path in sorted(labels, key=lambda path: FOLDERS[path.parent.name]):  # training first, as the rows of FER2013
         votes = _read_labels(tree / str(path))
         for name, count in zip(votes.names, votes.counts, strict=True):
             picture = str(path.parent / name)
             if picture not in present:
                 skipped.append(f"{picture}: is named in {path} but does not exist")
-                continue
-            files.append(tree / picture)
-            image_names.append(name)
-            counts.append(count)
-            split.append(FOLDERS[path.parent.name])
-    if not files:
+            else:
+                found.append((tree / picture, name, count, FOLDERS[path.parent.name]))
+    if not found:
         raise DataError(
             f"{source}: contains neither fer2013.csv nor pictures named in FER2013Train/label.csv; "
             f"pass the folder with fer2013.csv and {VOTES_FILE}"
         )
-    return files, Votes(tuple(image_names), np.array(counts)), np.array(split, np.int8), tuple(skipped)
+    files, image_names, counts, split = zip(*found, strict=True)
+    return list(files), Votes(image_names, np.array(counts)), np.array(split, np.int8), tuple(skipped)
 
 
 def _read_labels(file: Tree) -> Votes:

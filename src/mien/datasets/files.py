@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, InputError, reason
+from mien.folders import is_shown, walk_folder
 from mien.image import ENDINGS, read_image
 
 Tree = Path | zipfile.Path
@@ -102,45 +103,25 @@ def file_names(source: Path, skipped: list[str]) -> tuple[Tree, list[str]]:
 def walk(tree: Tree, skipped: list[str], exclude: Path | None = None) -> Iterator[str]:
     """Yield every file and folder in a folder or archive, in no order: relative, with forward slashes, folders ending in `/`.
 
-    Hidden entries and macOS's `__MACOSX` are left out. A link to a folder outside the tree is followed once. A link to a folder
-    in the tree or above it is not: its target has its own place in the tree.
-
-    Args:
-        tree: The folder, or the root of an archive.
-        skipped: Gets a line for each link that is not followed or that is broken.
-        exclude: A folder that is not entered.
+    Hidden entries and macOS's `__MACOSX` are left out; for links, and the other arguments, see `walk_folder`.
 
     Raises:
         DataError: A folder cannot be read.
     """
     if isinstance(tree, zipfile.Path):
         for name in set(tree.root.namelist()):  # an archive may contain a name twice
-            if all(map(_is_shown, name.split("/"))):
+            if all(map(is_shown, name.split("/"))):
                 yield name
         return
-    root = os.path.realpath(tree)
-    entered = {_identity(os.fspath(folder)) for folder in (tree, exclude) if folder is not None}
-    waiting = [""]
-    while waiting:  # not recursive: folders may be nested deeper than Python's stack
-        inside, links_and_folders, found = waiting.pop(), list[os.DirEntry[str]](), list[str]()
-        for entry in _scan(os.path.join(tree, inside)):  # noqa: PTH118 (see is_picture)
-            if _is_folder(entry) or entry.is_symlink():
-                links_and_folders.append(entry)
-            else:
-                yield inside + entry.name
-        for entry in sorted(links_and_folders, key=lambda entry: entry.name):
-            real, identity = os.path.realpath(entry.path) if entry.is_symlink() else "", _identity(entry.path)
-            if not _is_folder(entry):
-                if identity is None and not is_picture(entry.name):  # of a picture, its reader says that it is missing
-                    skipped.append(f"{entry.path}: is a broken link")
-                yield inside + entry.name
-            elif real and (identity in entered or os.path.commonpath((real, root)) in (real, root)):
-                skipped.append(f"{entry.path}: links to a folder that is read elsewhere or contains it; not followed")
-            elif identity not in entered:  # else it is `exclude`
-                entered.add(identity)
-                found.append(f"{inside}{entry.name}/")
-        yield from found
-        waiting += reversed(found)
+    for folder, folders, files in walk_folder(tree, skipped, _refuse, exclude):
+        inside = Path(folder).relative_to(tree).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        yield from (prefix + name for name in files)
+        yield from (f"{prefix}{name}/" for name in folders)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({reason(error)}); check its owner and mode") from None
 
 
 def tree_order(name: str) -> tuple[list[str], str]:
@@ -150,34 +131,6 @@ def tree_order(name: str) -> tuple[list[str], str]:
     ['b.png', 'a/y.png', 'a/b/x.png', 'a.x/z.png']
     """
     return name.split("/")[:-1], name
-
-
-def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if _is_shown(entry.name))
-    except OSError as error:
-        raise DataError(f"{folder.rstrip('/')}: cannot be read ({reason(error)}); check its owner and mode") from None
-
-
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what identifies a file or folder whatever path leads to it; None if it does not exist."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116 (see is_picture)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def find_table(folder: Path, names: Sequence[str]) -> Path | None:
@@ -190,7 +143,7 @@ def find_table(folder: Path, names: Sequence[str]) -> Path | None:
     Raises:
         DataError: The folder cannot be read, or several folders in it have such a table.
     """
-    inner = sorted(entry.name for entry in _scan(os.fspath(folder)) if _is_folder(entry))
+    _, inner, _ = next(walk_folder(folder, [], _refuse))
     if any(split_name(name) for name in inner):
         inner = []
     found = []

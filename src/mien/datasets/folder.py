@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +25,22 @@ ALL = "all"
 """The split of a corpus without splits."""
 
 
-@dataclass(slots=True)
-class LabelledFiles:
-    """Picture files with their labels, as they are found.
+Labelled = tuple[Tree, str, str]
+"""A picture file, the expression it shows in mien's words, and its split."""
 
-    Attributes:
-        files: The picture files.
-        expressions: What each shows, in mien's words.
-        splits: The split of each.
+
+def labelled_rows(found: Sequence[Labelled], classes: Sequence[str] | None, **others: Any) -> Rows:
+    """Return the rows of a corpus.
+
+    Args:
+        found: Its pictures.
+        classes: Its classes, in order; by default those that were found, in alphabetical order.
+        others: Further fields of `Rows`.
     """
-
-    files: list[Tree] = field(default_factory=list)
-    expressions: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-
-    def add(self, file: Tree, expression: str, split: str) -> None:
-        """Add a picture."""
-        self.files.append(file)
-        self.expressions.append(expression)
-        self.splits.append(split)
-
-    def rows(self, classes: Sequence[str] | None, **others: Any) -> Rows:
-        """Return the rows of a corpus.
-
-        Args:
-            classes: Its classes, in order; by default those that were found, in alphabetical order.
-            others: Further fields of `Rows`.
-        """
-        classes = tuple(classes or sorted(set(self.expressions)))
-        splits = sort_splits(self.splits)
-        target, split = ({name: i for i, name in enumerate(names)} for names in (classes, splits))
-        return Rows(
-            classes,
-            np.array([target[name] for name in self.expressions], np.int64),
-            np.array([split[name] for name in self.splits], np.int8),
-            splits,
-            **others,
-        )
+    _, expressions, parts = zip(*found, strict=True)
+    classes, splits = tuple(classes or sorted(set(expressions))), sort_splits(parts)
+    target = np.array([classes.index(name) for name in expressions], np.int64)
+    return Rows(classes, target, np.array([splits.index(name) for name in parts], np.int8), splits, **others)
 
 
 def sort_splits(splits: Iterable[str]) -> tuple[str, ...]:
@@ -90,7 +68,7 @@ def read_folder(source: Path, label_set: str | None = None) -> Listing:
         LabelError: There is no such label set.
     """
     classes = None if label_set is None else labels.label_set(label_set)
-    found, skipped = LabelledFiles(), list[str]()
+    found, skipped = list[Labelled](), list[str]()
     tree = open_tree(source)
     names = sorted(walk(tree, skipped), key=tree_order)
     pictures = [name for name in names if is_picture(name)]
@@ -125,10 +103,11 @@ def read_folder(source: Path, label_set: str | None = None) -> Listing:
             if not by_class[folder]:
                 skipped.append(f"{where}: contains no picture")
             for name in by_class[folder]:
-                found.add(tree / name, expression, split)
-    if not found.files:
+                found.append((tree / name, expression, split))
+    if not found:
         raise DataError(f"{source}: contains no pictures under <class> or train/<class>; is it the right folder?")
-    return Listing(found.rows(classes), found.files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
+    files = [file for file, _, _ in found]
+    return Listing(labelled_rows(found, classes), files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
 
 
 def _is_wrapper(folder: str, folders: dict[str, list[str]], pictures: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from mien import labels
 from mien.datasets.corpus import CORPORA, Listing
 from mien.datasets.files import split_name
-from mien.datasets.folder import ALL, SIDE, LabelledFiles
+from mien.datasets.folder import ALL, SIDE, Labelled, labelled_rows
 from mien.datasets.tables import csv_rows, find_columns
 from mien.errors import DataError, reason, require
 from mien.labels import canonical
@@ -50,7 +50,7 @@ def read_manifest(source: Path, label_set: str | None = None) -> Listing:
         MissingExtraError: The file is Parquet and pyarrow is not installed.
     """
     classes = None if label_set is None else labels.label_set(label_set)
-    found, seen, others = LabelledFiles(), dict[str, int](), dict[str, list[str]]()
+    found, seen, others = list[Labelled](), dict[str, int](), dict[str, list[str]]()
     for number, row in _rows(source):
         where = f"{source}: row {number}"
         for column in (*REQUIRED, "split"):
@@ -68,16 +68,16 @@ def read_manifest(source: Path, label_set: str | None = None) -> Listing:
             raise DataError(f"{where} names {row['path']} again, after row {seen[file]}; remove one of them")
         seen[file] = number
         split = row.get("split", ALL)
-        found.add(Path(file), expression, split_name(split) or split)
+        found.append((Path(file), expression, split_name(split) or split))
         for column in ("subject", "sequence"):
             if column in row:
                 others.setdefault(f"{column}s", []).append(row[column])
     if not seen:
         raise DataError(f"{source}: contains no rows after its header; is the file complete?")
-    if len(set(found.splits)) > MAX_SPLITS:
+    if len({split for _, _, split in found}) > MAX_SPLITS:
         raise DataError(f"{source}: its column 'split' has more than {MAX_SPLITS} different words; is it the right column?")
-    rows = found.rows(classes, **{name: tuple(values) for name, values in others.items()})
-    return Listing(rows, found.files, (SIDE, SIDE), colour=True)
+    rows = labelled_rows(found, classes, **{name: tuple(values) for name, values in others.items()})
+    return Listing(rows, [file for file, _, _ in found], (SIDE, SIDE), colour=True)
 
 
 def _rows(source: Path) -> Iterator[Row]:

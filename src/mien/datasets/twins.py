@@ -186,7 +186,9 @@ def _find_pairs(
     found, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start in range(0, len(left), BLOCK):
         for across in range(start, len(left), BLOCK):
-            pairs = _candidates(left[start : start + BLOCK], right[across : across + BLOCK]) + np.array((start, across))
+            here, there = left[start : start + BLOCK].astype(np.float32), right[across : across + BLOCK].astype(np.float32)
+            agreeing = here @ there.T  # bits that agree minus bits that differ; exact in float32
+            pairs = np.argwhere(agreeing >= here.shape[1] - 2 * HASH_BITS) + np.array((start, across))
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
             pairs = pairs[pixel_distance(small, pairs, mirrored, shift=0) <= FAR]
             distance = pixel_distance(small, pairs, mirrored)
@@ -197,12 +199,6 @@ def _find_pairs(
     pairs, distance = np.concatenate(found), np.concatenate(distances)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return pairs[order], distance[order]
-
-
-def _candidates(left: NDArray[np.int8], right: NDArray[np.int8]) -> Pairs:
-    """Return the pairs of hashes that differ in at most `HASH_BITS` bits, int64 (P, 2)."""
-    agreeing = left.astype(np.float32) @ right.T.astype(np.float32)  # bits that agree minus bits that differ; exact in float32
-    return np.argwhere(agreeing >= left.shape[1] - 2 * HASH_BITS)
 
 
 def pixel_distance(small: NDArray[np.uint8], pairs: Pairs, mirrored: bool = False, shift: int = SHIFT) -> NDArray[np.float32]:

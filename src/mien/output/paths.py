@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mien.atomic import atomic_path
 from mien.errors import OutputError
+from mien.folders import file_id
 from mien.video.sources import MARK, Source, by_ending
 
 MAX_STEM = 200
@@ -58,10 +59,10 @@ class OutputPaths:
             raise OutputError(f"{target}: needs a video, but there are only pictures; leave it out")
         self._names = {} if self.is_file else _unique_names(sources, endings, earlier)
         self._created = False
-        existing = {_file_id(path): path for path in (self.path(source.name) for source in drawn)} if target.exists() else {}
+        existing = {file_id(path): path for path in (self.path(source.name) for source in drawn)} if target.exists() else {}
         existing.pop(None, None)
         for source in sources if existing else ():
-            if path := existing.get(_file_id(source.name)):
+            if path := existing.get(file_id(source.name)):
                 raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
     def path(self, source: str) -> Path:
@@ -108,12 +109,3 @@ def _stem(source: str) -> str:
     while len(os.fsencode(stem)) > MAX_STEM:
         stem = stem[:-1]
     return stem
-
-
-def _file_id(path: str | Path) -> tuple[int, int] | None:
-    """Return what identifies a file under any of its names; None for anything but a file."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a name such as camera:0 need not be a path
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino

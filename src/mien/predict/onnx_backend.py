@@ -43,7 +43,12 @@ class OnnxBackend:
             raise InputError(f"threads must be at least 1, got {threads}; leave it out to use every core")
         self.path = Path(path)
         self.threads = threads or available_cores()
-        self._file = _read(self.path)  # once, so that both sessions run the same network
+        if not self.path.is_file():
+            raise CheckpointError(f"{path}: no such model file")
+        try:
+            self._file = self.path.read_bytes()  # once, so that both sessions run the same network
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
         self._session = _open(self._file, self.path, self.threads, providers or default_providers())
         self._single: Session | None = None
         self._lock = Lock()
@@ -51,7 +56,10 @@ class OnnxBackend:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
         self.providers: list[str] = self._session.get_providers()
-        _check_contract(self._session, self.info, str(path))
+        spec, inputs, outputs = self.info.preprocess, self._session.get_inputs(), self._session.get_outputs()
+        found = [(node.name, list(node.shape[1:])) for node in (*inputs, *outputs)]
+        if found != [("image", [spec.channels, *spec.size]), ("logits", [len(self.info.classes)])]:
+            raise CheckpointError(f"{path}: its inputs and outputs {found} do not match its metadata; export it again")
 
     @property
     def device(self) -> str:
@@ -80,25 +88,12 @@ class OnnxBackend:
             return np.empty((0, len(self.info.classes)), np.float32)
         if len(batch) < 2 * CHUNK or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
             return self._session.run(["logits"], {"image": batch})[0]
-        return self._in_chunks(batch)
-
-    def _in_chunks(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits of a large batch, run in small chunks on one thread each."""
-        with self._lock:
+        with self._lock:  # a large batch is run in small chunks, each on one thread
             if self._single is None:
                 self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
         single = self._single
         chunks = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
         return np.concatenate(list(self._pool.map(lambda chunk: single.run(["logits"], {"image": chunk})[0], chunks)))
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:
@@ -107,11 +102,3 @@ def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Se
     except Exception as error:  # onnxruntime's own errors share no base class
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path}: is damaged or not an ONNX file ({reason}); export or download it again") from None
-
-
-def _check_contract(session: Session, info: ModelInfo, source: str) -> None:
-    inputs = [(node.name, list(node.shape[1:])) for node in session.get_inputs()]
-    outputs = [(node.name, list(node.shape[1:])) for node in session.get_outputs()]
-    spec = info.preprocess
-    if inputs != [("image", [spec.channels, *spec.size])] or outputs != [("logits", [len(info.classes)])]:
-        raise CheckpointError(f"{source}: its inputs {inputs} and outputs {outputs} do not match its metadata; export it again")

@@ -148,8 +148,11 @@ class Recognizer:
                 "batch_size and max_faces must be at least 1 and unsure_below from 0 to 1, "
                 f"got {batch_size}, {max_faces} and {unsure_below}"
             )
-        self.backend = _load_backend(model, threads)
-        self.detector = _load_detector(detector, min_face=min_face, threads=threads) if isinstance(detector, str) else detector
+        if model is None or isinstance(model, (str, os.PathLike)):
+            model = OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
+        self.backend: Backend = model
+        given = {key: value for key, value in {"min_face": min_face, "threads": threads}.items() if value is not None}
+        self.detector = create_detector(detector, **given) if isinstance(detector, str) else detector
         if align and self.detector is None:
             raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
         if align and not getattr(self.detector, "landmarks", True):
@@ -371,15 +374,3 @@ def _check_waiting(video: VideoReader, options: VideoOptions) -> None:
 def _shorter_side(face: Face) -> float:
     left, top, right, bottom = face.box_xyxy.tolist()
     return min(right - left, bottom - top)
-
-
-def _load_backend(model: str | os.PathLike[str] | Backend | None, threads: int | None) -> Backend:
-    if model is None:
-        return OnnxBackend(weights.default_weights(), threads)
-    if isinstance(model, (str, os.PathLike)):
-        return OnnxBackend(weights.resolve(model), threads)
-    return model
-
-
-def _load_detector(name: str, **arguments: float | None) -> Detector:
-    return create_detector(name, **{key: value for key, value in arguments.items() if value is not None})

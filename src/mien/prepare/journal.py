@@ -83,8 +83,7 @@ class Journal:
             raise output_error(out, error) from None
         with self._errors():
             self._db = sqlite3.connect(file, timeout=0, isolation_level=None)
-        try:
-            with self._errors():
+            try:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # until the process ends, however it ends
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last photos, never the rest
@@ -93,9 +92,9 @@ class Journal:
                 self._db.execute("CREATE TABLE IF NOT EXISTS photos (name TEXT PRIMARY KEY, outcome TEXT)")
                 self._require_settings(settings)
                 self._db.execute("COMMIT")
-        except BaseException:
-            self._db.close()
-            raise
+            except BaseException:
+                self._db.close()
+                raise
 
     def __enter__(self) -> Journal:
         return self

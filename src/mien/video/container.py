@@ -135,7 +135,11 @@ def locate(source: VideoSource, name: str | None = None) -> Location:
     if path.startswith("camera:"):
         return _camera(path, name or path, sys.platform)
     if scheme := scheme_of(path):
-        return _url(path, name or shown_url(path), scheme)
+        name = name or shown_url(path)
+        if scheme not in SCHEMES:
+            raise InputError(f"{name}: mien does not read {scheme}:// URLs, only {', '.join(SCHEMES)}. Download it first.")
+        options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
+        return Location(path, name, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
     return _path(path, name or path)
 
 
@@ -170,13 +174,6 @@ def _path(path: str, name: str) -> Location:
         raise InputError(f"{name!r} cannot be read ({reason(error)}). Check the path.") from None
     # With `file:` before it, because ffmpeg takes the name 12:30.mp4 for a URL.
     return Location(f"file:{file.absolute()}", name, options={"protocol_whitelist": "file"})
-
-
-def _url(url: str, name: str, scheme: str) -> Location:
-    if scheme not in SCHEMES:
-        raise InputError(f"{name}: mien does not read {scheme}:// URLs, only {', '.join(SCHEMES)}. Download it first.")
-    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    return Location(url, name, None, options, TIMEOUT, scheme in LIVE_SCHEMES)
 
 
 def _camera(camera: str, name: str, platform: str) -> Location:
@@ -269,7 +266,7 @@ def check_size(name: str, width: int, height: int) -> None:
 def _limit_allocations() -> None:
     """Limit what ffmpeg allocates at once to `MAX_ALLOCATION`, in the whole process.
 
-    A header of a few bytes can claim an index of 2 GB, which ffmpeg then allocates (tested in tests/video/test_reader.py).
+    A header of a few bytes can claim an index of 2 GB, which ffmpeg then allocates (see benchmarks/hostile_video_memory.py).
     PyAV has no option for this, so the function of its own libavutil is called. Where that is not found, nothing changes.
     """
     import av

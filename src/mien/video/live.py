@@ -81,7 +81,14 @@ class Newest(Generic[T]):
     def _run(self) -> None:
         try:
             try:
-                self._consume()
+                for item in self._items:
+                    with self._changed:
+                        if self._stopped:
+                            break
+                        self._newest = [item]
+                        self._times.append(time.monotonic())
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: self._stopped or not self._held)
             finally:
                 self._ending = True
                 if isinstance(self._items, Generator):
@@ -91,16 +98,6 @@ class Newest(Generic[T]):
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-
-    def _consume(self) -> None:
-        for item in self._items:
-            with self._changed:
-                if self._stopped:
-                    return
-                self._newest = [item]
-                self._times.append(time.monotonic())
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._stopped or not self._held)
 
 
 def newest(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import InputError, reason
+from mien.folders import walk_folder
 from mien.image import ENDINGS, is_picture
 from mien.video.container import LIVE_SCHEMES, SCHEMES, TemporaryCopy, locate, open_video_stream, scheme_of, shown_url
 
@@ -64,7 +65,7 @@ def expand(inputs: Any, *, repeats: bool = False) -> Iterator[Source]:
         inputs: One of the following, or a list or iterator of them, nested or not.
             A file: its ending, or else its content, says whether it is a picture or a video.
             A folder: its pictures and videos in natural order (`a2` before `a10`), then those of its folders. Hidden ones
-            and folders that mien made for its drawings are skipped.
+            and folders that mien made for its drawings are skipped; for links see `mien.folders.walk_folder`.
             A pattern such as `"*.jpg"` or `"**/*.mp4"`, unless a file has that very name. A match with an unknown ending is
             skipped unless the pattern has the same ending. So is one in a folder of drawings, unless the pattern names it.
             `"@names.txt"`: a text file with one name per line; blank lines and lines that begin with `#` are skipped.
@@ -103,7 +104,6 @@ class _Expansion:
         self.repeats = repeats
         self.count = 0  # inputs so far
         self.seen: set[str] = set()  # real paths, cameras and URLs
-        self.folders: set[str] = set()  # real paths
         self.urls: dict[str, list[str]] = {}  # URLs by how they are shown
 
     def each(self, item: Any) -> Iterator[Source]:
@@ -203,33 +203,24 @@ class _Expansion:
 
     def _folder(self, name: str) -> Iterator[Source]:
         """Yield the sources in a folder, its files before its folders."""
-        if self.repeats:
-            self.folders.clear()
         found, unreadable = False, list[Source]()
 
         def fail(error: OSError) -> None:
             text = f"{error.filename}: the folder cannot be read ({reason(error)}). Check its owner and mode."
             unreadable.append(_bad(text, error.filename))
 
-        for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
+        for folder, folders, files in walk_folder(name, [], fail):
             found = found or bool(unreadable)
             yield from unreadable
             unreadable.clear()
             real = os.path.realpath(folder)
-            if real in self.folders:  # named before, or a link to a folder that holds it
-                found = True
-                folders.clear()
-                continue
-            self.folders.add(real)
             for file in sorted(files, key=_natural):
-                kind = by_ending(file)
-                if kind is not None and not file.startswith("."):
+                if kind := by_ending(file):
                     found = True
                     path = os.path.join(folder, file)  # noqa: PTH118 -- pathlib is slow for many names
                     key = os.path.realpath(path) if os.path.islink(path) else f"{real}{os.sep}{file}"  # noqa: PTH114
                     yield from self._once(key, Source(path, kind, path))
-            wanted = [each for each in folders if not each.startswith(".") and not drawn(Path(folder, each))]
-            folders[:] = sorted(wanted, key=_natural)
+            folders[:] = sorted((each for each in folders if not drawn(Path(folder, each))), key=_natural)
         if not (found or unreadable):
             text = f"{name}: no picture or video with a known ending is in it. Name another folder, or the files themselves."
             unreadable.append(_bad(text, name))
@@ -255,20 +246,15 @@ def _file(name: str) -> Source:
         return _bad(f"{name}: no such file. Check the path.", name)
     kind = by_ending(name)
     if kind is None and path.is_file():
-        kind = _by_content(path)
+        with path.open("rb") as stream:
+            kind = "picture" if is_picture(stream) else None
+        with suppress(InputError):
+            if kind is None:
+                open_video_stream(locate(path))[0].close()
+                kind = "video"
     if kind is None:
         return _bad(f"{name} is neither a picture nor a video mien can read. Leave it out or convert it.", name)
     return Source(name, kind, name)
-
-
-def _by_content(path: Path) -> Kind | None:
-    with path.open("rb") as stream:
-        if is_picture(stream):
-            return "picture"
-    with suppress(InputError):
-        open_video_stream(locate(path))[0].close()
-        return "video"
-    return None
 
 
 def _in_memory(item: Any, number: int) -> Source:

@@ -53,10 +53,16 @@ def mapped(corpus: Corpus, label_set: str, drop: Sequence[str] = ()) -> Corpus:
     split = np.where(target < 0, OUT, corpus.rows.split).astype(np.int8)
     if (split == OUT).all():
         raise DataError(f"{corpus.name}: no image remains with the labels of {label_set}; drop fewer classes")
-    votes = None if corpus.rows.votes is None else _votes(corpus.rows.votes, index, len(classes))
+    votes = corpus.rows.votes
+    if votes is not None:  # the shares of the remaining classes; all 0 if no vote remains
+        summed = votes.astype(np.float64) @ np.eye(len(classes) + 1)[index][:, :-1]  # NO_CLASS is the last column
+        total = summed.sum(1, keepdims=True)
+        votes = (summed / np.where(total > 0, total, 1)).astype(np.float32)
     rows = replace(corpus.rows, classes=classes, target=target, split=split, votes=votes)
     name = f"labels of {label_set}" + (f" without {', '.join(dropped)}" if dropped else "")
-    return replace(corpus, rows=rows, fingerprint=_fingerprint(corpus, classes, target), protocol=f"{name}; {corpus.protocol}")
+    digest = hashlib.sha256(json.dumps([corpus.fingerprint, classes]).encode())
+    digest.update(target.astype("<i8").tobytes())
+    return replace(corpus, rows=rows, fingerprint=digest.hexdigest(), protocol=f"{name}; {corpus.protocol}")
 
 
 def _dropped(corpus: Corpus, drop: Sequence[str]) -> list[str]:
@@ -81,19 +87,3 @@ def _index(corpus: Corpus, label_set: str, dropped: list[str]) -> NDArray[np.int
             f"drop: [{', '.join(missing)}], or map to another label set"
         )
     return np.array([NO_CLASS if name in dropped else targets[name] for name in corpus.classes], np.int64)
-
-
-def _votes(votes: NDArray[np.float32], index: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Return the shares of the remaining votes, float32 (N, count); rows have sum 1, or 0 if no vote remains."""
-    summed = np.zeros((len(votes), count), np.float64)
-    for target, column in zip(index, votes.T, strict=True):
-        if target != NO_CLASS:
-            summed[:, target] += column
-    total = summed.sum(1, keepdims=True)
-    return (summed / np.where(total > 0, total, 1)).astype(np.float32)
-
-
-def _fingerprint(corpus: Corpus, classes: tuple[str, ...], target: NDArray[np.int64]) -> str:
-    digest = hashlib.sha256(json.dumps([corpus.fingerprint, classes]).encode())
-    digest.update(target.astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -50,9 +50,7 @@ def read_protocol(path: str | os.PathLike[str], corpus: Corpus) -> Corpus:
     return replace(corpus, rows=replace(corpus.rows, split=split, splits=tuple(splits)), protocol=protocol)
 
 
-@PROTOCOLS.register("file")
-def _file(corpus: Corpus, path: str) -> Corpus:
-    return read_protocol(path, corpus)
+PROTOCOLS.register("file")(lambda corpus, path: read_protocol(path, corpus))
 
 
 def _parse(path: str | os.PathLike[str], corpus: Corpus) -> tuple[str, dict[str, str]]:

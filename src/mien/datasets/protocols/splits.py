@@ -112,7 +112,7 @@ def random_split(corpus: Corpus, test: float = 0.2, val: float = 0.0, seed: int 
     _check(test=test, val=val, seed=seed, by=by)
     random, rows = RandomState(seed), _in_use(corpus)
     by = _unit_of(corpus, rows, by)
-    name = f"random {_percent(test)} test by {by}{_of_val(val, by)}, seed {seed}"
+    name = f"random {100 * test:g} % test by {by}{_of_val(val, by)}, seed {seed}"
     return _resplit(corpus, _take_share(corpus, rows, test, by, random), val, by, random, name)
 
 
@@ -345,9 +345,5 @@ def _is_number(value: Any, kind: type) -> bool:
     return whole or (kind is float and isinstance(value, float))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
-
-
 def _of_val(val: float, by: str) -> str:
-    return f", {_percent(val)} of train for val by {by}" if val else ""
+    return f", {100 * val:g} % of train for val by {by}" if val else ""
