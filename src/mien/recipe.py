@@ -515,5 +515,7 @@ def _explain(model: type[BaseModel], part: Any) -> str:
     kind: Any = model
     for step in section:
         kind = kind.model_fields[step].annotation if hasattr(kind, "model_fields") else get_args(kind)[-1]
-        kind = next((option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind)
+        kind = next(
+            (option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind
+        )
     return f"unknown key {where}{nearest(key, list(kind.model_fields))}"

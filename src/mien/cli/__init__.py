@@ -1,6 +1,6 @@
 """The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
+Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
 130 interrupted.
 """
 
@@ -26,6 +26,7 @@ from mien.cli.predict import predict
 from mien.cli.prepare import prepare
 from mien.cli.split import split
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
+from mien.cli.verify import verify
 from mien.errors import MienError, reason
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ def _options(
     pass
 
 
-for command in (predict, camera, models, info, doctor, train, evaluate, export, recipes, audit, prepare, split):
+for command in (predict, camera, models, info, doctor, train, evaluate, verify, export, recipes, audit, prepare, split):
     app.command()(command)
 
 

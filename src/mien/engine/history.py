@@ -55,7 +55,9 @@ def read_history(folder: Path) -> list[Epoch]:
             rows = list(csv.DictReader(file))
         return [Epoch(**{key: int(text) if key == "epoch" else float(text) for key, text in row.items()}) for row in rows]
     except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: is not the history of a run ({reason(error) if isinstance(error, OSError) else error})") from None
+        raise DataError(
+            f"{path}: is not the history of a run ({reason(error) if isinstance(error, OSError) else error})"
+        ) from None
 
 
 def write_history(folder: Path, history: list[Epoch]) -> None:

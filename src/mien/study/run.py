@@ -79,7 +79,9 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
         results, corpus = read_results(path), open_corpus(job)
         made = results["model"].get("recipe_hash")
         if made is not None and made != recipe_hash(job.recipe):
-            raise DataError(f"{path}: was made with another recipe than the study has now; move it away, or change the study back")
+            raise DataError(
+                f"{path}: was made with another recipe than the study has now; move it away, or change the study back"
+            )
         for key, now in (("fingerprint", corpus.fingerprint), ("split_fingerprint", corpus.split_fingerprint)):
             if results["data"][key] != now:
                 what = "data" if key == "fingerprint" else "splits"

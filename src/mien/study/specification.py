@@ -162,7 +162,9 @@ def load_study(name_or_path: str) -> Study:
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
-            raise RecipeError(f"{path}: is not a study; a study is a YAML mapping with the keys {', '.join(Study.model_fields)}")
+            raise RecipeError(
+                f"{path}: is not a study; a study is a YAML mapping with the keys {', '.join(Study.model_fields)}"
+            )
         study = Study.model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain_errors(Study, error)}") from None
@@ -214,7 +216,9 @@ def _row_jobs(study: Study, scale: str, name: str, row: Row, seed: int) -> Itera
             return
         for fold in range(study.folds):
             protocol = _with_fold(recipe, fold, study.folds)
-            yield Job(study.name, scale, name, load_recipe(row.recipe, changes | {"data.protocol": protocol}), fold, study.split)
+            yield Job(
+                study.name, scale, name, load_recipe(row.recipe, changes | {"data.protocol": protocol}), fold, study.split
+            )
     except RecipeError as error:
         raise RecipeError(f"{study.name}, row {name}: {error}") from None
 

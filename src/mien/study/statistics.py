@@ -72,5 +72,7 @@ def bootstrap_of_seeds(differences: Sequence[float]) -> Interval:
     """
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
-    found = stats.bootstrap((np.asarray(differences),), np.mean, n_resamples=9_999, rng=np.random.default_rng(0)).confidence_interval
+    found = stats.bootstrap(
+        (np.asarray(differences),), np.mean, n_resamples=9_999, rng=np.random.default_rng(0)
+    ).confidence_interval
     return float(found.low), float(found.high)

@@ -189,7 +189,9 @@ def _compare(seeds: dict[int, list[_Run]], reference: dict[int, list[_Run]]) -> 
         return None
     differences = [_accuracy(seeds[seed]) - _accuracy(reference[seed]) for seed in common]
     pairs = zip(seeds[common[0]], reference[common[0]], strict=True)
-    ours, theirs = zip(*((row.correct[np.argsort(row.rows)], ref.correct[np.argsort(ref.rows)]) for row, ref in pairs), strict=True)
+    ours, theirs = zip(
+        *((row.correct[np.argsort(row.rows)], ref.correct[np.argsort(ref.rows)]) for row, ref in pairs), strict=True
+    )
     return Comparison(
         float(np.mean(differences)),
         mcnemar(np.concatenate(ours), np.concatenate(theirs)),
