@@ -124,8 +124,7 @@ def test_a_probability_that_was_edited_is_noticed(written: tuple[Path, Evaluatio
 
 
 def test_results_of_other_data_are_never_averaged(written: tuple[Path, Evaluation], corpus: Corpus, tiny_onnx: Path):
-    path, evaluation = written
-    ours = read_results(path)
+    ours = read_results(written[0])
     require_same_data([ours, ours], ["a.json", "b.json"])
     other_split = evaluate(OnnxBackend(tiny_onnx), corpus, "private_test").results
     drawn = ours | {"data": ours["data"] | {"split_fingerprint": random_split(corpus).split_fingerprint}}

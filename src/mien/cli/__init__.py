@@ -1,7 +1,7 @@
 """The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
-130 interrupted.
+Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr),
+3 some of several inputs could not be read, 130 interrupted.
 """
 
 from __future__ import annotations

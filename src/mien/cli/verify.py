@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 PARTS = ("standard", "twin_free")
 
+TOLERANCE = 0.001
+"""Share of the images by which the number of correct ones may differ in int8 or on a GPU. An int8 network rounds differently on
+another processor: 1 to 3 of 3,589 predictions changed. In float32 on CPUs nothing may differ."""
+
 ROUNDING = 0.001
-"""Difference up to which figures of the same predictions are equal. Probabilities differ a little between processors."""
+"""Difference up to which other figures of the same predictions are equal. Probabilities differ slightly between processors."""
 
 
 def verify(
@@ -75,22 +79,26 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
         again = evaluate(backend, corpus, split, file, partial(bar.step, f"measuring {path.name}"), votes=votes)
     measured = again.results
 
-    problems = []
+    devices = {results["hardware"].get("device", "cpu") for results in (recorded, measured)}
+    exact = recorded["precision"] == "fp32" and devices == {"cpu"}
+    tolerance = 0 if exact else int(TOLERANCE * measured["standard"]["images"])
+    problems: list[str] = []
     for part in PARTS:
-        before, now = (_correct(results[part]) for results in (recorded, measured))
-        if before != now:
-            problems.append(f"{part.replace('_', '-')}: {_shown(measured[part])}, but the file has {_shown(recorded[part])}")
+        more = _correct(measured[part]) - _correct(recorded[part])
+        if more:
+            line = f"{part}: {_shown(measured[part])}, {abs(more):,} {'more' if more > 0 else 'fewer'} than in the file"
+            (problems if abs(more) > tolerance else notes).append(line)
     if measured["confusion"] == recorded["confusion"]:  # else a class may have gained the image that another one lost
         problems += _other_figures(recorded, measured)
-    changed = None
     if predictions is not None:
         changed = int((predictions[2].argmax(1) != again.probs.argmax(1)).sum())
         notes.append(f"{changed:,} of {len(again.rows):,} predictions changed")
-    if problems or changed:
+    if measured["confusion"] != recorded["confusion"]:
         notes.append(f"measured on {_origin(recorded)}; here on {_origin(measured)}")
     if problems:
-        return False, ["does not hold", *problems, *notes]
-    return True, [f"holds: {_shown(measured['standard'])} on {corpus.name} {split}", *notes]
+        return False, [f"does not hold (tolerance: {tolerance} images)", *problems, *notes]
+    shown = f"{_shown(measured['standard'])} on {corpus.name} {split}"
+    return True, [f"holds: {shown}" + (f" (tolerance: {tolerance} images)" if tolerance else ""), *notes]
 
 
 def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) -> Path:
@@ -132,14 +140,14 @@ def _corpus(backend: Backend, data: Path, recorded: dict[str, Any], corpora: dic
     return corpus
 
 
-def _correct(part: dict[str, Any] | None) -> int | None:
-    """Return the number of images that were classified correctly."""
-    return None if part is None else round(part["accuracy"] * part["images"])
+def _correct(part: dict[str, Any] | None) -> int:
+    """Return the number of images that were classified correctly; 0 without images."""
+    return 0 if part is None else round(part["accuracy"] * part["images"])
 
 
 def _shown(part: dict[str, Any] | None) -> str:
     if part is None:
-        return "no figure"
+        return "there are no such images"
     return f"{_correct(part):,} of {part['images']:,} images are correct ({100 * part['accuracy']:.2f} %)"
 
 
@@ -150,7 +158,7 @@ def _other_figures(recorded: dict[str, Any], measured: dict[str, Any]) -> list[s
         before, now = (_flat(results[part] or {}) for results in (recorded, measured))
         for key in before.keys() & now.keys():
             if abs(before[key] - now[key]) > ROUNDING:
-                lines.append(f"{part.replace('_', '-')}: {key} is {now[key]:.4f}, but the file has {before[key]:.4f}")
+                lines.append(f"{part}: {key} is {now[key]:.4f}, but the file has {before[key]:.4f}")
     return sorted(lines)
 
 
