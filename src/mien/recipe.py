@@ -227,8 +227,8 @@ class TrainPart(_Strict):
             evaluated and saved.
         compile: Compile the training step with torch.compile.
         final_epochs: The last epochs, which see whole images: without mixup, and not at `early_size`.
-        early_size: Height and width of the inputs, in px, in the epochs before the final ones, to save time. The selection split
-            is always predicted at `preprocess.size`. None uses that size throughout.
+        early_size: Height and width of the inputs, in px, in the epochs before the final ones, to save time. The selection
+            split is always predicted at `preprocess.size`. None uses that size throughout.
         channels_last: Use the channels-last memory format, which suits dense convolutions with many channels in bfloat16. On a
             CPU with bfloat16 (AMX or AVX512_BF16) it also makes bfloat16 the default precision.
     """

@@ -25,6 +25,7 @@ from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
 from mien.cli.split import split
+from mien.cli.study import study
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
@@ -53,7 +54,9 @@ def _options(
     pass
 
 
-for command in (predict, camera, models, info, doctor, train, evaluate, verify, export, recipes, audit, prepare, split):
+for command in (
+    predict, camera, models, info, doctor, train, evaluate, verify, export, recipes, study, audit, prepare, split,
+):  # fmt: skip
     app.command()(command)
 
 

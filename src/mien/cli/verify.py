@@ -67,7 +67,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
 
     recorded = read_results(path)
     predictions = read_predictions(path) if predictions_path(path).is_file() else None
-    notes = [] if recorded["digest"] else ["note: the file is from before digests, so edits of its other entries go unnoticed"]
+    notes = [] if recorded["digest"] else ["note: it has no digest, so edits by hand may go unnoticed"]
     file = _find_weights(path, recorded, weights)
     if data is None:
         return True, ["its files are consistent; give the corpus with --data to measure again", *notes]

@@ -53,8 +53,8 @@ def read_history(folder: Path) -> list[Epoch]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [Epoch(**{key: int(text) if key == "epoch" else float(text) for key, text in row.items()}) for row in rows]
-    except (OSError, TypeError, ValueError) as error:
+        return [Epoch(epoch=int(row.pop("epoch")), **{key: float(text) for key, text in row.items()}) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: is not the history of a run ({reason(error) if isinstance(error, OSError) else error})"
         ) from None

@@ -24,8 +24,9 @@ from mien.engine.history import Epoch, read_history
 from mien.engine.torch_backend import TorchBackend
 from mien.engine.train import Run
 from mien.errors import DataError
-from mien.evaluate import Evaluation, evaluate, read_results, write_evaluation
-from mien.provenance import recipe_hash
+from mien.evaluate import Evaluation, evaluate, write_evaluation
+from mien.recipe import recipe_hash
+from mien.results import read_results
 from mien.study.specification import Job
 
 LOCK = ".lock"
@@ -86,8 +87,8 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
             if results["data"][key] != now:
                 what = "data" if key == "fingerprint" else "splits"
                 raise DataError(
-                    f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or move "
-                    "the results away to run the study anew"
+                    f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or "
+                    "move the results away to run the study anew"
                 )
 
 

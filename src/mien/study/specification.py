@@ -61,7 +61,8 @@ class Study(BaseModel):
         grid: Values to try, by dotted key of the recipe. Each combination is a row.
         set: Changes of every row, by dotted key.
         seeds: Seeds; each row is run with each.
-        folds: Number of folds; each row is run on each. Needs recipes whose protocol is k-fold. None runs the recipe's own split.
+        folds: Number of folds; each row is run on each. Needs recipes with a k-fold protocol. None runs the
+            recipe's own split.
         split: The split that is measured. None measures the last split of the corpus, its test split.
         reference: The row that the others are tested against.
         scales: Changes of every row, by the name of the scale.
@@ -93,8 +94,8 @@ class Study(BaseModel):
         if FULL in self.scales:
             raise ValueError(f"scales.{FULL}: this scale changes nothing; choose another name")
         names = list(self.all_rows())
-        if bad := [name for name in names if not re.fullmatch(r"[\w.,=+ -]+", name) or name.startswith(".")]:
-            raise ValueError(f"rows.{bad[0]}: the name of a row is letters, digits and . , = + - _")
+        if bad := [name for name in names if not re.fullmatch(r"[\w.,=+() -]+", name) or name.startswith(".")]:
+            raise ValueError(f"rows.{bad[0]}: the name of a row is letters, digits, spaces and . , = + - _ ( )")
         if self.reference is not None and self.reference not in names:
             raise ValueError(f"reference: unknown row {self.reference!r}{nearest(self.reference, names)}")
         return self

@@ -38,8 +38,10 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 def interval_of_runs(values: Sequence[float]) -> Interval:
     """Return the 95 % interval of the mean of several independent runs, by Student's t. It needs two values."""
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    return (float(values[0]),) * 2 if np.isnan(low) else (float(low), float(high))  # equal values have no deviation
+    return float(low), float(high)
 
 
 def interval_of_images(correct: int, images: int) -> Interval:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.evaluate import read_predictions, read_results, require_same_data
+from mien.errors import DataError
 from mien.models import create_model
 from mien.recipe import Recipe
+from mien.results import read_predictions, read_results, require_same_data
 from mien.study.run import Folders
 from mien.study.specification import FULL, Job
 from mien.study.statistics import (
@@ -29,8 +32,8 @@ from mien.study.statistics import (
 )
 
 HEADER = (
-    "row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free", "runs", "seeds", "folds",
-    "of runs", "difference", "p", "difference low", "difference high", "parameters", "minutes a run",
+    "row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free", "runs", "seeds",
+    "folds", "of runs", "difference", "p", "difference low", "difference high", "parameters", "minutes a run",
 )  # fmt: skip
 
 
@@ -103,6 +106,9 @@ def create_table(jobs: Sequence[Job], folders: Folders, reference: str | None = 
         by_fold[run.job.fold].append(run)
     for same in by_fold.values():
         require_same_data([run.results for run in same], [str(run.job.path) for run in same])
+    for run in runs[1:]:
+        if run.results["data"]["fingerprint"] != runs[0].results["data"]["fingerprint"]:
+            raise DataError(f"{runs[0].job.path} and {run.job.path} were measured on different data; run one of them again")
     names = list(dict.fromkeys(job.row for job in jobs))
     complete = {name: _complete_seeds([job for job in jobs if job.row == name], runs) for name in names}
     return [
@@ -165,7 +171,7 @@ def _create_row(
         expected=len(jobs),
         folds=len({job.fold for job in jobs}) if jobs[0].fold is not None else None,
         comparison=_compare(seeds, reference) if reference is not None else None,
-        parameters=count_parameters(recipe, len(runs[0].results["classes"]) if runs else 7),
+        parameters=count_parameters(recipe),
         seconds=float(np.mean(known)) if known else None,
     )
 
@@ -199,13 +205,18 @@ def _compare(seeds: dict[int, list[_Run]], reference: dict[int, list[_Run]]) -> 
     )
 
 
-def count_parameters(recipe: Recipe, num_classes: int) -> int:
-    """Return the number of parameters of a recipe's network."""
+@functools.cache
+def _parameters(name: str, arguments: str) -> int:
     import torch
 
     with torch.device("meta"):
-        model = create_model(recipe.model.name, num_classes=num_classes, **recipe.model.arguments)
+        model = create_model(name, num_classes=7, **json.loads(arguments))
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_parameters(recipe: Recipe) -> int:
+    """Return the number of parameters of a recipe's network for seven classes."""
+    return _parameters(recipe.model.name, json.dumps(recipe.model.arguments))
 
 
 def write_table(folder: Path, rows: Iterable[TableRow]) -> Path:

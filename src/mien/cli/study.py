@@ -1,0 +1,295 @@
+"""`mien study`: run a study, or several from a queue, and print its table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.cli.training import open_corpus
+from mien.errors import InputError, MienError, require
+
+if TYPE_CHECKING:
+    from mien.datasets import Corpus
+    from mien.engine.history import Epoch
+    from mien.study.queue import Selection
+    from mien.study.run import Folders
+    from mien.study.specification import Job
+    from mien.study.table import TableRow
+
+
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="A bundled study or a YAML file. Without one, list the bundled ones."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the runs. Stopped runs go on.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy the small files here, such as results/studies. Runs that are here are done."),
+    ] = None,
+    scale: Annotated[str, typer.Option(metavar="NAME", help="full, or a smaller scale of the study, such as cpu.")] = "full",
+    row: Annotated[
+        list[str] | None, typer.Option("--row", metavar="NAME", help="Run only this row. Repeat it for several.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", help="Use this seed instead of the study's. Repeat it for several.")
+    ] = None,
+    queue: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Run the studies of this file, in order, as far as they suit the processor."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan with the estimated time, and stop.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Print the table of what is measured so far, and stop.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time, each in its own process.")] = 1,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes, at the end of an epoch.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Also copy the weights to --results, in float16.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Run recipes with several seeds and folds, and print one table of reported and measured figures."""
+    require("torch", "train")
+    require("scipy", "train")
+    from mien.study.queue import Selection, read_queue
+    from mien.study.run import Folders
+    from mien.study.specification import study_names
+
+    if name is None and queue is None:
+        typer.echo("\n".join(study_names()))
+        return
+    if name is not None and queue is not None:
+        raise InputError("give a study or --queue, not both")
+    if out is None and results is None:
+        raise InputError("give the folder of the runs with --out FOLDER")
+    chosen = [Selection(study=name, scale=scale, rows=row, seeds=seed)] if name is not None else read_queue(queue)  # type: ignore[arg-type]
+    folders = Folders(out or results, results)  # type: ignore[arg-type]
+    if table:
+        for selection in chosen:
+            _show_table(selection, folders)
+        return
+    if data is None or out is None:
+        raise InputError("a study needs its data and a folder for its runs: --data PATH --out FOLDER")
+    runner = _Runner(_sources(data), folders, weights, None if minutes is None else time.monotonic() + 60 * minutes)
+    ready = [job for selection in chosen for job in runner.prepare(selection, queued=queue is not None)]
+    if not worker:
+        runner.show_plan(ready)
+    if plan:
+        return
+    if jobs > 1:
+        _run_workers(jobs)
+    else:
+        runner.run(ready)
+    if worker:
+        return
+    for selection in chosen:
+        _show_table(selection, folders)
+    if unfinished := [job for job in ready if folders.state(job) != "done"]:
+        typer.echo(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}", err=True)
+        raise typer.Exit(3)
+
+
+def _sources(data: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each corpus by name; the key "" is that of a path without a name."""
+    from mien.datasets import CORPORA
+
+    sources = {}
+    for text in data:
+        name, equals, path = text.partition("=")
+        if equals and name in CORPORA:
+            sources[name] = Path(path)
+        else:
+            sources[""] = Path(text)
+    return sources
+
+
+class _Runner:
+    """Runs jobs one after the other in this process.
+
+    Attributes:
+        sources: Path of each corpus by name; "" is any corpus.
+        folders: Where the files are.
+        weights: Also keep weights.
+        end: When to stop, on the clock `time.monotonic`; None never.
+    """
+
+    def __init__(self, sources: dict[str, Path], folders: Folders, weights: bool, end: float | None) -> None:
+        self.sources, self.folders, self.weights, self.end = sources, folders, weights, end
+        self.corpora: dict[str, Corpus] = {}
+
+    def corpus(self, job: Job) -> Corpus:
+        """Return the corpus of a job, split as its recipe says."""
+        part = job.recipe.data.model_dump()
+        key = json.dumps([part["corpus"], part["options"], part["protocol"]], default=str)
+        if key not in self.corpora:
+            if len(self.corpora) > 20:  # folds
+                self.corpora.clear()
+            self.corpora[key] = open_corpus(part, self.sources.get(part["corpus"], self.sources.get("")))  # type: ignore[arg-type]
+        return self.corpora[key]
+
+    def prepare(self, selection: Selection, queued: bool) -> list[Job]:
+        """Return the jobs of a selection that can be run here, checked; say which cannot."""
+        from mien.study.queue import suits_processor
+        from mien.study.run import check_jobs
+
+        _, jobs = selection.load()
+        ready = []
+        for job in jobs:
+            corpus = job.recipe.data.corpus
+            if "" not in self.sources and corpus not in self.sources:
+                if not queued:
+                    raise InputError(f"{job.study} needs the corpus {corpus}; add --data {corpus}=PATH")
+                typer.echo(f"left out: {job.path}: no --data {corpus}=PATH", err=True)
+            elif queued and not suits_processor(job):
+                typer.echo(f"left out: {job.path}: too large for a processor without bfloat16", err=True)
+            else:
+                ready.append(job)
+        check_jobs(ready, self.folders, self.corpus)
+        return ready
+
+    def show_plan(self, jobs: Sequence[Job]) -> None:
+        """Print each row's runs, how many are done, and about how long the others take."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from mien.study.run import estimate_seconds
+
+        rows: dict[str, list[Job]] = defaultdict(list)
+        for job in jobs:
+            rows[f"{job.study} {job.row}" + ("" if job.scale == "full" else f" ({job.scale})")].append(job)
+        table, total = Table("row", "runs", "done", "epochs a run", "time left", title="plan"), 0.0
+        for name, group in rows.items():
+            open_jobs = [job for job in group if self.folders.state(job) != "done"]
+            seconds = 0.0
+            if open_jobs:
+                one = estimate_seconds(open_jobs[-1], self.folders, self.corpus(open_jobs[-1]))
+                epochs = sum(job.recipe.train.epochs - len(self.folders.history(job)) for job in open_jobs)
+                left = max(1, open_jobs[-1].recipe.train.epochs - len(self.folders.history(open_jobs[-1])))
+                seconds = one * epochs / left
+            total += seconds
+            done = str(len(group) - len(open_jobs))
+            table.add_row(name, str(len(group)), done, str(group[0].recipe.train.epochs), _duration(seconds))
+        console = Console()
+        console.print(table)
+        console.print(f"about {_duration(total)} in all, one run after the other", highlight=False)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run what is not done; a run that fails is reported, and the others go on."""
+        from mien.study.run import run_job
+
+        for job in jobs:
+            if self.folders.state(job) == "done":
+                continue
+
+            def on_epoch(row: Epoch, epochs: int, job: Job = job) -> None:
+                typer.echo(f"{job.path}: epoch {row.epoch}/{epochs}  {_accuracy(row)}{row.images_per_second:.0f} images/s")
+                if self.end is not None and time.monotonic() > self.end:
+                    raise _TimeUp
+
+            try:
+                outcome = run_job(job, self.folders, self.corpus(job), on_epoch, self.weights)
+            except _TimeUp:
+                typer.echo(f"{job.path}: stopped, the time is up; the same command goes on")
+                return
+            except MienError as error:
+                outcome = f"failed: {error}"
+            typer.echo(f"{job.path}: {outcome}")
+
+
+class _TimeUp(Exception):
+    """The minutes of `--minutes` are over."""
+
+
+def _run_workers(number: int) -> None:
+    """Run this command in several processes, which share its jobs, the cores and the GPUs."""
+    import torch
+
+    from mien.provenance import available_cores
+
+    gpus, threads = torch.cuda.device_count(), str(max(1, available_cores() // number))
+    command = [sys.executable, "-m", "mien", *sys.argv[1:], "--jobs", "1", "--worker"]
+    workers = []
+    try:
+        for index in range(number):
+            env = os.environ | {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": str(index % gpus)} if gpus > 1 else {})
+            workers.append(subprocess.Popen(command, env=env))
+        for process in workers:
+            process.wait()
+    finally:
+        for process in workers:
+            process.terminate()
+        for process in workers:
+            process.wait()
+
+
+def _show_table(selection: Selection, folders: Folders) -> None:
+    """Print the table of a study and write it next to its runs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mien.study.table import create_table, heading, percent, reported_text, write_table
+
+    chosen, jobs = selection.load()
+    rows = create_table(jobs, folders, chosen.reference)
+    if not any(row.runs for row in rows):
+        typer.echo(f"{chosen.name}: nothing is measured yet")
+        return
+    table = Table(title=heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {})))
+    for column in (
+        "row",
+        "reported",
+        "standard",
+        "95 % interval",
+        "twin-free",
+        "n",
+        f"against {chosen.reference}",
+        "parameters",
+        "min",
+    ):
+        table.add_column(column, justify="left" if column in ("row", "reported") else "right")
+    for row in rows:
+        interval = "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}"
+        standard = percent(row.accuracy) + ("" if row.deviation is None else f" ± {percent(row.deviation)}")
+        table.add_row(
+            row.name,
+            reported_text(row.reported),
+            standard,
+            interval,
+            percent(row.twin_free),
+            f"{row.runs} of {row.expected}",
+            _comparison(row),
+            f"{row.parameters:,}",
+            "" if row.seconds is None else f"{row.seconds / 60:.0f}",
+        )
+    Console().print(table)
+    folder = (folders.results or folders.runs) / chosen.name / selection.scale
+    typer.echo(f"wrote {write_table(folder, rows)}")
+
+
+def _comparison(row: TableRow) -> str:
+    if row.comparison is None:
+        return ""
+    return f"{100 * row.comparison.difference:+.2f} (p {row.comparison.p:.2g})"
+
+
+def _accuracy(row: Epoch) -> str:
+    return "" if row.val_accuracy != row.val_accuracy else f"val accuracy {100 * row.val_accuracy:.2f} %  "
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in minutes or hours.
+
+    >>> _duration(100), _duration(10_000)
+    ('2 min', '2.8 h')
+    """
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

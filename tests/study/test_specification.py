@@ -1,0 +1,118 @@
+"""What a study says, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mien.engine.checks import check_names
+from mien.errors import RecipeError
+from mien.study.queue import read_queue
+from mien.study.specification import FULL, create_jobs, load_study, study_names
+
+Write = Callable[..., Path]
+
+
+def test_a_grid_is_every_combination(tmp_path: Path, write_study: Write):
+    more = "recipe: sa_csp_ca/fer2013\ngrid: {optim.lr: [0.1, 5e-3], optim.name: [sgd, adam], preprocess.size: [[40, 40]]}\n"
+    rows = load_study(str(write_study(tmp_path, more))).all_rows()
+    assert list(rows) == [f"lr={lr},name={name},size=40x40" for lr in ("0.1", "0.005") for name in ("sgd", "adam")]
+    assert rows["lr=0.005,name=adam,size=40x40"].set == {"optim.lr": 0.005, "optim.name": "adam", "preprocess.size": [40, 40]}
+
+
+def test_jobs_are_in_order_of_seeds_and_have_folders_of_their_own(tmp_path: Path, write_study: Write):
+    jobs = create_jobs(load_study(str(write_study(tmp_path))), seeds=[3, 1])
+    assert [(job.recipe.seed, job.recipe.optim.lr) for job in jobs] == [(3, 0.05), (3, 0.001), (1, 0.05), (1, 0.001)]
+    assert str(jobs[0].path) == "tiny/rates/full/lr=0.05/seed3"
+    assert jobs[0].recipe.model.name == "dlib_resnet"
+
+
+def test_a_scale_changes_every_row_and_a_row_may_change_more(tmp_path: Path, write_study: Write):
+    more = (
+        "rows:\n  a: {recipe: sa_csp_ca/fer2013}\n  b: {recipe: sa_csp_ca/fer2013, scales: {cpu: {train.epochs: 4}}}\n"
+        "scales: {cpu: {train.epochs: 3}}\n"
+    )
+    study = load_study(str(write_study(tmp_path, more)))
+    assert [job.recipe.train.epochs for job in create_jobs(study, "cpu")] == [3, 4]
+    assert [job.recipe.train.epochs for job in create_jobs(study)] == [2, 2]
+    assert [job.row for job in create_jobs(study, rows=["b"])] == ["b"]
+
+
+def test_folds_set_the_fold_of_the_protocol(tmp_path: Path, write_study: Write):
+    more = "folds: 10\nrows:\n  a: {recipe: resnet50_cbam_erf/ckplus-image}\n"
+    jobs = create_jobs(load_study(str(write_study(tmp_path, more))))
+    assert [job.recipe.data.protocol["fold"] for job in jobs] == list(range(10))  # type: ignore[call-overload]
+    assert jobs[3].path.name == "seed0-fold3"
+    with pytest.raises(RecipeError, match=r"tiny/rates, row a: data.protocol of .* has no 5 folds"):
+        create_jobs(load_study(str(write_study(tmp_path, more.replace("10", "5")))))
+
+
+def test_a_recipe_file_is_relative_to_the_study(tmp_path: Path, write_study: Write, monkeypatch: pytest.MonkeyPatch):
+    from mien.recipe import load_recipe
+
+    (tmp_path / "mine.yaml").write_text(load_recipe("sa_csp_ca/fer2013", {"name": "mine"}).to_yaml())
+    path = write_study(tmp_path, "rows:\n  a: {recipe: mine.yaml}\n")
+    monkeypatch.chdir("/")
+    assert create_jobs(load_study(str(path)))[0].recipe.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("recipee: x\n", "unknown key recipee; did you mean 'recipe'"),
+        ("rows:\n  a: {recipe: sa_csp_ca/fer2013, sett: {}}\n", "unknown key rows.a.sett; did you mean 'set'"),
+        ("recipe: sa_csp_ca/fer2013\n", "grid and recipe belong together"),
+        ("recipe: sa_csp_ca/fer2013\ngrid: {optim.lr: []}\n", "grid.optim.lr has no values"),
+        ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nreference: b\n", "reference: unknown row 'b'"),
+        ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nseeds: [1, 1]\n", "a seed is given twice"),
+        ("rows:\n  a/b: {recipe: sa_csp_ca/fer2013}\n", "the name of a row is"),
+        ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nfolds: two\n", "folds: input should be a valid integer"),
+        ("", "either rows, or a recipe and a grid"),
+        ("rows: [\n", "cannot be read as YAML"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, write_study: Write, more: str, message: str):
+    with pytest.raises(RecipeError, match=message):
+        load_study(str(write_study(tmp_path, more)))
+
+
+def test_unknown_names_get_the_nearest(tmp_path: Path, write_study: Write):
+    with pytest.raises(RecipeError, match="unknown study 'sa-csp-ca/table3'; did you mean 'sa-csp-ca/table2'"):
+        load_study("sa-csp-ca/table3")
+    study = load_study(str(write_study(tmp_path)))
+    with pytest.raises(RecipeError, match=r"unknown row 'lr=0.5'; did you mean 'lr=0.05'"):
+        create_jobs(study, rows=["lr=0.5"])
+    with pytest.raises(RecipeError, match="unknown scale 'cpuu'"):
+        create_jobs(study, "cpuu")
+    wrong = write_study(tmp_path, "rows:\n  a: {recipe: sa_csp_ca/fer2014}\n")
+    with pytest.raises(RecipeError, match=r"row a: unknown recipe 'sa_csp_ca/fer2014'; did you mean 'sa_csp_ca/fer2013'"):
+        create_jobs(load_study(str(wrong)))
+    wrong = write_study(tmp_path, "rows:\n  a: {recipe: sa_csp_ca/fer2013, set: {optim.lrr: 1}}\n")
+    with pytest.raises(RecipeError, match=r"unknown key optim.lrr; did you mean 'lr'"):
+        create_jobs(load_study(str(wrong)))
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_bundled_studies_are_complete(name: str):
+    study = load_study(name)
+    assert study.name == name
+    assert study.title
+    for scale in (FULL, *study.scales):
+        for job in create_jobs(study, scale, seeds=[0]):
+            check_names(job.recipe)
+
+
+def test_a_queue_is_a_list_of_studies(tmp_path: Path):
+    path = tmp_path / "queue.yaml"
+    path.write_text("- {study: sa-csp-ca/table2, scale: cpu, seeds: [0, 1]}\n- {study: good-faith/fer2013}\n")
+    first, second = read_queue(path)
+    assert {job.recipe.seed for job in first.load()[1]} == {0, 1}
+    assert {job.scale for job in second.load()[1]} == {FULL}
+    for text, message in (
+        ("- {studyy: a}", "entry 1: .*unknown key studyy; did you mean 'study'"),
+        ("study: a", "is not a queue"),
+        ("[", "cannot be read as YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            read_queue(path)
