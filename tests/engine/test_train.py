@@ -203,6 +203,30 @@ def test_the_joint_loss_trains_its_centers(tmp_path: Path, corpus: Corpus, tiny_
     assert not any("centers" in name for name in load_checkpoint(tmp_path / "run")[0].state_dict())
 
 
+def test_the_final_epochs_are_at_full_size_and_without_mixup(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    phases = {"train.epochs": 3, "train.final_epochs": 1, "train.early_size": [40, 40], "augment.mixup": 0.2}
+    phases |= {"preprocess.size": [48, 48]}
+    recipe = tiny_recipe(phases)
+    run = Run(recipe, corpus, tmp_path / "run", create_fabric(recipe))
+    seen: list[tuple[int, bool]] = []
+
+    def note(module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append((inputs[0].shape[-1], inputs[1].ndim == 2))  # side, and whether targets are mixed
+
+    run.unwrapped.register_forward_pre_hook(note)
+    for number in (1, 2, 3):
+        run.fit(number)
+    assert seen == [(40, True)] * 12 + [(48, False)] * 6
+    for change, message in (({"train.final_epochs": 4}, "train.final_epochs is 4"), ({"train.final_epochs": 0}, "needs train.final")):
+        with pytest.raises(RecipeError, match=message):
+            tiny_recipe(phases | change)
+
+
+def test_a_run_resumes_when_only_texts_of_its_recipe_changed(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, finished: Path):
+    texts = {"summary": "another text", "deviations": ["another"], "paper": None}
+    assert train(tiny_recipe(LONG | texts), corpus, finished).epochs[-1].epoch == 3
+
+
 def test_mixup_trains(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
     assert train(tiny_recipe({"augment.mixup": 0.2}), corpus, tmp_path / "run").best.train_loss > 0
 

@@ -67,6 +67,8 @@ def test_the_table_is_computed_from_the_predictions(done: Path):
         assert float(values["standard"]) == pytest.approx(np.mean(accuracies), abs=0.01)
         assert float(values["deviation"]) == pytest.approx(np.std(accuracies), abs=0.01)
         assert values["runs"] == "3"
+        assert float(values["balanced accuracy"]) == pytest.approx(float(values["standard"]), abs=2)  # 4 or 5 images a class
+        assert 0 < float(values["macro F1"]) <= 100
         assert float(values["interval low"]) <= float(values["standard"]) <= float(values["interval high"])
     difference = float(table["lr=0.05"]["standard"]) - float(table["lr=0.001"]["standard"])
     assert float(table["lr=0.05"]["difference"]) == pytest.approx(difference, abs=0.02)

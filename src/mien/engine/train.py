@@ -42,7 +42,7 @@ from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
-from mien.recipe import Recipe
+from mien.recipe import Recipe, recipe_hash
 from mien.transfer import Transfer, start_from
 
 
@@ -329,7 +329,9 @@ class Run:
         try:
             state = torch.load(path, map_location=self.fabric.device, weights_only=True)
             data = self.corpus.fingerprint, self.corpus.split_fingerprint
-            same = state["recipe"] == self.recipe.to_dict() and (state["fingerprint"], state.get("split")) == data
+            began = Recipe.model_validate(state["recipe"])  # its texts may have changed since
+            same = (recipe_hash(began), began.seed) == (recipe_hash(self.recipe), self.recipe.seed)
+            same = same and (state["fingerprint"], state.get("split")) == data
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:

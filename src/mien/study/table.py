@@ -32,7 +32,7 @@ from mien.study.statistics import (
 )
 
 HEADER = (
-    "row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free", "runs", "seeds",
+    "row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free", "macro F1", "balanced accuracy", "runs", "seeds",
     "folds", "of runs", "difference", "p", "difference low", "difference high", "parameters", "minutes a run",
 )  # fmt: skip
 
@@ -49,6 +49,8 @@ class TableRow:
         deviation: Standard deviation with divisor N, over seeds, or over the folds of the only seed; None for one run.
         interval: 95 % interval: over seeds by Student's t, or for the only seed over images by Wilson.
         twin_free: As `accuracy`, on the images without a byte-identical twin in training; None if that is unknown.
+        macro_f1: Mean F1 of the classes, from the matrix that pools all runs; None without one.
+        uar: Mean recall of the classes (balanced accuracy), likewise.
         confusion: Counts (K, K) over all runs; rows are true classes.
         classes: The K classes.
         seeds: Seeds of which every fold is measured.
@@ -66,6 +68,8 @@ class TableRow:
     deviation: float | None
     interval: Interval | None
     twin_free: float | None
+    macro_f1: float | None
+    uar: float | None
     confusion: NDArray[np.int64] | None
     classes: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -153,6 +157,8 @@ def _create_row(
         accuracy, interval = accuracies[0], interval_of_images(int(correct.sum()), len(correct))
         deviation = mean_and_deviation([float(run.correct.mean()) for run in only])[1] if len(only) > 1 else None
     measured = [run for group in seeds.values() for run in group]
+    confusion = sum(np.array(run.results["confusion"], np.int64) for run in measured) if measured else None
+    macro_f1, uar = (None, None) if confusion is None else _class_means(confusion)  # type: ignore[arg-type]
     twin_free = [_twin_free(group) for group in seeds.values()]
     seconds = [run.results.get("training", {}) for run in runs]
     known = [part["seconds"] for part in seconds if part and part.get("seconds")]
@@ -164,7 +170,9 @@ def _create_row(
         deviation=deviation,
         interval=interval,
         twin_free=float(np.mean(twin_free)) if twin_free and None not in twin_free else None,  # type: ignore[arg-type]
-        confusion=sum(np.array(run.results["confusion"]) for run in measured) if measured else None,  # type: ignore[arg-type]
+        macro_f1=macro_f1,
+        uar=uar,
+        confusion=confusion,  # type: ignore[arg-type]
         classes=tuple(runs[0].results["classes"]) if runs else (),
         seeds=tuple(seeds),
         runs=len(runs),
@@ -174,6 +182,14 @@ def _create_row(
         parameters=count_parameters(recipe),
         seconds=float(np.mean(known)) if known else None,
     )
+
+
+def _class_means(confusion: NDArray[np.int64]) -> tuple[float, float]:
+    """Return macro F1 and balanced accuracy, over the classes that have images."""
+    hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    present = true > 0
+    f1, recall = 2 * hits[present] / (true + predicted)[present], hits[present] / true[present]
+    return float(f1.mean()), float(recall.mean())
 
 
 def _accuracy(runs: Sequence[_Run]) -> float:
@@ -241,7 +257,7 @@ def _cells(row: TableRow) -> list[str]:
         row.name,
         row.recipe,
         reported_text(row.reported),
-        *map(percent, (row.accuracy, row.deviation, low, high, row.twin_free)),
+        *map(percent, (row.accuracy, row.deviation, low, high, row.twin_free, row.macro_f1, row.uar)),
         str(row.runs),
         str(len(row.seeds)),
         "" if row.folds is None else str(row.folds),
