@@ -130,9 +130,7 @@ def test_an_older_file_holds_with_a_note(folder: Path, fer2013_csv: Path):
     assert "note: it has no digest, so edits by hand may go unnoticed" in shown
 
 
-def test_int8_may_differ_by_a_few_images_and_float32_may_not(
-    folder: Path, fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_int8_may_differ_by_a_few_images_and_float32_may_not(folder: Path, fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
     """The files have two more correct images than the networks classify. The tolerance, one in 1,000, is 0 of 64 images."""
     int8, fp32 = folder / "small-int8-test.json", folder / "small-test.json"
     for path in (int8, fp32):
