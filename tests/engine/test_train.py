@@ -217,12 +217,17 @@ def test_the_final_epochs_are_at_full_size_and_without_mixup(tmp_path: Path, cor
     for number in (1, 2, 3):
         run.fit(number)
     assert seen == [(40, True)] * 12 + [(48, False)] * 6
-    for change, message in (({"train.final_epochs": 4}, "train.final_epochs is 4"), ({"train.final_epochs": 0}, "needs train.final")):
+    for change, message in (
+        ({"train.final_epochs": 4}, "train.final_epochs is 4"),
+        ({"train.final_epochs": 0}, "needs train.final"),
+    ):
         with pytest.raises(RecipeError, match=message):
             tiny_recipe(phases | change)
 
 
-def test_a_run_resumes_when_only_texts_of_its_recipe_changed(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, finished: Path):
+def test_a_run_resumes_when_only_texts_of_its_recipe_changed(
+    tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes, finished: Path
+):
     texts = {"summary": "another text", "deviations": ["another"], "paper": None}
     assert train(tiny_recipe(LONG | texts), corpus, finished).epochs[-1].epoch == 3
 

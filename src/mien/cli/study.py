@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -162,20 +161,16 @@ class _Runner:
         from rich.console import Console
         from rich.table import Table
 
-        from mien.study.run import estimate_seconds
+        from mien.study.run import Estimator
 
-        rows: dict[str, list[Job]] = defaultdict(list)
+        estimator = Estimator(self.folders)
+        rows: dict[str, list[Job]] = {}
         for job in jobs:
-            rows[f"{job.study} {job.row}" + ("" if job.scale == "full" else f" ({job.scale})")].append(job)
+            rows.setdefault(f"{job.study} {job.row}" + ("" if job.scale == "full" else f" ({job.scale})"), []).append(job)
         table, total = Table("row", "runs", "done", "epochs a run", "time left", title="plan"), 0.0
         for name, group in rows.items():
             open_jobs = [job for job in group if self.folders.state(job) != "done"]
-            seconds = 0.0
-            if open_jobs:
-                one = estimate_seconds(open_jobs[-1], self.folders, self.corpus(open_jobs[-1]))
-                epochs = sum(job.recipe.train.epochs - len(self.folders.history(job)) for job in open_jobs)
-                left = max(1, open_jobs[-1].recipe.train.epochs - len(self.folders.history(open_jobs[-1])))
-                seconds = one * epochs / left
+            seconds = sum(estimator.seconds_left(job, self.corpus(job)) for job in open_jobs)
             total += seconds
             done = str(len(group) - len(open_jobs))
             table.add_row(name, str(len(group)), done, str(group[0].recipe.train.epochs), _duration(seconds))

@@ -6,6 +6,7 @@ several with a common disk, can work on one study: each takes the next run that 
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from mien.engine.torch_backend import TorchBackend
 from mien.engine.train import Run
 from mien.errors import DataError
 from mien.evaluate import Evaluation, evaluate, write_evaluation
-from mien.recipe import recipe_hash
+from mien.recipe import Recipe, recipe_hash
 from mien.results import read_results
 from mien.study.specification import Job
 
@@ -92,16 +93,41 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
                 )
 
 
-def estimate_seconds(job: Job, folders: Folders, corpus: Corpus) -> float:
-    """Return about how many seconds a run still needs: from its own epochs, or else from a few steps, timed now."""
-    history, part = folders.history(job), job.recipe.train
-    left = part.epochs - len(history)
-    if history and part.early_size is None:
-        return left * sum(row.seconds for row in history) / len(history)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(job.recipe, corpus, Path(folder), create_fabric(job.recipe, 1))
+class Estimator:
+    """Tells about how long runs take. What it has timed serves every run of the same network on images of the same size.
+
+    Args:
+        folders: Where the study's files are.
+    """
+
+    def __init__(self, folders: Folders) -> None:
+        self.folders = folders
+        self.timed: dict[str, float] = {}
+
+    def seconds_left(self, job: Job, corpus: Corpus) -> float:
+        """Return about how many seconds a run still needs: from its own epochs, or else from a few steps, timed now.
+
+        Steps are timed without compiling, which takes a minute, so a run that compiles is faster than this.
+        """
+        history, part = self.folders.history(job), job.recipe.train
+        left = part.epochs - len(history)
         final = min(left, part.final_epochs)
-        return (left - final) * run.time_epoch(early=True) + (run.time_epoch(early=False) * final if final else 0)
+        if history and part.early_size is None:
+            return left * sum(row.seconds for row in history) / len(history)
+        full = self._epoch(job.recipe, corpus, early=False) if final or part.early_size is None else 0.0
+        early = self._epoch(job.recipe, corpus, early=True) if part.early_size is not None else full
+        return (left - final) * early + final * full
+
+    def _epoch(self, recipe: Recipe, corpus: Corpus, early: bool) -> float:
+        values = recipe.to_dict()
+        size = recipe.train.early_size if early else recipe.preprocess.size
+        same = (values["model"], values["train"]["batch_size"], values["train"]["channels_last"], values["distill"])
+        key = json.dumps([same, size, len(corpus.where(recipe.data.train))])
+        if key not in self.timed:
+            eager = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": False})})
+            with tempfile.TemporaryDirectory() as folder:
+                self.timed[key] = Run(eager, corpus, Path(folder), create_fabric(eager, 1)).time_epoch(early)
+        return self.timed[key]
 
 
 def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoch, int], None], weights: bool = False) -> str:
