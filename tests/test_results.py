@@ -42,9 +42,12 @@ def test_an_edit_by_hand_is_noticed(written: tuple[Path, Evaluation], change: di
     path.write_text(json.dumps(evaluation.results | {"standard": evaluation.results["standard"] | change}))
     with pytest.raises(EditedError, match=r"r\.json: was edited by hand"):
         read_results(path)
+    path.write_text(json.dumps({key: value for key, value in evaluation.results.items() if key != "digest"}))
+    with pytest.raises(EditedError, match=r"r\.json: was edited by hand"):
+        read_results(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": {}, "data": {}}', "{" * 100_000])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": {}, "data": {}, "standard": {}}', "{" * 100_000])
 def test_another_file_is_refused(tmp_path: Path, text: str):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(DataError, match=r"r\.json: is not a results file"):

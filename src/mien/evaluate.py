@@ -29,9 +29,6 @@ from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path
-from mien.results import read_predictions as read_predictions
-from mien.results import read_results as read_results
-from mien.results import require_same_data as require_same_data
 from mien.weights import sha256
 
 BATCH = 64

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mien.errors import DataError, EditedError, reason
 
-SAME_DATA = {
+_SAME_DATA = {
     "corpus": "corpora",
     "fingerprint": "data",
     "protocol": "protocols",
@@ -26,6 +26,13 @@ SAME_DATA = {
     "split_fingerprint": "drawn splits",
 }
 """Entries of `data` that must agree before figures are averaged, with the word for them in messages."""
+
+_REQUIRED = {
+    dict: ("model", "data", "standard", "hardware"),
+    list: ("classes", "confusion"),
+    str: ("backend", "precision"),
+}
+"""Keys of every results file, by type."""
 
 _LATER_KEYS = {
     "model": ("recipe_hash",),
@@ -58,9 +65,10 @@ def read_results(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({reason(error)}); give a results file of mien evaluate") from None
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("model", "data", "standard")):
+    if not isinstance(values, dict) or not all(isinstance(values.get(k), kind) for kind in _REQUIRED for k in _REQUIRED[kind]):
         raise DataError(f"{path}: is not a results file; give a .json file that mien evaluate wrote")
-    if "digest" in values and values["digest"] != digest(values):
+    has_digest = "digest" in values or "versions" in values  # both came in the same version
+    if has_digest and values.get("digest") != digest(values):
         raise EditedError(
             f"{path}: was edited by hand after mien evaluate wrote it (its digest does not match its content); restore it, or "
             "evaluate the model again"
@@ -128,7 +136,7 @@ def require_same_data(results: Sequence[Mapping[str, Any]], names: Sequence[str]
         DataError: Two of them differ in corpus, data fingerprint, protocol, split or split fingerprint; names the two.
     """
     for values, name in zip(results[1:], names[1:], strict=True):
-        for key, word in SAME_DATA.items():
+        for key, word in _SAME_DATA.items():
             ours, theirs = (each["data"].get(key) for each in (results[0], values))
             if ours != theirs:
                 raise DataError(

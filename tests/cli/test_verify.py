@@ -65,7 +65,7 @@ def change(path: Path, changes: dict[str, Any], sign: bool = False, old: bool = 
     if sign:
         values["digest"] = digest(values)
     if old:
-        del values["digest"]
+        del values["digest"], values["versions"]
     path.write_text(json.dumps(values))
 
 
@@ -166,6 +166,10 @@ def test_without_data_only_the_files_are_checked(folder: Path):
     status, shown, _ = run("verify", folder / "test.json")
     assert status == 0
     assert "give the corpus with --data to measure again" in shown
+    weights = (folder / "best.safetensors").rename(folder.parent / "kept.safetensors")
+    assert run("verify", folder / "test.json")[0] == 0
+    assert "its files and weights are consistent" in run("verify", folder / "test.json", "--weights", weights)[1]
+    assert run("verify", folder / "test.json", "--weights", folder / "small.onnx")[0] == 2
     change(folder / "test.json", {"standard.accuracy": 0.99})
     assert run("verify", folder / "test.json")[0] == 1
 
@@ -211,8 +215,8 @@ def test_what_cannot_be_verified_is_named(folder: Path, fer2013_csv: Path):
     change(folder / "small-test.json", {"model.weights_sha256": None}, sign=True)
     (folder / "other.json").write_text("{}")
     for name, words in (
-        ("none.json", "none.json: cannot be read"),
-        ("other.json", "other.json: is not a results file"),
+        ("none.json", "none.json: cannot be verified: cannot be read"),
+        ("other.json", "other.json: cannot be verified: is not a results file"),
         ("small-test.json", "does not have the sha256 of its weights"),
     ):
         status, _, error = run("verify", folder / name, "--data", fer2013_csv)

@@ -49,10 +49,10 @@ def verify(
         try:
             holds, lines = _check(path, data, weights, corpora)
         except EditedError as error:
-            holds, lines = False, [f"does not hold: {error}"]
+            holds, lines = False, ["does not hold: " + str(error).removeprefix(f"{path}: ")]
         except MienError as error:
             unchecked += 1
-            typer.echo(f"error: {path}: cannot be verified: {error}", err=True)
+            typer.echo(f"error: {path}: cannot be verified: " + str(error).removeprefix(f"{path}: "), err=True)
             continue
         failed += not holds
         typer.echo(f"{path}: " + "\n  ".join(lines))
@@ -68,9 +68,11 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     recorded = read_results(path)
     predictions = read_predictions(path) if predictions_path(path).is_file() else None
     notes = [] if recorded["digest"] else ["note: it has no digest, so edits by hand may go unnoticed"]
+    if data is None and weights is None:
+        return True, ["its files are consistent; give the corpus with --data to measure again", *notes]
     file = _find_weights(path, recorded, weights)
     if data is None:
-        return True, ["its files are consistent; give the corpus with --data to measure again", *notes]
+        return True, ["its files and weights are consistent; give the corpus with --data to measure again", *notes]
 
     backend, _ = open_model(str(file))
     corpus = _corpus(backend, data, recorded, corpora)
