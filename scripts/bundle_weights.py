@@ -15,9 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mien import weights
 from mien.checkpoint import load_checkpoint, save_checkpoint
-from mien.datasets import Corpus, load_corpus
+from mien.datasets import Corpus, load_corpus, vote_counts
 from mien.engine.export import Export, calibration_crops, export_int8, export_onnx, write_card
 from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate, write_evaluation
@@ -53,7 +56,9 @@ def main() -> None:
     crops = calibration_crops(corpus)
     fp32 = export_onnx(arguments.run, target, crops, half_size=True)
     int8 = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
-    fp32_results, int8_results = measure(fp32, corpus, folder, "onnx"), measure(int8, corpus, folder, "onnx-int8")
+    votes = vote_counts(corpus, arguments.data)
+    fp32_results = measure(fp32, corpus, folder, "onnx", votes)
+    int8_results = measure(int8, corpus, folder, "onnx-int8", votes)
     lost = {
         split: round(100 * (fp32_results[split]["accuracy"] - result["accuracy"]), 3) for split, result in int8_results.items()
     }
@@ -68,12 +73,12 @@ def set_smooth(run: Path, smooth: float) -> None:
     save_checkpoint(run / "best.safetensors", model.state_dict(), info)
 
 
-def measure(export: Export, corpus: Corpus, folder: Path, stem: str) -> dict[str, Any]:
+def measure(export: Export, corpus: Corpus, folder: Path, stem: str, votes: NDArray[np.int64] | None) -> dict[str, Any]:
     """Evaluate an exported file on the selection and the test split; return its accuracy by split."""
     backend = OnnxBackend(export.path)
     measured = {}
     for split in corpus.splits[1:]:
-        evaluation = evaluate(backend, corpus, split, weights=export.path)
+        evaluation = evaluate(backend, corpus, split, weights=export.path, votes=votes)
         write_evaluation(folder / f"{split}-{stem}.json", evaluation)
         standard, twin_free = evaluation.results["standard"], evaluation.results["twin_free"]
         measured[split] = {"accuracy": standard["accuracy"], "accuracy_twin_free": twin_free["accuracy"] if twin_free else None}

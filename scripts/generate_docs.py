@@ -32,6 +32,7 @@ from mien.model_info import ModelInfo
 from mien.output.table import SCHEMA
 from mien.predict.onnx_backend import OnnxBackend
 from mien.recipe import RENAMED, load_recipe, recipe_names
+from mien.results import predictions_path, read_results
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "not run yet"
@@ -164,13 +165,9 @@ def columns() -> str:
 
 
 def results() -> list[tuple[str, dict[str, Any]]]:
-    """Return every evaluation in results/, by its path."""
-    found = []
-    for path in sorted((ROOT / "results").rglob("*.json")):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and "standard" in values and "model" in values:
-            found.append((path.relative_to(ROOT).as_posix(), values))
-    return found
+    """Return every evaluation in results/, by its path; other commands write JSON there too, but no predictions."""
+    paths = [path for path in sorted((ROOT / "results").rglob("*.json")) if predictions_path(path).is_file()]
+    return [(path.relative_to(ROOT).as_posix(), read_results(path)) for path in paths]
 
 
 def results_of(model: Path, split: str = "private_test") -> tuple[str, dict[str, Any]] | None:

@@ -1,6 +1,5 @@
 import csv
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from mien.errors import CheckpointError, DataError, LabelError, OutputError
 from mien.evaluate import evaluate, write_evaluation
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
-from mien.provenance import training_record
 from mien.recipe import load_recipe, parse_recipe, recipe_hash
 
 
@@ -128,11 +126,6 @@ def test_results_say_where_they_come_from(tmp_path: Path, corpus: Corpus, tiny_i
     assert results["versions"]["numpy"] == np.__version__
     (tmp_path / "history.csv").write_text("epoch,loss\n1,0.5\n")  # of another program
     assert evaluate(Oracle(info), drawn, "test", tiny_onnx).results["training"] is None
-
-
-def test_the_last_epoch_is_the_best_of_a_run_without_a_selection_split(tmp_path: Path):
-    write_history(tmp_path, [Epoch(number, 0.1, 1, 0.5, math.nan, math.nan, 1, 100) for number in (1, 2)])
-    assert training_record(tmp_path) == {"epochs": 2, "best_epoch": 2, "seconds": 2.0}
 
 
 def test_predictions_are_compared_with_ferplus_votes(corpus: Corpus, fer2013_csv: Path, tiny_info: ModelInfo):

@@ -7,7 +7,7 @@ import pytest
 
 from mien.datasets import Corpus, load_corpus
 from mien.datasets.protocols.splits import random_split
-from mien.errors import DataError
+from mien.errors import DataError, EditedError
 from mien.evaluate import Evaluation, evaluate, write_evaluation
 from mien.predict.onnx_backend import OnnxBackend
 from mien.results import digest, predictions_path, read_predictions, read_results, require_same_data
@@ -40,11 +40,14 @@ def test_a_results_file_is_read_as_it_was_written(written: tuple[Path, Evaluatio
 def test_an_edit_by_hand_is_noticed(written: tuple[Path, Evaluation], change: dict[str, object]):
     path, evaluation = written
     path.write_text(json.dumps(evaluation.results | {"standard": evaluation.results["standard"] | change}))
-    with pytest.raises(DataError, match=r"r\.json: was edited by hand"):
+    with pytest.raises(EditedError, match=r"r\.json: was edited by hand"):
+        read_results(path)
+    path.write_text(json.dumps({key: value for key, value in evaluation.results.items() if key != "digest"}))
+    with pytest.raises(EditedError, match=r"r\.json: was edited by hand"):
         read_results(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": {}, "data": {}}', "{" * 100_000])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": {}, "data": {}, "standard": {}}', "{" * 100_000])
 def test_another_file_is_refused(tmp_path: Path, text: str):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(DataError, match=r"r\.json: is not a results file"):
@@ -119,13 +122,12 @@ def test_a_probability_that_was_edited_is_noticed(written: tuple[Path, Evaluatio
     cells[3 + evaluation.classes.index(cells[2])] = "0.00000"
     cells[3 + (evaluation.classes.index(cells[2]) + 1) % 7] = "1.00000"
     file.write_text("\n".join([head, ",".join(cells), *rest]))
-    with pytest.raises(DataError, match="was changed"):
+    with pytest.raises(EditedError, match="was changed"):
         read_predictions(path)
 
 
 def test_results_of_other_data_are_never_averaged(written: tuple[Path, Evaluation], corpus: Corpus, tiny_onnx: Path):
-    path, _ = written
-    ours = read_results(path)
+    ours = read_results(written[0])
     require_same_data([ours, ours], ["a.json", "b.json"])
     other_split = evaluate(OnnxBackend(tiny_onnx), corpus, "private_test").results
     drawn = ours | {"data": ours["data"] | {"split_fingerprint": random_split(corpus).split_fingerprint}}

@@ -5,6 +5,7 @@ Each message says what was wrong, where, and what to do. The command line prints
     MienError
     ├── InputError          a picture or video that cannot be read: missing, not an image, truncated, too large
     ├── DataError           a corpus or manifest that cannot be read; names the file and the row
+    │   └── EditedError     a results file, or its predictions, that were changed by hand
     ├── LabelError          a class outside the label set, or two label sets that do not match
     ├── RecipeError         a recipe with an unknown key or a value out of range
     ├── CheckpointError     weights that are corrupt, of another version or of another architecture
@@ -32,6 +33,10 @@ class InputError(MienError):
 
 class DataError(MienError):
     """A corpus, manifest or cache cannot be read."""
+
+
+class EditedError(DataError):
+    """A results file, or its file of predictions, was changed by hand."""
 
 
 class LabelError(MienError):

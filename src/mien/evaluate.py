@@ -26,12 +26,9 @@ from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Backend, softmax
 from mien.preprocess import preprocess
-from mien.provenance import current_commit, hardware, training_record, versions
+from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path
-from mien.results import read_predictions as read_predictions
-from mien.results import read_results as read_results
-from mien.results import require_same_data as require_same_data
 from mien.weights import sha256
 
 BATCH = 64
@@ -146,7 +143,7 @@ def evaluate(
             "images": len(rows),
             "left_out": len(corpus.skipped),
         },
-        "training": training_record(weights.parent) if weights else None,
+        "training": _training(weights.parent) if weights else None,
         "study": study,
         "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
         "precision": info.precision,
@@ -171,6 +168,20 @@ def _hash_of(recipe: dict[str, Any]) -> str | None:
         return recipe_hash(parse_recipe(recipe, "the model's recipe"))
     except RecipeError:
         return None
+
+
+def _training(run: Path) -> dict[str, Any] | None:
+    """Return how a run was trained, from the history in its folder; None if there is none."""
+    if not (run / "history.csv").is_file():
+        return None
+    from mien.engine.history import best_epoch, read_history  # here: it loads what training needs
+
+    try:
+        epochs = read_history(run)
+    except DataError:  # of another program
+        return None
+    seconds = round(sum(epoch.seconds for epoch in epochs), 1)
+    return {"epochs": len(epochs), "best_epoch": best_epoch(epochs).epoch, "seconds": seconds} if epochs else None
 
 
 def _split_file(recipe: dict[str, Any]) -> str | None:

@@ -1,16 +1,13 @@
-"""Where a result or a file comes from: the commit, the hardware, the versions of packages, and the training behind it."""
+"""Where a result or a file comes from: the commit, the hardware and the versions of packages."""
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 
 def current_commit() -> str:
@@ -67,22 +64,4 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def training_record(run: Path) -> dict[str, Any] | None:
-    """Return how a run was trained, from the `history.csv` in its folder; None if the folder has none.
-
-    Returns:
-        `epochs` (trained so far), `best_epoch` (the number of the epoch whose weights were kept) and `seconds` (of all epochs,
-        selection included).
-    """
-    try:
-        with (run / "history.csv").open(newline="", encoding="utf-8") as file:
-            epochs = list(csv.DictReader(file))
-        accuracies = [float(row["val_accuracy"]) for row in epochs]
-        best = len(epochs) - 1 if math.isnan(accuracies[-1]) else accuracies.index(max(accuracies))  # as best_epoch chooses
-        seconds = sum(float(row["seconds"]) for row in epochs)
-        return {"epochs": len(epochs), "best_epoch": int(epochs[best]["epoch"]), "seconds": round(seconds, 1)}
-    except (OSError, ValueError, KeyError, IndexError, TypeError):  # none, or a file of another program
         return None

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import DataError, reason
+from mien.errors import DataError, EditedError, reason
 
-SAME_DATA = {
+_SAME_DATA = {
     "corpus": "corpora",
     "fingerprint": "data",
     "protocol": "protocols",
@@ -26,6 +26,13 @@ SAME_DATA = {
     "split_fingerprint": "drawn splits",
 }
 """Entries of `data` that must agree before figures are averaged, with the word for them in messages."""
+
+_REQUIRED = {
+    dict: ("model", "data", "standard", "hardware"),
+    list: ("classes", "confusion"),
+    str: ("backend", "precision"),
+}
+"""Keys of every results file, by type."""
 
 _LATER_KEYS = {
     "model": ("recipe_hash",),
@@ -49,7 +56,8 @@ def read_results(path: Path) -> dict[str, Any]:
     """Return the content of a results file. Keys that files of earlier versions lack are None.
 
     Raises:
-        DataError: The file is missing, is not a results file, or was changed after `mien evaluate` wrote it.
+        DataError: The file is missing or is not a results file.
+        EditedError: It was changed after `mien evaluate` wrote it.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -57,10 +65,11 @@ def read_results(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({reason(error)}); give a results file of mien evaluate") from None
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("model", "data", "standard")):
+    if not isinstance(values, dict) or not all(isinstance(values.get(k), kind) for kind in _REQUIRED for k in _REQUIRED[kind]):
         raise DataError(f"{path}: is not a results file; give a .json file that mien evaluate wrote")
-    if "digest" in values and values["digest"] != digest(values):
-        raise DataError(
+    has_digest = "digest" in values or "versions" in values  # both came in the same version
+    if has_digest and values.get("digest") != digest(values):
+        raise EditedError(
             f"{path}: was edited by hand after mien evaluate wrote it (its digest does not match its content); restore it, or "
             "evaluate the model again"
         )
@@ -88,8 +97,8 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], 
         probabilities sums to 1 within 0.0001. The largest one is always that of the class that was predicted.
 
     Raises:
-        DataError: A file is missing, is not what `mien evaluate` wrote, or the predictions do not give the confusion matrix of
-            the results.
+        DataError: A file is missing or damaged.
+        EditedError: The results were changed, or the predictions do not give their confusion matrix.
     """
     results, file = read_results(path), predictions_path(path)
     classes = results["classes"]
@@ -110,7 +119,7 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], 
     np.add.at(confusion, (target, label), 1)
     each = np.arange(len(label))
     if confusion.tolist() != results["confusion"] or (probs[each, label] < probs.max(1, initial=0)).any():
-        raise DataError(f"{file}: does not belong to {path.name}, or was changed; evaluate the model again to write both")
+        raise EditedError(f"{file}: does not belong to {path.name}, or was changed; evaluate the model again to write both")
     equal = probs.argmax(1) != label  # two classes with the same five decimals: the predicted one gets the next larger number
     probs[each[equal], label[equal]] = np.nextafter(probs[equal].max(1), np.float32(2))
     return rows, target, probs
@@ -127,7 +136,7 @@ def require_same_data(results: Sequence[Mapping[str, Any]], names: Sequence[str]
         DataError: Two of them differ in corpus, data fingerprint, protocol, split or split fingerprint; names the two.
     """
     for values, name in zip(results[1:], names[1:], strict=True):
-        for key, word in SAME_DATA.items():
+        for key, word in _SAME_DATA.items():
             ours, theirs = (each["data"].get(key) for each in (results[0], values))
             if ours != theirs:
                 raise DataError(

@@ -1,7 +1,7 @@
 """The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 2 an error that the user can fix (one line on stderr), 3 some of several inputs could not be read,
-130 interrupted.
+Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr),
+3 some of several inputs could not be read, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mien.cli.prepare import prepare
 from mien.cli.split import split
 from mien.cli.study import study
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
+from mien.cli.verify import verify
 from mien.errors import MienError, reason
 
 app = typer.Typer(
@@ -53,7 +54,9 @@ def _options(
     pass
 
 
-for command in (predict, camera, models, info, doctor, train, evaluate, export, recipes, study, audit, prepare, split):
+for command in (
+    predict, camera, models, info, doctor, train, evaluate, verify, export, recipes, study, audit, prepare, split,
+):  # fmt: skip
     app.command()(command)
 
 

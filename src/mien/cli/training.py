@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli.options import parse_pairs
-from mien.errors import InputError, RecipeError, require
+from mien.errors import DataError, InputError, RecipeError, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,12 +101,13 @@ def evaluate(
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
-    backend, file = _open_model(model)
+    backend, file = open_model(model)
     out = out or _default_results(model, file, split)
     check_place(out)
-    corpus = _corpus_of(backend, data)
+    corpus = corpus_of(backend, data)
+    votes = votes_on(corpus, data)
     with StepBar() as bar:
-        evaluation = measure(backend, corpus, split, file, partial(bar.step, f"measuring on {split}"))
+        evaluation = measure(backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), votes=votes)
     _show(evaluation.results)
     for path in write_evaluation(out, evaluation):
         typer.echo(f"wrote {path}")
@@ -150,8 +151,8 @@ def export(
         raise InputError("--int8 is calibrated on training images; give the corpus with --data")
     crops, corpus = None, None
     if data is not None:
-        backend, _ = _open_model(str(run))
-        corpus = _corpus_of(backend, data)
+        backend, _ = open_model(str(run))
+        corpus = corpus_of(backend, data)
         crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
     done = export_onnx(run, out, crops, half_size=half_size)
     write_card(done)
@@ -180,7 +181,7 @@ def recipes(
     Console().print(table)
 
 
-def _open_model(model: str) -> tuple[Backend, Path]:
+def open_model(model: str) -> tuple[Backend, Path]:
     """Return a backend and its weights file for a run's folder, a checkpoint, an exported file or a bundled model."""
     path = Path(model)
     if path.is_dir() or path.suffix == ".safetensors":
@@ -213,9 +214,20 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
     typer.echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
 
 
-def _corpus_of(backend: Backend, data: Path) -> Corpus:
+def corpus_of(backend: Backend, data: Path) -> Corpus:
     """Return the corpus with the splits a model was trained on. Files that only soften the labels are not needed."""
     return open_corpus(backend.info.recipe.get("data") or {"corpus": backend.info.label_set}, data, soft_labels=False)
+
+
+def votes_on(corpus: Corpus, data: Path) -> NDArray[np.int64] | None:
+    """Return FER+'s votes on a corpus; None if they are not at hand. A file that cannot be used is named, and not used."""
+    from mien.datasets import vote_counts
+
+    try:
+        return vote_counts(corpus, data)
+    except DataError as error:
+        typer.echo(f"without agreement with votes: {error}", err=True)
+        return None
 
 
 def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) -> Corpus:
@@ -247,11 +259,17 @@ def _show(results: dict[str, Any]) -> None:
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")
     table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
-    for key in ("accuracy", "macro_f1", "uar", "ece"):
-        table.add_row(key, *(f"{100 * results[p][key]:.2f} %" if results[p] else "-" for p in parts))
-    for name in results["classes"]:
-        recalls = [results[p]["recall"][name] if results[p] else None for p in parts]
-        table.add_row(f"recall {name}", *("-" if r is None else f"{100 * r:.2f} %" for r in recalls))
+
+    def add(title: str, values: list[float | None], form: str = "{:.2%}") -> None:
+        table.add_row(title, *("-" if value is None else form.format(value).replace("%", " %") for value in values))
+
+    for key in ("accuracy", "macro_f1", "uar", "kappa", "ece", "votes_agreement"):
+        values = [results[p][key] if results[p] else None for p in parts]
+        if key != "votes_agreement" or any(value is not None for value in values):
+            add(key, values, "{:.4f}" if key == "kappa" else "{:.2%}")
+    for key in ("recall", "fpr"):
+        for name in results["classes"]:
+            add(f"{key} {name}", [results[p][key][name] if results[p] else None for p in parts])
     Console().print(table)
 
 
