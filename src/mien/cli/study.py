@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.training import open_corpus
+from mien.cli.training import open_corpus, votes_on
 from mien.errors import InputError, MienError, require
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ class _Runner:
         self.sources, self.folders, self.weights, self.end = sources, folders, weights, end
         self.corpora: dict[str, Corpus] = {}
 
+    def source(self, job: Job) -> Path:
+        """Return the path of a job's corpus."""
+        return self.sources.get(job.recipe.data.corpus) or self.sources[""]
+
     def corpus(self, job: Job) -> Corpus:
         """Return the corpus of a job, split as its recipe says."""
         part = job.recipe.data.model_dump()
@@ -133,7 +137,7 @@ class _Runner:
         if key not in self.corpora:
             if len(self.corpora) > 20:  # folds
                 self.corpora.clear()
-            self.corpora[key] = open_corpus(part, self.sources.get(part["corpus"], self.sources.get("")))  # type: ignore[arg-type]
+            self.corpora[key] = open_corpus(part, self.source(job))
         return self.corpora[key]
 
     def prepare(self, selection: Selection, queued: bool) -> list[Job]:
@@ -192,7 +196,9 @@ class _Runner:
                     raise _TimeUp
 
             try:
-                outcome = run_job(job, self.folders, self.corpus(job), on_epoch, self.weights)
+                corpus = self.corpus(job)
+                votes = votes_on(corpus, self.source(job))
+                outcome = run_job(job, self.folders, corpus, on_epoch, votes=votes, weights=self.weights)
             except _TimeUp:
                 typer.echo(f"{job.path}: stopped, the time is up; the same command goes on")
                 return

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import filelock
+import numpy as np
+from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
 from mien.datasets import Corpus
@@ -141,7 +143,15 @@ class Estimator:
         return self.timed[key]
 
 
-def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoch, int], None], weights: bool = False) -> str:
+def run_job(
+    job: Job,
+    folders: Folders,
+    corpus: Corpus,
+    on_epoch: Callable[[Epoch, int], None],
+    *,
+    votes: NDArray[np.int64] | None = None,
+    weights: bool = False,
+) -> str:
     """Train a run, or resume it, and measure it. Return what became of it, in a few words.
 
     Args:
@@ -149,6 +159,7 @@ def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoc
         folders: Where its files are.
         corpus: Its data, split as its recipe says. A copy without the split that is measured only trains.
         on_epoch: Called after each epoch, with its row and the number of epochs of the run.
+        votes: FER+'s votes for every row of the corpus, (rows, K), to measure the agreement with them; None without.
         weights: Also keep the weights among the results, in float16.
 
     Raises:
@@ -164,7 +175,7 @@ def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoc
             split = job.split or corpus.splits[-1]
             if split not in corpus.splits or not (corpus.rows.split == corpus.splits.index(split)).any():
                 return f"trained, not measured: this copy of {corpus.name} has no {split}"
-            evaluation = _measure(job, folder, corpus, split)
+            evaluation = _measure(job, folder, corpus, split, votes)
             if folders.results is not None:
                 _keep(folder, folders.results / job.path, weights)
             return f"{100 * evaluation.results['standard']['accuracy']:.2f} % on {split}"
@@ -172,9 +183,9 @@ def run_job(job: Job, folders: Folders, corpus: Corpus, on_epoch: Callable[[Epoc
         return "being run by another process"
 
 
-def _measure(job: Job, folder: Path, corpus: Corpus, split: str) -> Evaluation:
+def _measure(job: Job, folder: Path, corpus: Corpus, split: str, votes: NDArray[np.int64] | None) -> Evaluation:
     study = {"name": job.study, "row": job.row, "scale": job.scale, "fold": job.fold}
-    evaluation = evaluate(TorchBackend(folder), corpus, split, folder / "best.safetensors", study=study)
+    evaluation = evaluate(TorchBackend(folder), corpus, split, folder / "best.safetensors", votes=votes, study=study)
     write_evaluation(folder / f"{split}.json", evaluation)
     return evaluation
 
