@@ -1,0 +1,1 @@
+"""Studies: recipes x seeds x folds, run one after the other or side by side, and one table out."""
