@@ -140,15 +140,10 @@ def _accuracies(table: AccuracyTable) -> Iterator[str]:
     yield _table(HEAD, rows)
     if folders := dict.fromkeys(run.path.parent.relative_to(ROOT).as_posix() for run in used):
         yield f"Measured in {', '.join(f'`{folder}`' for folder in folders)}."
-    study = f"mien study {table.study}" if _study_exists(table.study) else None
-    if study or commands:
-        lines = "\n".join([study] * bool(study) + list(dict.fromkeys(commands)))
+    if commands:
+        lines = "\n".join(dict.fromkeys(commands))
         title = "Commands for what was not run at full scale"
         yield f'<details markdown="1">\n<summary>{title}</summary>\n\n```bash\n{lines}\n```\n\n</details>'
-
-
-def _study_exists(name: str | None) -> bool:
-    return name is not None and (ROOT / f"src/mien/studies/{name}.yaml").is_file()
 
 
 def _measurements(found: list[Measurement]) -> list[list[str]]:
@@ -221,8 +216,13 @@ def _folds(recipe: Recipe) -> int:
 
 
 def _command(recipe: Recipe) -> str:
-    """Return the commands that train a recipe and measure it."""
+    """Return the command that trains and measures a recipe: the first study with it, or else a training."""
     corpus, folds = recipe.data.corpus, _split(recipe).find("folds") > 0
+    for study, recipes in _studies().items():
+        if recipe.name in recipes:
+            data = sorted({load_recipe(name).data.corpus for name in recipes})
+            places = [DATA[one] if len(data) == 1 else f"{one}={DATA[one]}" for one in data]
+            return f"mien study {study} {' '.join(f'--data {place}' for place in places)} --results results/studies"
     split = "private_test" if _split(recipe) == "official" and corpus == "fer2013" else "test"
     network, _, variant = recipe.name.partition("/")
     folder = f"results/{corpus}/{network}/{variant}-seed0" + "-fold$fold" * folds
@@ -230,6 +230,17 @@ def _command(recipe: Recipe) -> str:
     train = f"mien train {recipe.name} --data {DATA[corpus]}{one} --out {folder}"
     both = f"{train} && mien evaluate {folder} --data {DATA[corpus]} --split {split}"
     return f"for fold in $(seq 0 {_folds(recipe) - 1}); do {both}; done" if folds else both
+
+
+@functools.cache
+def _studies() -> dict[str, list[str]]:
+    """Return the bundled recipes of each bundled study."""
+    found = {}
+    for path in sorted((ROOT / "src/mien/studies").rglob("*.yaml")):
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [row["recipe"] for row in (study.get("rows") or {"": study}).values()]
+        found[study["name"]] = [name for name in names if name in recipe_names()]
+    return found
 
 
 def _numbers(table: NumbersTable) -> str:

@@ -74,12 +74,10 @@ class AccuracyTable(_Strict):
 
     Attributes:
         title: What it shows.
-        study: The study that runs it, for `mien study`.
         rows: The cells of each row, by the key of the corpus in `recipe.paper.reported`.
     """
 
     title: str
-    study: str | None = None
     rows: dict[str, dict[str, Cell]] = Field(min_length=1)
 
 
