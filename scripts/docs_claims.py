@@ -54,7 +54,8 @@ CHECKED = {
 }
 LONG = 20
 """Epochs that a run needs before its best epoch says something about choosing epochs."""
-HEAD = ["row", "corpus, our split", "reported", "our recipe", "measured (95 % interval)", "without twins", "runs", "scale"]
+QUOTED = "quoted"
+HEAD = ["row", "corpus, our split", "reported", "our recipe", "measured (95 % interval)", "without twins", "runs, scale"]
 
 
 @functools.cache
@@ -123,14 +124,14 @@ def _accuracies(table: AccuracyTable) -> Iterator[str]:
         for corpus, cell in cells.items():
             reported = _reported(cell)
             if not cell.recipes:
-                rows.append([first, CORPORA[corpus], reported, "", "not ours to run: quoted", "", "", ""])
+                rows.append([first, CORPORA[corpus], reported, "", QUOTED, "", ""])
                 first = ""
             for recipe in cell.recipes + _others(cell):
                 own = recipe in cell.recipes
                 found = measured().get(recipe, [])
                 label = first if own else f"same network, {_kind(load_recipe(recipe))}"
                 split = f"{CORPORA[corpus]}, {_split(load_recipe(recipe))}"
-                for lines in _measurements(found) or [[NOT_RUN[cell.not_run if own else "yet"], "", "", ""]]:
+                for lines in _measurements(found) or [[NOT_RUN[cell.not_run if own else "yet"], "", ""]]:
                     rows.append([label, split, reported, f"`{recipe}`", *lines])
                     label, reported = ("" if own else label), ""
                 first, reported = "", ""
@@ -143,18 +144,19 @@ def _accuracies(table: AccuracyTable) -> Iterator[str]:
     if commands:
         lines = "\n".join(dict.fromkeys(commands))
         title = "Commands for what was not run at full scale"
-        yield f'<details markdown="1">\n<summary>{title}</summary>\n\n```bash\n{lines}\n```\n\n</details>'
+        yield f'<details markdown="1">\n<summary>{title}</summary>\n\n```text\n{lines}\n```\n\n</details>'
 
 
 def _measurements(found: list[Measurement]) -> list[list[str]]:
-    """Return the cells of each measurement of a recipe: accuracy, twin-free accuracy, number of runs, scale."""
+    """Return the cells of each measurement of a recipe: accuracy, twin-free accuracy, number of runs and their scale."""
     lines = []
     several = len({one.runs[0].fingerprint for one in found}) > 1
     for one in found:
         run = one.runs[0]
         spread = "" if one.deviation is None else f" ± {one.deviation:.2f}"
-        folds = f", {one.folds} of {_folds(load_recipe(run.recipe))} folds" if one.folds else ""
-        scale = [run.scale]
+        scale = [f"{one.seeds}", run.scale]
+        if one.folds:
+            scale.append(f"{one.folds} of {_folds(load_recipe(run.recipe))} folds")
         if run.scale == "full" and run.changed:
             scale.append(
                 "changed: " + ", ".join(f"`{key}`" for key in run.changed[:3]) + " and others" * (len(run.changed) > 3)
@@ -167,7 +169,6 @@ def _measurements(found: list[Measurement]) -> list[list[str]]:
             [
                 f"**{_percent(one.accuracy)}**{spread} ({one.interval[0]:.1f} to {one.interval[1]:.1f})",
                 "" if one.twin_free is None else _percent(one.twin_free),
-                f"{one.seeds}{folds}",
                 ", ".join(scale),
             ]
         )
