@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import docs_claims as claims
 import docs_pictures as pictures
 import typer
 import yaml
@@ -440,6 +441,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "brightness": brightness,
     "twins": twins,
     "imbalance": imbalance,
+    "claims-overview": claims.overview,
+    "claims": claims.tables,
+    "claims-traps": claims.traps,
+    "claims-contradictions": claims.contradictions,
 }
 
 if __name__ == "__main__":
