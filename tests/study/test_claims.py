@@ -13,9 +13,9 @@ import yaml
 from mien.cli import app
 from mien.errors import DataError
 from mien.recipe import load_recipe, recipe_names
+from mien.results import digest
 from mien.study.claims import (
     Claims,
-    digest,
     find_runs,
     gaps,
     measure,
@@ -57,6 +57,9 @@ def write_run(folder: Path, accuracy: float, recipe: str = RECIPE, **change) -> 
         "view": "single",
         "standard": {"images": images, "accuracy": accuracy},
         "twin_free": free,
+        "classes": ["a"],
+        "confusion": [[images]],
+        "hardware": {},
         "date": "2026-12-01",
     }
     for key, value in change.items():

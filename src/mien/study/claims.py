@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mien.errors import DataError, RecipeError
 from mien.recipe import RENAMED, load_recipe, parse_recipe, read_yaml, recipe_names
 from mien.registry import nearest
+from mien.results import digest, read_results
+from mien.study.statistics import interval_of_images, interval_of_runs, mean_and_deviation
 
 TEST_SPLITS = ("private_test", "test")
 TEXTS = ("name", "summary", "paper", "deviations")
@@ -267,28 +268,13 @@ def find_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """
     found = []
     for path in sorted(folder.rglob("*.json")):
-        values = _read_json(path)
-        if isinstance(values, dict) and {"model", "data", "standard"} <= set(values):
-            found.append((path, values))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+        if isinstance(values, dict) and {"model", "data", "standard"} <= set(values):  # not an audit
+            found.append((path, read_results(path)))
     return found
-
-
-def _read_json(path: Path) -> Any:
-    """Return the values of a JSON file whose digest, if it has one, is right."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
-    if isinstance(values, dict) and "digest" in values:
-        rest = {key: value for key, value in values.items() if key != "digest"}
-        if values["digest"] != digest(rest):
-            raise DataError(f"{path}: does not match its digest, so it was edited by hand; evaluate the model again")
-    return values
-
-
-def digest(values: Any) -> str:
-    """Return the sha256 of values as canonical JSON."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -396,6 +382,11 @@ def pool(runs: list[Run]) -> Measurement:
     folds = max(len({run.fold for run in own} - {None}) for own in by_seed.values())
     seeds = [own for own in by_seed.values() if len({run.fold for run in own} - {None}) == folds]
     shares = [100 * sum(run.correct for run in own) / sum(run.images for run in own) for own in seeds]
+    if len(seeds) > 1:
+        low, high = interval_of_runs(shares)
+    else:
+        wilson = interval_of_images(round(sum(run.correct for run in seeds[0])), sum(run.images for run in seeds[0]))
+        low, high = (100 * bound for bound in wilson)
     free = [
         100 * sum(run.free_correct for run in own) / sum(run.free_images for run in own)
         for own in seeds
@@ -404,27 +395,12 @@ def pool(runs: list[Run]) -> Measurement:
     return Measurement(
         runs=tuple(run for own in seeds for run in own),
         accuracy=statistics.fmean(shares),
-        deviation=statistics.pstdev(shares) if len(shares) > 1 else None,
-        interval=_student(shares) if len(shares) > 1 else _wilson(seeds[0]),
+        deviation=mean_and_deviation(shares)[1] if len(shares) > 1 else None,
+        interval=(low, high),
         twin_free=statistics.fmean(free) if len(free) == len(seeds) else None,
         seeds=len(seeds),
         folds=folds,
     )
-
-
-def _student(values: list[float]) -> tuple[float, float]:
-    from scipy import stats
-
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return statistics.fmean(values) - half, statistics.fmean(values) + half
-
-
-def _wilson(runs: list[Run]) -> tuple[float, float]:
-    from scipy import stats
-
-    images = sum(run.images for run in runs)
-    interval = stats.binomtest(round(sum(run.correct for run in runs)), images).proportion_ci(method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 # What a trap of the protocol is worth ------------------------------------------------------------------------------------
