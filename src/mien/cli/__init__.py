@@ -21,6 +21,7 @@ from mien.atomic import STOPS
 from mien.cli.audit import audit
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
+from mien.cli.figure import app as figure
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
@@ -54,6 +55,7 @@ def _options(
 
 for command in (predict, camera, models, info, doctor, train, evaluate, export, recipes, audit, prepare, split):
     app.command()(command)
+app.add_typer(figure, name="figure")
 
 
 @contextmanager
