@@ -47,7 +47,10 @@ class Matrix(StrEnum):
 def confusion(
     results: Results,
     out: Out,
-    show: Annotated[Matrix, typer.Option(help="Counts, shares of each true class, or both side by side.")] = Matrix.both,
+    show: Annotated[
+        Matrix,
+        typer.Option(metavar="both|counts|normalised", help="Counts, shares of each true class, or both side by side."),
+    ] = Matrix.both,
 ) -> None:
     """Draw a confusion matrix. The folds of one run of a study are pooled; give all their files."""
     _check_out(out)
