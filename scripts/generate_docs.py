@@ -43,7 +43,6 @@ WIDTH = 118
 DESCRIPTIONS = {
     "Makefile": "commands for developers: make demo, test, check, bench, tables, docs",
     "pyproject.toml": "dependencies, optional parts and tool settings",
-    "constraints.txt": "the versions mien is tested with",
     ".ci/run": "the checks that every change must pass",
     "src/mien/": None,
     "tests/": "tests, in the same folders as src/mien",
