@@ -214,6 +214,5 @@ PICTURES: dict[str, Picture] = {
         ],
         ["2026-11-26-24dcfb1-inference.json", "2026-11-26-24dcfb1-inference-sa_csp_ca.json"],
     ),
-    "confusion.png": _copy(lambda: ROOT / "results/fer2013/dlib_resnet/distilled-seed0/private_test-onnx-confusion.png"),
 }
 """Every picture of docs/assets/ that a command drew."""
