@@ -7,6 +7,7 @@ can tell whether it is up to date. To draw one again, delete it and run `make ta
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "docs/assets"
 PHOTO = ASSETS / "astronaut.jpg"
 AUDIT = ROOT / "results/audit/fer2013.json"
+SMALL_RUN = "results/fer2013/dlib_resnet/distilled-seed0"
 SOURCE_KEY = "mien-source"
 """Field of the PNG file that names what the picture was made from."""
 
@@ -154,6 +156,23 @@ def _inference_speed() -> Image.Image:
     return _finish(figure)
 
 
+def _figure(kind: str, inputs: list[str], latencies: Sequence[str] = ()) -> Picture:
+    """Return what `mien figure` draws from committed files; its source is their content."""
+    paths, benchmarks = [ROOT / name for name in inputs], [ROOT / "benchmarks/runs" / name for name in latencies]
+
+    def source() -> str:
+        files = [*(file for path in paths for file in (sorted(path.rglob("*.csv")) if path.is_dir() else [path])), *benchmarks]
+        return hashlib.sha256("".join(map(weights.sha256, files)).encode()).hexdigest()
+
+    def draw() -> Image.Image:
+        options = [word for path in benchmarks for word in ("--latency", str(path))]
+        with tempfile.TemporaryDirectory() as name:
+            _mien(Path(name), "figure", kind, *map(str, paths), *options, "--out", "figure.png")
+            return _read(Path(name) / "figure.png").quantize(64)  # few colours: a third of the bytes
+
+    return Picture(source, draw)
+
+
 def _finish(figure: Figure) -> Image.Image:
     for side in ("top", "right"):
         figure.axes[0].spines[side].set_visible(False)
@@ -183,6 +202,17 @@ PICTURES: dict[str, Picture] = {
     "curves.png": _copy(lambda: ROOT / "results/fer2013/sa_csp_ca/seed0/curves.png"),
     "classes.png": Picture(lambda: weights.sha256(AUDIT), _class_counts),
     "speed.png": Picture(lambda: newest_run("inference").name, _inference_speed),
-    "confusion.png": _copy(lambda: ROOT / "results/fer2013/dlib_resnet/distilled-seed0/private_test-onnx-confusion.png"),
+    "figure-confusion.png": _figure("confusion", [f"{SMALL_RUN}/private_test-onnx.json"]),
+    "figure-curves.png": _figure("curves", ["results/fer2013/sa_csp_ca"]),
+    "figure-rates.png": _figure("rates", [f"{SMALL_RUN}/private_test-onnx.json"]),
+    "figure-cost.png": _figure(
+        "cost",
+        [
+            f"{run}/private_test-onnx{kind}.json"
+            for run in (SMALL_RUN, "results/fer2013/sa_csp_ca/again-seed0")
+            for kind in ("", "-int8")
+        ],
+        ["2026-11-26-24dcfb1-inference.json", "2026-11-26-24dcfb1-inference-sa_csp_ca.json"],
+    ),
 }
 """Every picture of docs/assets/ that a command drew."""

@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ WIDTH = 118
 DESCRIPTIONS = {
     "Makefile": "commands for developers: make demo, test, check, bench, tables, docs",
     "pyproject.toml": "dependencies, optional parts and tool settings",
-    "constraints.txt": "the versions mien is tested with",
     ".ci/run": "the checks that every change must pass",
     "src/mien/": None,
     "tests/": "tests, in the same folders as src/mien",
@@ -126,7 +125,7 @@ def _branch(name: str, text: str | None, depth: int) -> str:
 def command_line() -> str:
     """Return a section for each command of the Typer app: what it does, its arguments and its options."""
     sections = []
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(typer.main.get_command(app)):
         arguments = [option for option in command.params if not option.opts[0].startswith("-")]
         panels: dict[str, list[list[str]]] = {}
         for option in command.params:
@@ -139,6 +138,15 @@ def command_line() -> str:
             parts.append(_table([title.lower(), "meaning", "default"][:width], [row[:width] for row in rows]))
         sections.append("\n\n".join(parts))
     return "\n\n".join(sections)
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the commands of a Typer app by name; those of `mien figure` as `figure NAME`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def _option(option: Any) -> list[str]:

@@ -140,6 +140,28 @@ def test_chart(folder: Path, text: str) -> None:
     assert (folder / "chart.png").is_file()
 
 
+@pytest.fixture
+def results(folder: Path) -> Path:
+    """The folder with this repository's results, and with two runs that differ in their learning rate."""
+    (folder / "results").symlink_to(ROOT / "results")
+    for lr in (0.01, 0.1):
+        run = shutil.copytree(ROOT / "results/fer2013/stn_resnet50/small-seed0", folder / f"runs/learning-rates/{lr}")
+        recipe = (run / "recipe.yaml").read_text()
+        (run / "recipe.yaml").write_text(recipe.replace("  lr: 0.01\n", f"  lr: {lr}\n"))
+    return folder
+
+
+@pytest.mark.parametrize("text", blocks("figure"))
+def test_figures(results: Path, text: str) -> None:
+    run_lines(results, text)
+
+
+@pytest.mark.parametrize("text", blocks("figure_python"))
+def test_figures_in_python(results: Path, text: str) -> None:
+    run(results, ["-W", "error", "-c", text])
+    assert (results / "rates.svg").is_file()
+
+
 def outputs() -> list[ParameterSet]:
     found = [(page, match) for page in PAGES for match in OUTPUT.finditer(page.read_text())]
     return [pytest.param(match[1], match[2], id=f"{page.stem}-{number}") for number, (page, match) in enumerate(found)]

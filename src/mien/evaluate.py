@@ -1,4 +1,4 @@
-"""Evaluation of a network on a split: a results file, the predictions behind it and a confusion matrix.
+"""Evaluation of a network on a split: a results file and the predictions behind it.
 
 Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin in the
 training split (twin-free).
@@ -205,47 +205,20 @@ def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
-    """Write the results (JSON), and next to them `<stem>-predictions.csv` and `<stem>-confusion.png`; return the paths.
+    """Write the results (JSON), and next to them `<stem>-predictions.csv`; return the paths.
 
-    The results are written last: where they are, the other two are complete.
+    The results are written last: where they are, the predictions are complete.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    predictions, picture = predictions_path(path), path.with_name(f"{path.stem}-confusion.png")
+    predictions = predictions_path(path)
     with atomic_path(predictions) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "target", "label", *evaluation.classes])
         for row, target, probs in zip(evaluation.rows, evaluation.target, evaluation.probs, strict=True):
             names = evaluation.classes[target], evaluation.classes[int(probs.argmax())]
             writer.writerow([int(row), *names, *(f"{p:.5f}" for p in probs)])
-    with atomic_path(picture) as tmp_path:
-        draw_confusion(tmp_path, evaluation)
     with atomic_path(path) as tmp_path:
         tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
-    return [path, predictions, picture]
-
-
-def draw_confusion(path: Path, evaluation: Evaluation) -> None:
-    """Draw the confusion matrix as a PNG: each cell gives its share of the true class in per cent, and its count below."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
-    counts = np.array(evaluation.results["confusion"])
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    model, data, standard = (evaluation.results[key] for key in ("model", "data", "standard"))
-    figure = Figure(figsize=(6.4, 5.8), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, j in np.ndindex(*counts.shape):
-        colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, f"{100 * shares[i, j]:.0f} %\n{counts[i, j]}", ha="center", va="center", color=colour, fontsize=8)
-    ticks = range(len(evaluation.classes))
-    axes.set_xticks(ticks, evaluation.classes, rotation=45, ha="right")
-    axes.set_yticks(ticks, evaluation.classes)
-    axes.set(xlabel="recognised", ylabel="true")
-    axes.set_title(
-        f"{model['arch']} ({evaluation.results['precision']}) on {data['corpus']} {data['split']}: "
-        f"{100 * standard['accuracy']:.2f} % of {standard['images']:,}",
-        fontsize=10,
-    )
-    figure.savefig(path, dpi=130, format="png")
+    return [path, predictions]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from mien.checkpoint import load_checkpoint
@@ -44,6 +45,8 @@ def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
     results = json.loads((folder / "private_test.json").read_text())
     assert results["model"]["seed"] == 4
     assert results["backend"] == "torch"
+    with Image.open(folder / "private_test-confusion.png") as picture:
+        assert min(picture.size) > 500
     shown = run("export", folder, exported, "--int8", "--data", fer2013_csv)
     assert "points lost" in shown
     run("evaluate", exported, "--data", fer2013_csv, "--split", "private_test", "--out", tmp_path / "onnx.json")

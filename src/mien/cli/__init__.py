@@ -21,6 +21,7 @@ from mien.atomic import STOPS
 from mien.cli.audit import audit
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
+from mien.cli.figure import app as figure
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
@@ -58,6 +59,7 @@ for command in (
     predict, camera, models, info, doctor, train, evaluate, verify, export, recipes, study, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(figure, name="figure")
 
 
 @contextmanager

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mien.engine.history import Epoch
     from mien.predict.recognizer import Backend
 
+PICTURE_DPI = 150
+"""Pixels per inch of the confusion matrix next to the results; for print, mien figure draws it at 300."""
+
 DataOption = Annotated[
     Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")
 ]
@@ -98,6 +101,7 @@ def evaluate(
     from mien.cli.progress import StepBar
     from mien.evaluate import evaluate as measure
     from mien.evaluate import write_evaluation
+    from mien.report import Measured, confusion_figure, write_figure
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
@@ -109,7 +113,10 @@ def evaluate(
     with StepBar() as bar:
         evaluation = measure(backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), votes=votes)
     _show(evaluation.results)
-    for path in write_evaluation(out, evaluation):
+    picture = out.with_name(f"{out.stem}-confusion.png")
+    written = write_evaluation(out, evaluation)
+    write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
+    for path in (*written, picture):
         typer.echo(f"wrote {path}")
 
 

@@ -27,6 +27,9 @@ from mien.structures import Prediction
 FORMATS = (".png", ".svg")
 """File endings of a timeline."""
 
+METADATA: dict[str, dict[str, str | None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+"""Metadata for `Figure.savefig`, by ending: nothing that changes from day to day or with matplotlib's version."""
+
 BINS = 600
 """Bins of time in a plot, at most; each is about three px wide."""
 
@@ -149,10 +152,9 @@ class Timeline:
         """
         ending = check_ending(path, "timeline", FORMATS)
         require("matplotlib", "tables")
-        with _matplotlib_defaults(), atomic_path(path) as tmp_path:
+        with matplotlib_defaults(), atomic_path(path) as tmp_path:
             figure = self._figure(people)
-            metadata = {"Date": None, "Creator": None} if ending == ".svg" else {"Software": None}
-            figure.savefig(tmp_path, format=ending[1:], dpi=DPI, metadata=metadata)
+            figure.savefig(tmp_path, format=ending[1:], dpi=DPI, metadata=METADATA[ending])
 
     def _double_bins(self) -> None:
         self._bin_width *= 2
@@ -212,7 +214,7 @@ class Timeline:
 
 
 @contextmanager
-def _matplotlib_defaults() -> Iterator[None]:
+def matplotlib_defaults() -> Iterator[None]:
     """Use matplotlib's default settings in the block, and restore the user's afterwards; one thread at a time."""
     from matplotlib import font_manager, style
 

@@ -1,0 +1,26 @@
+"""Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, accuracy against cost.
+
+Each `*_figure` function returns a matplotlib `Figure`, and `write_figure` writes it as PNG or SVG.
+"""
+
+from __future__ import annotations
+
+from mien.report.cost import measure_latencies, read_latencies
+from mien.report.figures import confusion_figure, cost_figure, curves_figure, rates_figure, sweep_figure
+from mien.report.inputs import Measured, Run, pool_folds, read_runs
+from mien.report.style import write_figure
+
+__all__ = [
+    "Measured",
+    "Run",
+    "confusion_figure",
+    "cost_figure",
+    "curves_figure",
+    "measure_latencies",
+    "pool_folds",
+    "rates_figure",
+    "read_latencies",
+    "read_runs",
+    "sweep_figure",
+    "write_figure",
+]

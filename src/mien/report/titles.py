@@ -1,0 +1,95 @@
+"""The titles of figures: network, corpus, split, number of images and runs, scale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mien.report.inputs import CPU, Measured, Run, scale_of, show
+
+FOLD = re.compile(r", fold \d+")
+"""What a k-fold protocol's name says about the fold."""
+
+
+def describe_measured(measured: Sequence[Measured], part: str = "standard") -> list[str]:
+    """Return the first lines of a title: network, corpus, split and images; protocol, folds and precision; scale."""
+    firsts = [each.first for each in measured]
+    data = firsts[0]["data"]
+    names = join_names([first["model"]["arch"] for first in firsts], "networks")
+    images = [sum((results.get(part) or {}).get("images", 0) for results in each.results) for each in measured]
+    facts = []
+    protocol = common({FOLD.sub("", results["data"]["protocol"]) for each in measured for results in each.results})
+    if protocol not in (None, "official"):
+        facts.append(f"split: {protocol}")
+    folds = [len(each.results) for each in measured]
+    if max(folds) > 1:
+        facts.append(f"{count(folds, 'fold')} pooled")
+    precision = common({first["precision"] for first in firsts})
+    if precision not in (None, "fp32"):
+        facts.append(precision)
+    epochs = [(first.get("training") or {}).get("epochs") for first in firsts]
+    scale = _scale(scale_of(firsts[0]), [first["model"]["input"][0] for first in firsts], epochs)
+    return [f"{names} on {data['corpus']} {data['split']}, n = {count(images)}", ", ".join(facts), scale]
+
+
+def describe_runs(runs: Sequence[Run]) -> list[str]:
+    """Return the first lines of a figure of runs: network and corpus; protocol; scale."""
+    names = join_names([run.recipe["model"]["name"] for run in runs], "networks")
+    protocol = common({_protocol(run) for run in runs})
+    return [f"{names} on {runs[0].recipe['data']['corpus']}", f"split: {protocol}" if protocol else "", runs_scale(runs)]
+
+
+def _protocol(run: Run) -> str:
+    """Return how a recipe splits its corpus, without the fold: `kfold, folds 10, by subject`; nothing for official splits."""
+    steps = run.recipe["data"].get("protocol") or []
+    return "; ".join(
+        ", ".join([step["name"], *(f"{key} {show(value)}" for key, value in step.items() if key not in ("name", "fold"))])
+        for step in (steps if isinstance(steps, list) else [steps])
+    )
+
+
+def runs_scale(runs: Sequence[Run]) -> str:
+    """Return the scale of runs of a study, such as `CPU scale: 48 px, 15 epochs`; nothing for the full scale."""
+    sizes = [run.recipe["preprocess"]["size"][0] for run in runs]
+    return _scale(runs[0].scale, sizes, [run.recipe["train"]["epochs"] for run in runs])
+
+
+def spread(counts: Sequence[int], unit: str, mark: str) -> str:
+    """Return what a point or line and its error bars or band show.
+
+    >>> spread([3, 3], "point", "bars"), spread([1, 1], "line", "band")
+    ('mean of 3 runs per point, bars: ± 1 SD', '1 run per line')
+    """
+    text = f"{count(counts, 'run')} per {unit}"
+    return text if max(counts) == 1 else f"mean of {text}, {mark}: ± 1 SD"
+
+
+def count(numbers: Sequence[int], unit: str = "") -> str:
+    """Return numbers as one or as a range, with their unit.
+
+    >>> count([3, 3], "run"), count([1, 3], "run"), count([3589])
+    ('3 runs', '1 to 3 runs', '3,589')
+    """
+    low, high = min(numbers), max(numbers)
+    text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{text} {unit}{'' if high == 1 else 's'}" if unit else text
+
+
+def join_names(names: Sequence[str], kind: str) -> str:
+    """Return the different names, or how many there are if they are more than three."""
+    different = list(dict.fromkeys(names))
+    return ", ".join(different) if len(different) <= 3 else f"{len(different)} {kind}"
+
+
+def common(values: set[Any]) -> Any:
+    """Return the only value of a set, or None."""
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _scale(name: str | None, sizes: Sequence[int], epochs: Sequence[int | None]) -> str:
+    """Return the scale of a study with what it changes, such as `CPU scale: 48 px, 15 epochs`; nothing for None."""
+    if name is None:
+        return ""
+    known = [number for number in epochs if number is not None]
+    return f"{'CPU' if name == CPU else name} scale: {count(sizes)} px" + (f", {count(known, 'epoch')}" if known else "")
