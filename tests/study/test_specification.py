@@ -102,6 +102,11 @@ def test_bundled_studies_are_complete(name: str):
             check_names(job.recipe)
 
 
+def test_our_own_queue_is_complete():
+    for selection in read_queue(Path(__file__).parents[2] / "results/queue.yaml"):
+        assert selection.load()[1]
+
+
 def test_a_queue_is_a_list_of_studies(tmp_path: Path):
     path = tmp_path / "queue.yaml"
     path.write_text("- {study: sa-csp-ca/table2, scale: cpu, seeds: [0, 1]}\n- {study: good-faith/fer2013}\n")
