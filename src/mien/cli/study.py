@@ -79,7 +79,10 @@ def study(
         return
     if data is None or out is None:
         raise InputError("a study needs its data and a folder for its runs: --data PATH --out FOLDER")
-    runner = _Runner(_sources(data), folders, weights, None if minutes is None else time.monotonic() + 60 * minutes)
+    sources = _sources(data)
+    if queue is not None and "" in sources:
+        raise InputError(f"a queue needs to know which corpus a path is; write --data fer2013={sources['']}")
+    runner = _Runner(sources, folders, weights, None if minutes is None else time.monotonic() + 60 * minutes)
     ready = [job for selection in chosen for job in runner.prepare(selection, queued=queue is not None)]
     if not worker:
         runner.show_plan(ready)
