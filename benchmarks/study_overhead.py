@@ -74,7 +74,13 @@ def main() -> None:
         (f"its share, for runs of {epochs} epochs", f"{share:.1f} %", ""),
         ("its share, for runs of 30 epochs", f"{100 * own / (own + 30 / epochs * spent['train']):.2f} %", f"{AIM} % at most"),
     ]
-    figures = {"epochs": epochs, "runs": 2, "total_s": round(total, 1), "own_s": round(own, 1), "share_percent": round(share, 2)}
+    figures = {
+        "epochs": epochs,
+        "runs": 2,
+        "total_s": round(total, 1),
+        "own_s": round(own, 1),
+        "share_percent": round(share, 2),
+    }
     figures |= {f"{name}_s": round(seconds, 1) for name, seconds in spent.items()}
     write_run("study_overhead", figures, rows, arguments)
 

@@ -25,6 +25,7 @@ from mien.study.claims import (
     read_claims,
     read_history,
     selection_gain,
+    view_gains,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -310,7 +311,12 @@ def traps() -> str:
             "`mien train stn_resnet50/table1-vanilla_cnn-random` and `stn_resnet50/table1-vanilla_cnn`, in full under "
             "[stn_resnet50](#stn_resnet50)",
         ),
-        _trap("Ten views of each image instead of one", "No command yet: `mien evaluate` measures a single view", []),
+        _trap(
+            "Ten views of each image instead of one",
+            "FER2013, the same weights and split: corners and centre, mirrored or not, averaged",
+            view_gains(RESULTS),
+            "`mien evaluate MODEL --data fer2013.csv --view ten`",
+        ),
     ]
     return _table(["trap", "how it is measured", "worth in points: mean (range)", "runs or pairs"], rows)
 

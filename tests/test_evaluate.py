@@ -11,9 +11,11 @@ from mien.datasets.protocols.splits import random_split
 from mien.datasets.votes import COLUMNS
 from mien.engine.history import Epoch, write_history
 from mien.errors import CheckpointError, DataError, LabelError, OutputError
-from mien.evaluate import evaluate, write_evaluation
+from mien.evaluate import evaluate, views, write_evaluation
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.recognizer import softmax
+from mien.preprocess import preprocess
 from mien.recipe import load_recipe, parse_recipe, recipe_hash
 
 
@@ -168,3 +170,27 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, corpus: Corpus
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write_evaluation(tmp_path / "file" / "r.json", evaluate(Oracle(tiny_info), corpus, "public_test"))
+
+
+def test_views_are_the_image_its_mirror_and_ten_squares():
+    image = np.arange(48 * 48, dtype=np.uint16).reshape(48, 48).view(np.uint8).reshape(48, 48, 2)[..., 0]
+    assert [each.shape for each in views(image, "single")] == [(48, 48)]
+    np.testing.assert_array_equal(views(image, "mirror")[1], image[:, ::-1])
+    ten = views(image, "ten")
+    assert [each.shape for each in ten] == [(44, 44)] * 10
+    for square, expected in zip(
+        ten, (image[:44, :44], image[:44, 4:], image[4:, :44], image[4:, 4:], image[2:46, 2:46]), strict=False
+    ):
+        np.testing.assert_array_equal(square, expected)
+    np.testing.assert_array_equal(ten[5], ten[0][:, ::-1])
+
+
+def test_the_probabilities_of_views_are_averaged(tiny_onnx: Path, corpus: Corpus):
+    backend = OnnxBackend(tiny_onnx)
+    image = corpus.images[corpus.where("public_test")[:1]][0]
+    single = softmax(backend.logits(preprocess([image], backend.info.preprocess)))[0]
+    mirrored = softmax(backend.logits(preprocess([image[:, ::-1]], backend.info.preprocess)))[0]
+    evaluation = evaluate(backend, corpus, "public_test", view="mirror")
+    np.testing.assert_allclose(evaluation.probs[0], (single + mirrored) / 2, atol=1e-5)
+    assert evaluation.results["view"] == "mirror"
+    assert evaluate(backend, corpus, "public_test", view="ten").probs.shape == (32, 7)

@@ -204,6 +204,19 @@ def test_training_a_variant(folder: Path, text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("study"))
+def test_studies(folder: Path, text: str) -> None:
+    """Studies take hours, so their tables are printed instead: names, options and the page's YAML files are right."""
+    page = (ROOT / "docs/studies.md").read_text()
+    for shown in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        if "mine/ckplus" not in shown:
+            (folder / ("mine.yaml" if shown.startswith("name") else "queue.yaml")).write_text(shown)
+    for line in text.splitlines():
+        words = shlex.split(line.replace("--plan", ""), comments=True)[1:]
+        run(folder, ["-m", "mien", *words, *(["--table"] if len(words) > 1 else [])])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("corpus"))
 def test_corpora(folder: Path, text: str) -> None:
     run_lines(folder, text)

@@ -45,6 +45,9 @@ def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
     results = json.loads((folder / "private_test.json").read_text())
     assert results["model"]["seed"] == 4
     assert results["backend"] == "torch"
+    run("evaluate", folder, "--data", fer2013_csv, "--view", "mirror")
+    assert json.loads((folder / "public_test-mirror.json").read_text())["view"] == "mirror"
+    assert "choose one of single, mirror, ten" in refused("evaluate", folder, "--data", fer2013_csv, "--view", "both")
     with Image.open(folder / "private_test-confusion.png") as picture:
         assert min(picture.size) > 500
     shown = run("export", folder, exported, "--int8", "--data", fer2013_csv)

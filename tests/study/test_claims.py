@@ -22,6 +22,7 @@ from mien.study.claims import (
     read_claims,
     read_history,
     selection_gain,
+    view_gains,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -365,6 +366,17 @@ def test_gaps_pair_recipes_of_the_same_scale(tmp_path):
     found = measure(find_runs(tmp_path))
     assert gaps(found, "-random", "") == pytest.approx([5.0])
     assert gaps(found, "-image", "-subject") == []
+
+
+def test_view_gains_pair_the_same_weights_and_split(tmp_path):
+    def weights(name: str) -> dict[str, str]:
+        return {"model__weights_sha256": name}
+
+    write_run(tmp_path / "a", 0.70, **weights("a"))
+    write_run(tmp_path / "a", 0.72, name="private_test-ten", view="ten", **weights("a"))
+    write_run(tmp_path / "b", 0.60, name="public_test-ten", view="ten", **weights("a"))
+    write_run(tmp_path / "c", 0.75, name="private_test-ten", view="ten", **weights("c"))
+    assert view_gains(tmp_path) == pytest.approx([2.0])
 
 
 # The page ----------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -91,6 +91,14 @@ def evaluate(
     ],
     data: DataOption,
     split: Annotated[str, typer.Option(help="Split to measure on. Use a test split only once, at the end.")] = "public_test",
+    view: Annotated[
+        str,
+        typer.Option(
+            metavar="VIEW",
+            help="single: each image as it is. mirror: the mean with its mirror image. ten: the mean of corners and centre, "
+            "mirrored or not.",
+        ),
+    ] = "single",
     out: Annotated[
         Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
     ] = None,
@@ -99,19 +107,23 @@ def evaluate(
     require("torchmetrics", "train")
     from mien.atomic import check_place
     from mien.cli.progress import StepBar
+    from mien.evaluate import View, write_evaluation
     from mien.evaluate import evaluate as measure
-    from mien.evaluate import write_evaluation
     from mien.report import Measured, confusion_figure, write_figure
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
+    if view not in get_args(View):
+        raise InputError(f"--view {view}: choose one of {', '.join(get_args(View))}")
     backend, file = open_model(model)
-    out = out or _default_results(model, file, split)
+    out = out or _default_results(model, file, split if view == "single" else f"{split}-{view}")
     check_place(out)
     corpus = corpus_of(backend, data)
     votes = votes_on(corpus, data)
     with StepBar() as bar:
-        evaluation = measure(backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), votes=votes)
+        evaluation = measure(
+            backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), view=cast(View, view), votes=votes
+        )
     _show(evaluation.results)
     picture = out.with_name(f"{out.stem}-confusion.png")
     written = write_evaluation(out, evaluation)
@@ -261,7 +273,9 @@ def _show(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     model, split, parts = results["model"], results["data"], ("standard", "twin_free")
-    table = Table(title=f"{model['arch']} ({results['precision']}) on {split['corpus']} {split['split']}, single view")
+    table = Table(
+        title=f"{model['arch']} ({results['precision']}) on {split['corpus']} {split['split']}, view: {results['view']}"
+    )
     table.add_column("metric")
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")

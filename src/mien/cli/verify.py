@@ -78,7 +78,9 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     corpus = _corpus(backend, data, recorded, corpora)
     split, votes = recorded["data"]["split"], votes_on(corpus, data)
     with StepBar() as bar:
-        again = evaluate(backend, corpus, split, file, partial(bar.step, f"measuring {path.name}"), votes=votes)
+        again = evaluate(
+            backend, corpus, split, file, partial(bar.step, f"measuring {path.name}"), view=recorded["view"], votes=votes
+        )
     measured = again.results
 
     devices = {results["hardware"].get("device", "cpu") for results in (recorded, measured)}

@@ -430,6 +430,17 @@ def selection_gain(history: list[dict[str, float]], reach: int = 2) -> float:
     return accuracy[best] - statistics.fmean(near)
 
 
+def view_gains(folder: Path, view: str = "ten") -> list[float]:
+    """Return how many points several views of each image add, for every network that was measured both ways on one split."""
+    single: dict[tuple[Any, ...], float] = {}
+    several: dict[tuple[Any, ...], float] = {}
+    for _, values in find_results(folder):
+        key = (values["model"]["weights_sha256"], values["data"]["split"], values["data"]["fingerprint"], values["backend"])
+        if values["view"] in ("single", view):
+            (single if values["view"] == "single" else several)[key] = 100 * values["standard"]["accuracy"]
+    return [accuracy - single[key] for key, accuracy in several.items() if key in single]
+
+
 def gaps(measured: dict[str, list[Measurement]], ending: str, other: str) -> list[float]:
     """Return the differences in points between recipes that differ in their protocol only, at the same scale.
 
