@@ -268,6 +268,7 @@ def all_results() -> str:
         size = "x".join(map(str, model["input"])) if model.get("input") else ""
         backend = f"{model.get('backend') or values.get('backend', '')} {model.get('precision') or values.get('precision', '')}"
         run = (ROOT / name).parent
+        backend += {"mirror": ", with the mirror image", "ten": ", ten views"}.get(str(values.get("view")), "")
         cells = [cell.strip().replace(" ", "\N{NO-BREAK SPACE}") for cell in (size, _epochs(run), backend)]
         row = [f"`{run.relative_to(ROOT / 'results').as_posix()}`", *cells, *figures]
         tables.setdefault(f"{data['corpus']} {data['split']}", []).append(row)
