@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import timm
+import timm.models.vgg
 import torch
+import torchvision.models.vgg
 
 import mien
 from mien.checkpoint import load_checkpoint, save_checkpoint
@@ -18,18 +20,37 @@ from mien.engine.torch_backend import TorchBackend
 from mien.errors import CheckpointError, MienError
 from mien.labels import label_set
 from mien.model_info import ModelInfo
-from mien.models import create_model, names, resemotenet, sa_csp_ca
+from mien.models import create_model, names, resemotenet, sa_csp_ca, vgg16, vgg16_gcca
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec, preprocess
 from mien.weights import sha256
 
 FACES = list(np.random.default_rng(1).integers(0, 256, (9, 48, 48), dtype=np.uint8))
 SMALL: dict[str, dict[str, Any]] = {
-    "resnet50": {"layers": (1, 1, 1, 1)},
-    "seresnet50": {"layers": (1, 1, 1, 1)},
+    "resnet50": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
+    "seresnet50": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "vgg16": {"mlp_ratio": 1 / 64},
 }
 """Arguments that make timm's large networks small without leaving out an operator."""
+
+NARROW = (16, 32, 64, 128, 128)
+"""Channels of VGG-16's blocks, a quarter of the paper's."""
+
+
+@pytest.fixture
+def _small_networks(monkeypatch: pytest.MonkeyPatch, trim_memory: Callable[[], None]) -> Iterator[None]:
+    """Make the large networks small without leaving out an operator: exporting one takes several times its memory."""
+    full = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda network, **given: full(network, **(given | SMALL.get(network, {}))))
+    monkeypatch.setattr(resemotenet, "BLOCKS", (32, 64, 128))
+    monkeypatch.setattr(resemotenet, "HEAD", (64, 32, 16))
+    monkeypatch.setattr(sa_csp_ca, "BLOCKS", ((24, 1), (64, 2)))
+    for network in (vgg16, vgg16_gcca):
+        monkeypatch.setattr(network, "BLOCKS", NARROW)
+    for layers, name in ((torchvision.models.vgg.cfgs, "D"), (timm.models.vgg.cfgs, "vgg16")):
+        monkeypatch.setitem(layers, name, [part if part == "M" else part // 4 for part in layers[name]])
+    yield
+    trim_memory()
 
 
 def save(path: Path, name: str, **arguments: object) -> Path:
@@ -75,13 +96,9 @@ def traced(larger: Path, whole: Export) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_small_networks")
 @pytest.mark.parametrize("name", names())
-def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
-    full = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda network, **given: full(network, **(given | SMALL.get(network, {}))))
-    monkeypatch.setattr(resemotenet, "BLOCKS", (32, 64, 128))
-    monkeypatch.setattr(resemotenet, "HEAD", (64, 32, 16))
-    monkeypatch.setattr(sa_csp_ca, "BLOCKS", ((24, 1), (64, 2)))
+def test_every_network_says_the_same_on_onnx_runtime(tmp_path: Path, name: str):
     checkpoint = save(tmp_path / "m.safetensors", name, **({"depth": 4} if name == "dlib_resnet" else {}))
     done = export_onnx(checkpoint, tmp_path / "m.onnx", FACES)
     ours, theirs = TorchBackend(checkpoint), OnnxBackend(tmp_path / "m.onnx")

@@ -215,7 +215,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch, trim_memory: Callable[[], No
     trim_memory()
     create, narrow = timm.create_model, {"vgg16": {"mlp_ratio": 1 / 32}}
     monkeypatch.setattr("timm.create_model", lambda name, **arguments: create(name, **arguments | narrow.get(name, {})))
-    monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (512, 1024, 512))
+    monkeypatch.setattr("mien.models.resemotenet.BLOCKS", (256, 512, 256))
 
 
 @pytest.mark.slow

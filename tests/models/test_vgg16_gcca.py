@@ -129,8 +129,9 @@ def test_row_1_is_vgg16(vgg16: nn.Module):
 
 def test_vgg16_is_torchvisions_without_last_pool_and_fully_connected_layers(vgg16: nn.Module):
     model = copy.deepcopy(vgg16).double()
-    theirs = make_layers(cfgs["D"]).double()  # `features` of torchvision's vgg16
-    theirs.load_state_dict(model.features.state_dict())
+    with torch.device("meta"):
+        theirs = make_layers(cfgs["D"])  # `features` of torchvision's vgg16
+    theirs.load_state_dict(model.features.state_dict(), assign=True)
     x = images(dtype=torch.float64)
     torch.testing.assert_close(model(x), model.classifier(theirs[:-1](x).mean((2, 3))))
     assert isinstance(theirs[-1], nn.MaxPool2d)
