@@ -246,6 +246,19 @@ def expected_network(paper: str, row: str) -> str:
     return "resnet50" if paper == "stn_resnet50" and "Attention" not in row else paper
 
 
+@pytest.mark.parametrize("name", [name for name in OF_PAPERS if name.startswith("resemotenet/")])
+def test_resemotenet_trains_as_its_paper_says(name: str):
+    """Section III-B: batch of 16, 80 epochs, cross-entropy, SGD, horizontal flips, rate x 0.1 when accuracy does not improve."""
+    recipe = RECIPES[name]
+    optim, train = recipe.optim, recipe.train
+    assert (train.batch_size, train.epochs) == (16, 80)
+    assert (recipe.loss.name, recipe.loss.arguments) == ("cross_entropy", {})
+    assert (optim.name, optim.schedule, optim.plateau_factor, optim.plateau_metric) == ("momentum", "plateau", 0.1, "accuracy")
+    others = recipe.augment.model_dump(exclude={"flip", "scale", "erase_area"})
+    assert (recipe.augment.flip, recipe.augment.scale) == (0.5, (1.0, 1.0))
+    assert not any(others.values())
+
+
 @pytest.mark.parametrize("name", [name for name in OF_PAPERS if name.startswith("stn_resnet50/")])
 def test_a_row_of_stn_resnet50_names_its_optimizer_rate_and_start(name: str):
     recipe = RECIPES[name]

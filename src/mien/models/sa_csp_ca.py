@@ -3,8 +3,8 @@
 Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", Tables 1 and 2.
 Every row of Table 1 has the paper's parameter count (1,906,382 in all). The inside of the CSP block is a reconstruction, and
 two have these counts (`mien.layers.csp`). With `block="fuse"`, `groups` changes nothing that a network can learn; with
-`block="gate"` it does. The paper gives no training recipe, and does not say where the softmax is applied in training. Here the
-head returns logits and the loss contains the softmax.
+`block="gate"` it does. The parts of the paper that we have give no training recipe, and do not say where the softmax is applied
+in training. Here the head returns logits and the loss contains the softmax.
 """
 
 from __future__ import annotations
