@@ -69,11 +69,12 @@ def test_resnet50_computes_what_torchvisions_does(resnet: Path):
     torch.testing.assert_close(model(x), theirs(x))
 
 
-def test_the_bottlenecks_of_cbam_erf_find_theirs(resnet: Path):
-    model = create_model("resnet50_cbam_erf")
+@pytest.mark.parametrize(("placement", "name"), [("inside", "layer3.2"), ("after", "layer3.2.0")])
+def test_the_bottlenecks_of_cbam_erf_find_theirs(resnet: Path, placement: str, name: str):
+    model = create_model("resnet50_cbam_erf", placement=placement)
     report = start_from(model, resnet)
     source = torch.load(resnet, weights_only=True)
-    assert torch.equal(model.state_dict()["backbone.layer3.2.0.conv2.weight"], source["layer3.2.conv2.weight"])
+    assert torch.equal(model.state_dict()[f"backbone.{name}.conv2.weight"], source["layer3.2.conv2.weight"])
     assert len([name for name in report.loaded if name.endswith("conv2.weight")]) == 16
     assert "backbone.conv1.weight" in report.fresh  # another stem
 

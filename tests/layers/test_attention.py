@@ -16,13 +16,14 @@ def test_spatial_attention_follows_its_equation():
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_channel_attention_follows_its_equation():
+@pytest.mark.parametrize("max_pool", [True, False])
+def test_channel_attention_follows_its_equation(max_pool: bool):
     torch.manual_seed(0)
-    layer = ChannelAttention(6, reduction=2).double()
+    layer = ChannelAttention(6, reduction=2, max_pool=max_pool).double()
     x = torch.randn(2, 6, 3, 5, dtype=torch.float64)
     first, second = layer.squeeze.weight[:, :, 0, 0], layer.excite.weight[:, :, 0, 0]
-    average, maximum = x.flatten(2).mean(2), x.flatten(2).max(2).values
-    scores = sum(torch.clamp(d @ first.T, min=0) @ second.T for d in (average, maximum))
+    pooled = [x.flatten(2).mean(2), *([x.flatten(2).max(2).values] if max_pool else [])]
+    scores = sum(torch.clamp(descriptor @ first.T, min=0) @ second.T for descriptor in pooled)
     torch.testing.assert_close(layer(x), x * torch.sigmoid(scores)[:, :, None, None])
 
 

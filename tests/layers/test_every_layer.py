@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mien.layers.cbam import CBAM
 from mien.layers.cbam_erf import CBAMERF
 from mien.layers.channel_attention import ChannelAttention
+from mien.layers.csp import CSPBlock
 from mien.layers.edge import EdgePath
 from mien.layers.feature_map import resize
 from mien.layers.gcca import GCCA
@@ -57,6 +58,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "squeeze_excite": lambda: SqueezeExcite(8, 4),
     "cbam": lambda: CBAM(8, 4),
     "cbam_erf": lambda: CBAMERF(8, 4),
+    "csp_gate": lambda: CSPBlock(8, 8, 1, 4, "gate"),
     "hierarchical_shortcut": lambda: HierarchicalShortcut(8, 12, 2),
     "spatial_transformer": lambda: tilted(SpatialTransformer(8, width=4)),
     "vgg16_gcca": Family,

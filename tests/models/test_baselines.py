@@ -71,6 +71,7 @@ def test_vggface_drops_half_of_both_hidden_layers():
 
 def test_resnet50_cbam_attends_inside_each_bottleneck():
     model = build("resnet50_cbam").eval()
+    assert {type(block.se) for stage in range(1, 5) for block in getattr(model.backbone, f"layer{stage}")} == {CBAM}
     assert sum(isinstance(module, CBAM) for module in model.modules()) == 16
     maps = model.attention_maps(torch.zeros(1, 3, 64, 64, device="meta"))
     assert [value.shape[-1] for value in maps.values()] == [16] * 3 + [8] * 4 + [4] * 6 + [2] * 3

@@ -7,7 +7,7 @@ Paper: Woo et al. 2018, "CBAM: Convolutional Block Attention Module", eq. 1: `F'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class CBAM(nn.Module):
         reduction: Ratio of the channels to the hidden layer of the channel attention.
         kernel_size: Side of the spatial attention's convolution, odd, px.
         activation: Function inside the channel attention.
+        channel_max_pool: Let the channel attention pool the maximum as well as the mean.
 
     Raises:
         ValueError: `channels` is not divisible by `reduction`.
@@ -35,9 +36,10 @@ class CBAM(nn.Module):
         reduction: int = 16,
         kernel_size: int = 7,
         activation: Callable[[Tensor], Tensor] = torch.relu,
+        channel_max_pool: bool = True,
     ) -> None:
         super().__init__()
-        self.channel = ChannelAttention(channels, reduction, activation)
+        self.channel = ChannelAttention(channels, reduction, activation, channel_max_pool)
         self.spatial = SpatialAttention(kernel_size)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -47,6 +49,20 @@ class CBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` (N, C, H, W) scaled by both attentions, same shape."""
         return self.spatial(self.channel(x))
+
+
+def attend_inside(network: Any, attention: Callable[[int], CBAM]) -> None:
+    """Put an attention at the end of each residual branch of a timm ResNet, before the addition (Woo et al. 2018, Fig. 3).
+
+    It keeps its own initial weights. Those that timm gives to all convolutions would saturate a third of its channel weights.
+
+    Args:
+        network: A timm ResNet of bottlenecks, changed in place.
+        attention: Function from a number of channels to an attention.
+    """
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        for block in stage:
+            block.se = attention(block.conv3.out_channels)
 
 
 def spatial_maps(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:

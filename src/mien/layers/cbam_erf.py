@@ -17,10 +17,12 @@ class CBAMERF(CBAM):
         channels: Channels of the input, a multiple of `reduction`.
         reduction: Ratio of the channels to the hidden layer of the channel attention.
         kernel_size: Side of the spatial attention's convolution, odd, px.
+        channel_max_pool: Let the channel attention pool the maximum as well as the mean, as in CBAM. The paper's text mentions
+            the mean alone.
 
     Raises:
         ValueError: `channels` is not divisible by `reduction`.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:
-        super().__init__(channels, reduction, kernel_size, activation=serf)
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7, channel_max_pool: bool = True) -> None:
+        super().__init__(channels, reduction, kernel_size, serf, channel_max_pool)

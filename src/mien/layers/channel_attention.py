@@ -16,19 +16,27 @@ from torch import Tensor, nn
 class ChannelAttention(nn.Module):
     """Scale every channel of a feature map by one weight in (0, 1).
 
-    Both pooled descriptors pass through the same two-layer perceptron without bias.
+    The pooled descriptors pass through the same two-layer perceptron without bias.
 
     Args:
         channels: Channels of the input, a multiple of `reduction`.
         reduction: Ratio of the channels to the hidden layer.
         activation: Function between the two layers.
+        max_pool: Pool the maximum over the positions as well as the mean.
 
     Raises:
         ValueError: `channels` is not divisible by `reduction`.
     """
 
-    def __init__(self, channels: int, reduction: int = 2, activation: Callable[[Tensor], Tensor] = torch.relu) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        max_pool: bool = True,
+    ) -> None:
         super().__init__()
+        self.max_pool = max_pool
         self.activation = activation
         hidden = reduced(channels, reduction)
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
@@ -39,9 +47,10 @@ class ChannelAttention(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return the weights, (N, C, 1, 1) in (0, 1), for a feature map (N, C, H, W)."""
-        average = x.mean((2, 3), keepdim=True)
-        maximum = x.amax((2, 3), keepdim=True)
-        return torch.sigmoid(self._mlp(average) + self._mlp(maximum))
+        scores = self._mlp(x.mean((2, 3), keepdim=True))
+        if self.max_pool:
+            scores = scores + self._mlp(x.amax((2, 3), keepdim=True))
+        return torch.sigmoid(scores)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` scaled by its attention, same shape."""

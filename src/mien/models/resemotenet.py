@@ -3,7 +3,8 @@
 Paper: Roy et al., "ResEmoteNet: Bridging Accuracy and Loss Reduction in Facial Emotion Recognition", Fig. 1 and eqs. 1-9.
 Where the paper is silent, this follows its authors' public code: every convolution has a bias, the linear layers of squeeze
 and excitation have none, dropout is 0.2 after the pools of stages 1 and 2 and 0.5 in the head. 80,238,599 parameters at 7
-classes.
+classes. In training the two disagree: the paper reduces the learning rate on a plateau over 80 epochs, and the authors' script
+has no scheduler and stops early. The recipes follow the paper.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """sa_csp_ca: spatial attention, channel split and shuffle, channel attention; 1.9 M parameters.
 
 Paper: Wang and Zhu, "Face Expression Recognition with Embedded Attention Mechanism and Channel Shuffle", Tables 1 and 2.
-Every row of Table 1 has the paper's parameter count (1,906,382 in all); the inside of the CSP block is a reconstruction
-(`mien.layers.csp`). The paper gives no training recipe, and does not say where the softmax is applied in training: here the
-head returns logits and the loss contains the softmax.
+Every row of Table 1 has the paper's parameter count (1,906,382 in all). The inside of the CSP block is a reconstruction, and
+two have these counts (`mien.layers.csp`). With `block="fuse"`, `groups` changes nothing that a network can learn; with
+`block="gate"` it does. The parts of the paper that we have give no training recipe, and do not say where the softmax is applied
+in training. Here the head returns logits and the loss contains the softmax.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class SaCspCa(Model):
         spatial_attention: Include the SA row.
         channel_attention: Include the CA row.
         groups: Groups of the channel shuffle, one of 1, 2, 4, 8; None for no shuffle (rows Base and SA+Base+CA).
+        block: How a CSP block joins its paths, `fuse` or `gate`. Checkpoints without this argument have `fuse`.
 
     Raises:
-        ValueError: `groups` does not divide every block's channels.
+        ValueError: `groups` does not divide every block's channels, or `block` is unknown.
     """
 
     input_size = (40, 40)
@@ -44,6 +46,7 @@ class SaCspCa(Model):
         spatial_attention: bool = True,
         channel_attention: bool = True,
         groups: int | None = 4,
+        block: str = "fuse",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -53,7 +56,7 @@ class SaCspCa(Model):
         blocks: list[nn.Module] = []
         channels = 8
         for outputs, stride in BLOCKS:
-            blocks.append(CSPBlock(channels, outputs, stride, groups))
+            blocks.append(CSPBlock(channels, outputs, stride, groups, block))
             channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.channel_attention = ChannelAttention(channels, reduction=2) if channel_attention else nn.Identity()
@@ -64,7 +67,7 @@ class SaCspCa(Model):
         return self.channel_attention(self.blocks(self.spatial_attention(self.stem(x))))
 
     def simplify(self) -> None:
-        """Fold each block's channel shuffle into its fusing convolution."""
+        """Fold each block's channel shuffle into its fusing convolution, where it has one."""
         for block in self.blocks:
             if isinstance(block, CSPBlock):
                 block.fold_shuffle()
