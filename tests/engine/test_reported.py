@@ -263,7 +263,7 @@ def expected_network(paper: str, row: str) -> str:
 
 @pytest.mark.parametrize("name", [name for name in OF_PAPERS if name.startswith("resemotenet/")])
 def test_resemotenet_trains_as_its_paper_says(name: str):
-    """Section III-B: batch of 16, 80 epochs, cross-entropy, SGD, horizontal flips, rate x 0.1 when accuracy does not improve."""
+    """Section III-B: batch of 16, 80 epochs, cross-entropy, SGD, flips, rate x 0.1 when accuracy does not improve."""
     recipe = RECIPES[name]
     optim, train = recipe.optim, recipe.train
     assert (train.batch_size, train.epochs) == (16, 80)
