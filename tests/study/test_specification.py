@@ -102,6 +102,32 @@ def test_bundled_studies_are_complete(name: str):
             check_names(job.recipe)
 
 
+@pytest.mark.parametrize(
+    ("name", "swept"),
+    [
+        ("vgg16-gcca/fig6a", {"loss.arguments"}),
+        ("vgg16-gcca/fig6b", {"loss.arguments"}),
+        ("stn-resnet50/table2", {"optim.name", "optim.momentum"}),
+        ("stn-resnet50/table3-ferplus", {"optim.lr"}),
+        ("stn-resnet50/table4-random", {"model.name", "model.arguments", "model.start"}),
+        ("sa-csp-ca/table2", {"model.arguments"}),
+        ("sa-csp-ca/table2-gate", {"model.arguments"}),
+    ],
+)
+def test_the_rows_of_a_sweep_differ_in_nothing_else(name: str, swept: set[str]):
+    recipes = [
+        job.recipe.model_dump(exclude={"name", "summary", "paper", "deviations"}) for job in create_jobs(load_study(name))
+    ]
+    flat = [{f"{part}.{key}": value for part, values in recipe.items() if isinstance(values, dict) for key, value in values.items()}
+            for recipe in recipes]  # fmt: skip
+    assert {key for key in flat[0] if any(recipe[key] != flat[0][key] for recipe in flat)} == swept
+    if name.startswith("vgg16"):
+        key = "island_weight" if name.endswith("a") else "pair_weight"
+        others = {tuple(value for k, value in recipe["loss.arguments"].items() if k != key) for recipe in flat}
+        assert len(others) == 1
+        assert len({recipe["loss.arguments"][key] for recipe in flat}) == len(flat)
+
+
 def test_our_own_queue_is_complete():
     for selection in read_queue(Path(__file__).parents[2] / "results/queue.yaml"):
         assert selection.load()[1]
