@@ -118,8 +118,10 @@ def test_the_rows_of_a_sweep_differ_in_nothing_else(name: str, swept: set[str]):
     recipes = [
         job.recipe.model_dump(exclude={"name", "summary", "paper", "deviations"}) for job in create_jobs(load_study(name))
     ]
-    flat = [{f"{part}.{key}": value for part, values in recipe.items() if isinstance(values, dict) for key, value in values.items()}
-            for recipe in recipes]  # fmt: skip
+    flat = [
+        {f"{part}.{key}": value for part, values in recipe.items() if isinstance(values, dict) for key, value in values.items()}
+        for recipe in recipes
+    ]
     assert {key for key in flat[0] if any(recipe[key] != flat[0][key] for recipe in flat)} == swept
     if name.startswith("vgg16"):
         key = "island_weight" if name.endswith("a") else "pair_weight"
