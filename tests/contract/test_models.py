@@ -58,9 +58,11 @@ def large_in_parts(network: Model) -> Iterator[list[nn.Conv2d]]:
     """Let the largest layers cast their filters part by part: a cast copy of all filters of one takes up to 0.8 GB."""
 
     def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        weights = layer.weight.chunk(32)
         biases = [None] * 32 if layer.bias is None else layer.bias.to(x.dtype).chunk(32)
-        parts = zip(layer.weight.chunk(32), biases, strict=True)
-        return torch.cat([F.conv2d(x, w.to(x.dtype), b, layer.stride, layer.padding) for w, b in parts], dim=1)
+        part = torch.empty_like(weights[0], dtype=x.dtype)
+        maps = [F.conv2d(x, part.copy_(w), b, layer.stride, layer.padding) for w, b in zip(weights, biases, strict=True)]
+        return torch.cat(maps, dim=1)
 
     large = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 1 << 22]
     for layer in large:

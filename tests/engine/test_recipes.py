@@ -10,7 +10,7 @@ Asserted of each recipe, on made-up faces in the real layout of its corpus:
 Asserted of each recipe whose training step differs from those before it, in two real steps:
 
 - The losses of training and selection are finite, and that of training is positive. The network sees images of the recipe's
-  input size, and its last parameter changes.
+  input sizes, and its last parameter changes.
 
 The first recipe of each kind is stepped at its own input size. Recipes that differ from it in numbers alone, such as rates and
 loss weights, are stepped at the smallest size the network takes.
@@ -227,19 +227,23 @@ def test_it_steps(tmp_path: Path, load: Callable[[Recipe], Corpus], name: str, s
     changes |= {"augment.views": 1}  # they only make the epoch longer
     recipe = load_recipe(name)
     if small:
-        changes["preprocess.size"] = [check_objective(recipe, 7).model.minimum_size] * 2
+        changes |= {"preprocess.size": [check_objective(recipe, 7).model.minimum_size] * 2, "train.early_size": None}
     recipe = load_recipe(name, changes)
     whole, data = load(recipe), recipe.data
     counts = {split: 1 for split in (data.select,) if split} | {data.train: 4}
     run = Run(recipe, few(whole, counts), tmp_path, create_fabric(recipe))
     assert run.steps == 2
-    seen: list[tuple[int, ...]] = []
-    run.unwrapped.model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[1:])))
+    trained, validated = set[tuple[int, ...]](), set[tuple[int, ...]]()
+    run.unwrapped.register_forward_pre_hook(lambda _, inputs: trained.add(tuple(inputs[0].shape[1:])))
+    selected = run.unwrapped.model if run.ema is None else run.ema.module
+    selected.register_forward_pre_hook(lambda _, x: None if selected.training else validated.add(tuple(x[0].shape[1:])))
     last = list(run.unwrapped.model.parameters())[-1]
     before = last.detach().clone()
     row = run.epoch(1, None)
     assert math.isfinite(row.train_loss)
     assert row.train_loss > 0
+    channels, size = recipe.preprocess.channels, recipe.preprocess.size
+    assert trained == {(channels, *(recipe.train.early_size or size))}
+    assert validated == ({(channels, *size)} if data.select else set())
     assert data.select is None or math.isfinite(row.val_loss)
-    assert set(seen) == {(recipe.preprocess.channels, *recipe.preprocess.size)}
     assert not before.equal(last), "the steps changed nothing"
