@@ -26,7 +26,7 @@ M_MMAP_THRESHOLD = -3  # of malloc.h
 with suppress(AttributeError, OSError):  # only glibc has it
     # A freed block of 4 MB or more goes back to the system at once. By default glibc soon keeps blocks of up to 32 MB, and
     # cannot reuse torch's, which are aligned: up to 0.8 GB more in one test.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 << 20)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

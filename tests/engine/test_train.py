@@ -126,6 +126,8 @@ def test_a_recipe_that_does_not_fit_is_refused(tmp_path: Path, corpus: Corpus, t
         ({"train.batch_size": 1000}, "has 96 images"),
         ({"train.batch_size": 1}, "at least 2 images per process"),
         ({"model.arguments": {"in_channels": 3, "depth": 1}}, "preprocess.channels"),
+        ({"preprocess.size": [4, 40]}, "preprocess.size is 4x40 px, but dlib_resnet needs"),
+        ({"train.early_size": [4, 4], "train.final_epochs": 1}, "train.early_size is 4x4 px"),
         ({"optim.name": "no_such"}, "optim: no_such"),
         ({"loss": {"name": "kl_divergence"}}, "needs votes"),
         ({"data.select": "private_test"}, "is a test split"),

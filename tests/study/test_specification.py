@@ -1,12 +1,17 @@
 """What a study says, and what is refused."""
 
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mien.engine.checks import check_names
 from mien.errors import RecipeError
+from mien.models import create_model
 from mien.study.queue import read_queue
 from mien.study.specification import FULL, create_jobs, load_study, study_names
 
@@ -92,6 +97,12 @@ def test_unknown_names_get_the_nearest(tmp_path: Path, write_study: Write):
         create_jobs(load_study(str(wrong)))
 
 
+@functools.cache
+def minimum_size(model: str, arguments: str) -> int:
+    with torch.device("meta"):
+        return create_model(model, num_classes=7, **json.loads(arguments)).minimum_size
+
+
 @pytest.mark.parametrize("name", study_names())
 def test_bundled_studies_are_complete(name: str):
     study = load_study(name)
@@ -100,6 +111,8 @@ def test_bundled_studies_are_complete(name: str):
     for scale in (FULL, *study.scales):
         for job in create_jobs(study, scale, seeds=[0]):
             check_names(job.recipe)
+            sizes = [job.recipe.preprocess.size, job.recipe.train.early_size or job.recipe.preprocess.size]
+            assert np.min(sizes) >= minimum_size(job.recipe.model.name, json.dumps(job.recipe.model.arguments))
 
 
 @pytest.mark.parametrize(

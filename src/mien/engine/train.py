@@ -147,6 +147,12 @@ class Run:
                 "preprocess.channels or model.arguments.in_channels"
             )
 
+        for key, size in (("preprocess.size", self.spec.size), ("train.early_size", recipe.train.early_size)):
+            if size is not None and min(size) < model.minimum_size:
+                raise RecipeError(
+                    f"{key} is {size[0]}x{size[1]} px, but {recipe.model.name} needs {model.minimum_size} or more"
+                )
+
         # Loss, moving average and teachers
         self.unwrapped = create_objective(recipe, model, self.loader.target.cpu().numpy())
         fabric.to_device(self.unwrapped)
