@@ -24,7 +24,7 @@ from mien.preprocess import PreprocessSpec
 
 M_MMAP_THRESHOLD = -3  # of malloc.h
 with suppress(AttributeError, OSError):  # only glibc has it
-    # A freed block of 4 MB or more goes back to the system at once. By default glibc soon keeps blocks of up to 32 MB, and
+    # A freed block of 1 MB or more goes back to the system at once. By default glibc soon keeps blocks of up to 32 MB, and
     # cannot reuse torch's, which are aligned: up to 0.8 GB more in one test.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
