@@ -182,5 +182,5 @@ def test_a_queue_leaves_out_what_it_has_no_data_for(tmp_path: Path, fer2013_csv:
     )
     assert "--data fer2013=" in refused("--queue", queue, "--data", fer2013_csv, "--out", tmp_path / "runs")
     shown = run("--queue", queue, "--data", f"fer2013={fer2013_csv}", "--out", tmp_path / "runs")
-    assert "left out: resnet50-cbam-erf/table2-image/full/resnet50_cbam_erf/seed0-fold0: no --data ckplus=PATH" in shown
+    assert "left out of resnet50-cbam-erf/table2-image: 10 of 10 runs, no --data ckplus=PATH" in shown
     assert "% on private_test" in shown

@@ -98,11 +98,12 @@ def main() -> None:
             _fail(f"{error.filename}: cannot be read or written ({reason(error)}); check the path and who may use it")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would report the error again at exit
         _fail(f"the output cannot be written ({reason(error)}); free some space or write elsewhere")
+    finally:
+        if (group := sys.modules.get("torch.distributed")) and group.is_available() and group.is_initialized():
+            group.destroy_process_group()  # else its threads may abort the exit
 
 
 def _fail(message: str) -> NoReturn:
     if is_first_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    if (group := sys.modules.get("torch.distributed")) and group.is_available() and group.is_initialized():
-        group.destroy_process_group()  # else its threads may abort the exit
     sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports

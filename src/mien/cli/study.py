@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -149,17 +150,19 @@ class _Runner:
         from mien.study.run import check_jobs
 
         _, jobs = selection.load()
-        ready = []
+        ready, left_out = list[Job](), Counter[str]()
         for job in jobs:
             corpus = job.recipe.data.corpus
             if "" not in self.sources and corpus not in self.sources:
                 if not queued:
                     raise InputError(f"{job.study} needs the corpus {corpus}; add --data {corpus}=PATH")
-                typer.echo(f"left out: {job.path}: no --data {corpus}=PATH", err=True)
+                left_out[f"no --data {corpus}=PATH"] += 1
             elif queued and not suits_processor(job):
-                typer.echo(f"left out: {job.path}: too large for a processor without bfloat16", err=True)
+                left_out["too large for a processor without bfloat16"] += 1
             else:
                 ready.append(job)
+        for reason, number in left_out.items():
+            typer.echo(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}", err=True)
         check_jobs(ready, self.folders, self.corpus)
         return ready
 
