@@ -150,7 +150,8 @@ class _Runner:
         from mien.study.run import check_jobs
 
         _, jobs = selection.load()
-        ready, left_out = list[Job](), Counter[str]()
+        ready: list[Job] = []
+        left_out: Counter[str] = Counter()
         for job in jobs:
             corpus = job.recipe.data.corpus
             if "" not in self.sources and corpus not in self.sources:
