@@ -25,6 +25,7 @@ from mien.report.inputs import (
 )
 from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
 from mien.report.titles import describe_measured, describe_runs, runs_scale, spread
+from mien.statistics import interval_of_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -344,15 +345,13 @@ def _rates(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[n
 
 def _with_interval(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return shares in per cent, and how far their intervals reach below and above, (3, K); nan where the total is 0."""
-    from scipy.stats import binomtest
-
     found = []
     for number, total in zip(counts.tolist(), totals.tolist(), strict=True):
         if not total:
             found.append([np.nan] * 3)
             continue
-        share, interval = number / total, binomtest(number, total).proportion_ci(0.95, method="wilson")
-        found.append([share, max(0.0, share - interval.low), max(0.0, interval.high - share)])  # not below 0 by rounding
+        share, (low, high) = number / total, interval_of_images(number, total)
+        found.append([share, max(0.0, share - low), max(0.0, high - share)])  # not below 0 by rounding
     return 100 * np.array(found).T
 
 

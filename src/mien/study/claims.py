@@ -23,7 +23,7 @@ from mien.errors import DataError, RecipeError
 from mien.recipe import RENAMED, load_recipe, parse_recipe, read_yaml, recipe_names
 from mien.registry import nearest
 from mien.results import digest, read_results
-from mien.study.statistics import interval_of_images, interval_of_runs, mean_and_deviation
+from mien.statistics import interval_of_images, interval_of_runs, mean_and_deviation
 
 TEST_SPLITS = ("private_test", "test")
 TEXTS = ("name", "summary", "paper", "deviations")
@@ -45,7 +45,7 @@ class Cell(_Strict):
         training: Accuracy in per cent on the training images.
         deviation: Standard deviation of the paper's runs, in points.
         recipes: Names of our recipes for this row, as published. A cell without recipes quotes somebody else's figure.
-        not_run: Why there is no measurement, should there be none: `yet`, `gpu` or `licensed`.
+        not_run: Why this was not measured, if it was not: `yet`, `gpu` or `licensed`.
         other_training: Also list the recipes that train the same network on this corpus in other ways (good faith, distilled).
     """
 

@@ -102,7 +102,7 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
                 what = "data" if key == "fingerprint" else "splits"
                 raise DataError(
                     f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or "
-                    "move the results away to run the study anew"
+                    "move the results away to run it again"
                 )
 
 

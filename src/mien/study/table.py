@@ -19,9 +19,7 @@ from mien.errors import DataError
 from mien.models import create_model
 from mien.recipe import Recipe
 from mien.results import read_predictions, read_results, require_same_data
-from mien.study.run import Folders
-from mien.study.specification import FULL, Job
-from mien.study.statistics import (
+from mien.statistics import (
     Comparison,
     Interval,
     bootstrap_of_seeds,
@@ -30,6 +28,8 @@ from mien.study.statistics import (
     mcnemar,
     mean_and_deviation,
 )
+from mien.study.run import Folders
+from mien.study.specification import FULL, Job
 
 HEADER = (
     *("row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free"),

@@ -1,9 +1,9 @@
-"""Statistics of a study's rows, against figures worked out by hand or published."""
+"""Statistics of accuracies, against figures worked out by hand or published."""
 
 import numpy as np
 import pytest
 
-from mien.study.statistics import bootstrap_of_seeds, interval_of_images, interval_of_runs, mcnemar, mean_and_deviation
+from mien.statistics import bootstrap_of_seeds, interval_of_images, interval_of_runs, mcnemar, mean_and_deviation
 
 
 def test_the_deviation_divides_by_the_number_of_runs():

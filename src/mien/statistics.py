@@ -1,4 +1,4 @@
-"""Statistics of a study's rows: mean and deviation over runs, intervals, and paired tests between rows; by SciPy."""
+"""Statistics of measured accuracies: mean and deviation over runs, intervals, and paired tests; by SciPy."""
 
 from __future__ import annotations
 
