@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import warnings
 from typing import Any
@@ -19,7 +21,7 @@ MIN_IMAGES_PER_PROCESS = 32
 """Least share of a batch for a process on the CPU: batch norms need enough images for their statistics."""
 
 MAX_PARAMETERS = 10_000_000
-"""Largest network trained in several processes on the CPU; a larger one keeps all threads of a single process busy."""
+"""Parameters of the largest network that a CPU trains in several processes, and that queues run without bfloat16."""
 
 
 def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None = None) -> Fabric:
@@ -63,13 +65,23 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
     """
     if torch.cuda.is_available() or not fits_in_memory(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
         return 1
-    with torch.device("meta"):
-        network = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
-    if sum(parameter.numel() for parameter in network.parameters()) > MAX_PARAMETERS:
+    if count_parameters(recipe, len(corpus.classes)) > MAX_PARAMETERS:
         return 1
     batch_size, unit = recipe.train.batch_size, 2 if recipe.augment.mixup else 1  # mixup mixes pairs
     max_processes = min(cores, batch_size // MIN_IMAGES_PER_PROCESS)
     return next((number for number in range(max_processes, 0, -1) if batch_size % (number * unit) == 0), 1)
+
+
+def count_parameters(recipe: Recipe, num_classes: int = 7) -> int:
+    """Return the number of parameters of a recipe's network."""
+    return _count_parameters(recipe.model.name, json.dumps(recipe.model.arguments), num_classes)
+
+
+@functools.cache
+def _count_parameters(model: str, arguments: str, num_classes: int) -> int:
+    with torch.device("meta"):
+        network = create_model(model, num_classes=num_classes, **json.loads(arguments))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def computes_bfloat16() -> bool:

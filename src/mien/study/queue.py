@@ -15,14 +15,10 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from mien.engine.devices import computes_bfloat16
+from mien.engine.devices import MAX_PARAMETERS, computes_bfloat16, count_parameters
 from mien.errors import RecipeError, reason
 from mien.recipe import explain_errors, read_yaml
 from mien.study.specification import FULL, Job, Study, create_jobs, load_study
-from mien.study.table import count_parameters
-
-MAX_PARAMETERS = 10_000_000
-"""Parameters of the largest network that is run without bfloat16 in hardware."""
 
 
 class Selection(BaseModel):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
+from mien.engine.devices import count_parameters
 from mien.errors import DataError
-from mien.models import create_model
-from mien.recipe import Recipe
 from mien.results import read_predictions, read_results, require_same_data
 from mien.statistics import (
     Comparison,
@@ -220,20 +217,6 @@ def _compare(seeds: dict[int, list[_Run]], reference: dict[int, list[_Run]]) -> 
         mcnemar(np.concatenate(ours), np.concatenate(theirs)),
         bootstrap_of_seeds(differences) if len(common) > 2 else None,
     )
-
-
-@functools.cache
-def _parameters(name: str, arguments: str) -> int:
-    import torch
-
-    with torch.device("meta"):
-        model = create_model(name, num_classes=7, **json.loads(arguments))
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_parameters(recipe: Recipe) -> int:
-    """Return the number of parameters of a recipe's network for seven classes."""
-    return _parameters(recipe.model.name, json.dumps(recipe.model.arguments))
 
 
 def write_table(folder: Path, rows: Iterable[TableRow]) -> Path:
