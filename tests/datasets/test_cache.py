@@ -51,8 +51,8 @@ def start(root: Path, folder: Path, wait: float) -> subprocess.Popen[str]:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that this process decodes."""
-    names, read = list[str](), cache.read_picture
-    monkeypatch.setattr(cache, "read_picture", lambda file: (names.append(file.name), read(file))[1])
+    names, read = list[str](), cache.open_picture
+    monkeypatch.setattr(cache, "open_picture", lambda file: (names.append(file.name), read(file))[1])
     return names
 
 

@@ -73,7 +73,7 @@ def seeds() -> list[bytes]:
 
 def read_damaged(number: int) -> None:
     pixels = read_image(damaged(seeds(), number))
-    assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+    assert (*pixels.shape[2:], pixels.dtype) == (3, np.uint8)
 
 
 @cache

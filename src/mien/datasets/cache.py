@@ -25,10 +25,12 @@ from PIL import Image
 from mien.atomic import atomic_path
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Reader, Rows, check_options
 from mien.datasets.crops import largest_face
-from mien.datasets.files import Tree, read_picture, walk
+from mien.datasets.files import Tree, open_picture, walk
 from mien.datasets.protocols.splits import apply_protocol
 from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
+from mien.image import STRIP
 from mien.provenance import available_cores
+from mien.text import printable
 
 CACHE_FORMAT = 5
 
@@ -261,16 +263,18 @@ def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: On
 def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
     """Return a picture as it is stored, or why it cannot be."""
     try:
-        pixels = read_picture(file)
-        if listing.faces:
-            pixels = largest_face(pixels)
+        with open_picture(file) as pixels:
+            if listing.faces:
+                pixels = largest_face(pixels)
+            picture, rows = Image.new("RGB" if listing.colour else "L", pixels.shape[1::-1]), max(1, STRIP // pixels.shape[1])
+            for top in range(0, len(pixels), rows):
+                picture.paste(Image.fromarray(pixels[top : top + rows]).convert(picture.mode), (0, top))
+            if picture.size != listing.size[::-1]:
+                picture = picture.resize(listing.size[::-1], Image.Resampling.BILINEAR)
+            return np.ascontiguousarray(picture)
     except (InputError, MissingExtraError) as error:
         message = str(error)
-        return message if str(file) in message else f"{file}: {message}"
-    picture = Image.fromarray(pixels).convert("RGB" if listing.colour else "L")
-    if picture.size != listing.size[::-1]:
-        picture = picture.resize(listing.size[::-1], Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(picture)
+        return message if printable(str(file)) in message else f"{printable(str(file))}: {message}"
 
 
 def _relative(file: Tree, base: Path) -> str:
