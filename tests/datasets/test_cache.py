@@ -299,7 +299,7 @@ def test_files_beside_the_source_and_files_that_options_name_belong_to_the_key(t
     for text in ("a", "bb"):
         votes.write_text(text)
         for name, options in (("ferplus", {}), ("folder", {"votes": str(votes)})):
-            keys.append((name, cache.source_key(table, {}, cache._files_outside(CORPORA.get(name), table, options))))
+            keys.append((name, cache.source_key(table, {}, cache.files_outside(CORPORA.get(name), table, options))))
     assert len(set(keys)) == 4
 
 

@@ -86,7 +86,7 @@ def load_corpus(
     _require_source(path, name)
     root = Path(cache or os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
 
-    listing, outside = None, _files_outside(reader, path, options)
+    listing, outside = None, files_outside(reader, path, options)
     if reader.lists_pictures:  # read it first, because the pictures belong to the key
         before = source_key(path, options, exclude=root)
         listing = reader(path, **options)
@@ -139,7 +139,7 @@ def _require_source(path: Path, name: str) -> None:
 # The key of a source
 
 
-def _files_outside(reader: Reader, path: Path, options: Mapping[str, Any]) -> list[Path]:
+def files_outside(reader: Reader, path: Path, options: Mapping[str, Any]) -> list[Path]:
     """Return the files next to the source that its reader reads, and those that options name, by path or next to the source."""
     files = [path.parent / file for file in reader.files_next_to]
     files += [folder / value for value in options.values() if isinstance(value, str) for folder in (Path(), path.parent)]
@@ -292,6 +292,6 @@ def _open(name: str, folder: Path) -> Corpus:
         fields: dict[str, Any] = {key: tuple(meta[key]) for key in NAMES} | arrays
         fingerprint, files, skipped = meta["fingerprint"], tuple(meta["files"]), tuple(meta["skipped"])
         rows = Rows(**fields)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
         raise DataError(f"{folder}: this cache is damaged ({reason(error)}); delete the folder and run it again") from None
     return Corpus(name, images, rows, fingerprint, files=files, skipped=skipped)

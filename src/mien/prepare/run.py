@@ -34,7 +34,7 @@ from mien.faces import Detector, create_detector
 from mien.image import BUDGET_BYTES, Budget, open_image, share_budget
 from mien.prepare.journal import Journal, Outcome, resume
 from mien.prepare.photos import ALL, Photo, find_photos
-from mien.text import printable
+from mien.text import escape_formula, printable
 
 PREPARE_FORMAT = 2
 
@@ -270,7 +270,8 @@ def _write_lists(
         for photo, outcome in zip(plan, outcomes, strict=True):
             for i, path in enumerate(outcome.picture_names(settings.suffix)):
                 *box, score = outcome.faces[i // outcome.views]
-                writer.writerow((path, photo.label, photo.split, photo.name, photo.name, " ".join(map(str, box)), score))
+                texts = map(escape_formula, (path, photo.label, photo.split, photo.name, photo.name))
+                writer.writerow((*texts, " ".join(map(str, box)), score))
                 count.setdefault(photo.split, Counter())[photo.label or "unlabelled"] += 1
     report = Report(
         photos=len(plan),
