@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import struct
 import sys
+import threading
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from PIL import Image
 
 import mien.image
 from mien.errors import InputError, MissingExtraError
-from mien.image import MAX_PIXELS, is_picture, read_image
+from mien.image import MAX_PIXELS, Budget, is_picture, open_image, read_image
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -197,11 +201,100 @@ def test_the_depth_of_grey_is_one_for_all_strips(monkeypatch: pytest.MonkeyPatch
     assert image[30:].max() == 1
 
 
+EIGHT_IN_SIXTEEN = np.arange(4 * 12, dtype=np.uint16).reshape(4, 12) * 5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(Image.fromarray(EIGHT_IN_SIXTEEN)),
+        encode(Image.fromarray(EIGHT_IN_SIXTEEN), "TIFF"),
+        encode(Image.fromarray(EIGHT_IN_SIXTEEN.astype(">u2")), "TIFF"),
+        encode(Image.fromarray(EIGHT_IN_SIXTEEN), "PPM"),
+    ],
+    ids=["png", "tiff", "big-endian tiff", "pgm"],
+)
+def test_sixteen_bit_grey_that_holds_values_of_eight_is_not_black(data: bytes) -> None:
+    assert np.array_equal(read_image(data)[..., 0], EIGHT_IN_SIXTEEN)
+
+
+EIGHT_IN_COLOUR = np.dstack([EIGHT_IN_SIXTEEN] * 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        sixteen_bit_png(EIGHT_IN_COLOUR, 2),
+        sixteen_bit_png(np.dstack([EIGHT_IN_COLOUR, OPAQUE]), 6),
+        sixteen_bit_png(EIGHT_IN_COLOUR[..., :2], 4),
+        sixteen_bit_tiff(EIGHT_IN_COLOUR),
+        sixteen_bit_tiff(EIGHT_IN_COLOUR, compressed=True),
+        b"P6 12 4 65535\n" + EIGHT_IN_COLOUR.astype(">u2").tobytes(),
+    ],
+    ids=["png", "png with alpha", "grey png with alpha", "tiff", "deflated tiff", "ppm"],
+)
+def test_sixteen_bit_colours_that_hold_values_of_eight_are_refused(data: bytes) -> None:
+    with pytest.raises(InputError, match="has 16-bit colours with 8-bit values, or is black; save it again with 8 bits"):
+        read_image(data)
+
+
 def test_a_transparent_value_of_sixteen_bit_grey_is_laid_on_white() -> None:
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     data = encode(Image.fromarray(values), transparency=257)
     assert Image.open(io.BytesIO(data)).info["transparency"] == 257
     assert read_image(data)[0, :, 0].tolist() == [0, 255, 128, 255]
+
+
+def test_a_kind_that_takes_more_memory_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = SMALL.width * SMALL.height
+    monkeypatch.setattr(mien.image, "MAX_BYTES", 10 * pixels)
+    assert read_image(encode(SMALL)).shape == (SMALL.height, SMALL.width, 3)
+    for kind, options in (
+        ("WEBP", {}),
+        ("WEBP", {"save_all": True, "append_images": [SMALL]}),
+        ("JPEG", {"progressive": True}),
+    ):
+        with pytest.raises(
+            InputError, match=f"megapixels mien reads of this kind of {kind}; make it smaller, or save it as PNG"
+        ):
+            read_image(encode(SMALL.copy(), kind, **options))
+
+
+@pytest.mark.parametrize(("total", "together"), [(1, 1), (40_000_000, 5)])
+def test_threads_share_a_budget_of_bytes(total: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.image, "_budget", Budget(total))  # 40 MB are five units, and a small picture takes one
+    data, active, highest, lock = encode(SMALL), 0, 0, threading.Lock()
+
+    def read(_: int) -> None:
+        nonlocal active, highest
+        with open_image(data):
+            with lock:
+                active += 1
+                highest = max(highest, active)
+            time.sleep(0.02)
+            with lock:
+                active -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(24)))
+    assert highest == together
+
+
+def test_a_picture_that_cannot_be_read_gives_its_bytes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.image, "_budget", Budget(1))
+    for _ in range(3):
+        with pytest.raises(InputError):
+            read_image(encode(SMALL)[:-200])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_does_not_wait_for_threads_it_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mien.image, "_budget", Budget(1))
+    with open_image(encode(SMALL)):  # as another thread might
+        if not (child := os.fork()):
+            signal.alarm(20)
+            os._exit(0 if read_image(encode(SMALL)).size else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ha
 
 UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 """Names of the temporary files of `atomic_path`."""
+
+_CORPUS_FILES = (".csv", ".txt", ".npz", ".parquet", ".png", ".jpg", ".jpeg")
+"""Endings of outputs that a corpus has too."""
 
 _ADVICE: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or write to another disk"),
@@ -65,6 +68,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         tmp_path = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(4)}{target.suffix}")
         try:
             yield tmp_path
+            if not tmp_path.stat().st_mode & 0o077:  # safetensors makes its files private, whatever the user wants
+                mask = os.umask(0o077)
+                os.umask(mask)
+                tmp_path.chmod(0o666 & ~mask)
             tmp_path.replace(target)
         finally:
             tmp_path.unlink(missing_ok=True)
@@ -97,6 +104,42 @@ def remove_unfinished(folder: Path) -> None:
                 file.unlink(missing_ok=True)
             except OSError as error:
                 raise output_error(file, error) from None
+
+
+def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what identifies a file or folder whatever path leads to it; None if it does not exist."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (a name such as camera:0 need not be a path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Check that files can be written and replace nothing that the same command reads, before it does any work.
+
+    Args:
+        outputs: The files to write; None is left out.
+        inputs: What is read: files, folders, or names of other things, such as `camera:0`. Pictures and tables in a folder
+            count too.
+
+    Raises:
+        OutputError: An output is an input, is named twice, or cannot be written (see `check_place`).
+    """
+    read = {file_id(path): Path(path) for path in inputs}
+    read.pop(None, None)
+    folders = {path.resolve() for path in read.values() if path.is_dir()}
+    seen = set[Path]()
+    for output in filter(None, outputs):
+        check_place(output)
+        real = output.resolve()
+        if output.is_file() and file_id(output) in read:
+            raise OutputError(f"{output}: is read by this run, which would overwrite it; choose another name")
+        if output.is_file() and real.suffix.lower() in _CORPUS_FILES and folders & {*real.parents}:
+            raise OutputError(f"{output}: may belong to the folder that this command reads; choose another folder")
+        if real in seen and (output.is_file() or not output.exists()):
+            raise OutputError(f"{output}: is named for two outputs; choose two names")
+        seen.add(real)
 
 
 def check_place(target: Path) -> None:

@@ -29,6 +29,7 @@ from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path
+from mien.text import escape_formula
 from mien.weights import sha256
 
 View = Literal["single", "mirror", "ten"]
@@ -236,10 +237,10 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
     predictions = predictions_path(path)
     with atomic_path(predictions) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "target", "label", *evaluation.classes])
+        writer.writerow(["row", "target", "label", *map(escape_formula, evaluation.classes)])
         for row, target, probs in zip(evaluation.rows, evaluation.target, evaluation.probs, strict=True):
             names = evaluation.classes[target], evaluation.classes[int(probs.argmax())]
-            writer.writerow([int(row), *names, *(f"{p:.5f}" for p in probs)])
+            writer.writerow([int(row), *map(escape_formula, names), *(f"{p:.5f}" for p in probs)])
     with atomic_path(path) as tmp_path:
         tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
     return [path, predictions]

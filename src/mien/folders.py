@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mien.atomic import file_id
 from mien.image import ENDINGS
 
 
@@ -64,15 +65,6 @@ def walk_folder(
 def is_shown(name: str) -> bool:
     """Return whether a file or folder is neither hidden nor what macOS adds to archives."""
     return not name.startswith(".") and name != "__MACOSX"
-
-
-def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return what identifies a file or folder whatever path leads to it; None if it does not exist."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 (a name such as camera:0 need not be a path)
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _has_own_place(target: Path, root: Path) -> bool:

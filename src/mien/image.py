@@ -2,18 +2,22 @@
 
 Pictures are rotated according to their EXIF data, transparent areas become white, 16 bits are scaled to 8, and only the first
 frame of an animation is read. HEIC and HEIF need pillow-heif (the extra `heic`).
+
+A few kilobytes can unpack to a gigabyte. The header says how much a picture will take, before any pixel is decoded: too much
+for one picture is refused, and the threads of a process share one `Budget` for what they decode at the same time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +26,13 @@ from PIL import Image, UnidentifiedImageError
 from mien.errors import InputError, MissingExtraError, reason, require
 
 MAX_PIXELS = 100_000_000
-"""Pixels of the largest picture that is decoded; the size is known before any pixel is decoded."""
+"""Pixels of the largest picture that is decoded."""
+
+MAX_BYTES = 900_000_000
+"""Bytes that decoding one picture may take: 100 megapixels of JPEG or PNG, 52 of WebP."""
+
+BYTES_PER_PIXEL = {"WEBP": 17, "AVIF": 13, "HEIF": 10}
+"""Bytes that decoding takes for each pixel, as measured; 9 for other formats, 12 for a progressive JPEG."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF")
 """Formats that are read. Pillow knows more, but some of those run other programs or read other files."""
@@ -39,9 +49,59 @@ HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b
 STRIP = 4_000_000
 """Pixels converted at a time, so that memory holds a large picture at most twice."""
 
+BUDGET_BYTES = 768_000_000
+"""Bytes that the pictures being decoded at the same time may take together. A picture that needs more is decoded alone."""
+
+TRIM_BYTES = 100_000_000
+"""A picture that took more to decode is followed by a tidying up, which takes a few milliseconds."""
+
 _FILTERS = threading.Lock()
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
+
+
+class Budget:
+    """Bytes that several threads or processes share: whoever needs some waits until they are free.
+
+    Args:
+        total: The bytes to share.
+        context: A context of multiprocessing to share them between its processes, by passing the budget to each as it starts;
+            None shares them between threads.
+    """
+
+    UNIT = 8_000_000
+    """Bytes are counted in such steps."""
+
+    def __init__(self, total: int, context: Any = None) -> None:
+        self.units = max(1, total // self.UNIT)
+        self._turn = (context or threading).Lock()  # one waits at a time, so that small pictures do not overtake a large one
+        self._free = (context or threading).Semaphore(self.units)
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Take so many bytes for a block, or all there are; never within another block of the same budget."""
+        units = min(self.units, -(-size // self.UNIT))
+        with self._turn:
+            for _ in range(units):
+                self._free.acquire()
+        try:
+            yield
+        finally:
+            for _ in range(units):
+                self._free.release()
+
+
+_budget = Budget(BUDGET_BYTES)
+
+
+def share_budget(budget: Budget) -> None:
+    """Use this budget for the pictures that this process decodes from now on."""
+    global _budget
+    _budget = budget
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold a part of it, which would never be free in the child
+    os.register_at_fork(after_in_child=lambda: share_budget(Budget(BUDGET_BYTES)))
 
 
 def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8]:
@@ -59,15 +119,29 @@ def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8
         InputError: It is missing, not a picture, corrupt, too large or of the wrong type.
         MissingExtraError: It is HEIC and pillow-heif is not installed.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name)
-    if isinstance(source, Image.Image):
-        return _decode(source, name or "this picture")
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_stream(io.BytesIO(source), name or "this picture (bytes)")
-    if isinstance(source, (str, os.PathLike)):
-        return _from_file(source)
-    raise InputError(f"cannot read a picture from {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array")
+    with open_image(source, name) as pixels:
+        return pixels
+
+
+@contextmanager
+def open_image(source: ImageSource, name: str | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield what `read_image` returns; the picture counts against the budget of this process until the block ends.
+
+    For threads that make something smaller of each picture. A block must not open another picture.
+    """
+    with ExitStack() as held:
+        if isinstance(source, np.ndarray):
+            pixels = _from_array(source, name)
+        elif isinstance(source, Image.Image):
+            pixels = _decode(source, name or "this picture", held)
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            pixels = _from_stream(io.BytesIO(source), name or "this picture (bytes)", held)
+        elif isinstance(source, (str, os.PathLike)):
+            pixels = _from_file(source, held)
+        else:
+            kind = type(source).__name__
+            raise InputError(f"cannot read a picture from {kind}; give a path, bytes, a Pillow image or a uint8 array")
+        yield pixels
 
 
 def _from_array(array: NDArray[np.uint8], name: str | None) -> NDArray[np.uint8]:
@@ -80,7 +154,7 @@ def _from_array(array: NDArray[np.uint8], name: str | None) -> NDArray[np.uint8]
     return np.ascontiguousarray(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
 
 
-def _from_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def _from_file(path: str | os.PathLike[str], held: ExitStack) -> NDArray[np.uint8]:
     name = str(path)
     try:
         if Path(path).is_dir():
@@ -88,7 +162,7 @@ def _from_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         if Path(path).exists() and not Path(path).is_file():
             raise InputError(f"{name}: is not a regular file; give a picture")
         with Path(path).open("rb") as stream:
-            return _from_stream(stream, name)
+            return _from_stream(stream, name, held)
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
     except PermissionError:
@@ -114,7 +188,7 @@ def is_picture(stream: BinaryIO) -> bool:
         stream.seek(0)
 
 
-def _from_stream(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _from_stream(stream: BinaryIO, name: str, held: ExitStack) -> NDArray[np.uint8]:
     start = stream.read(64)
     if not start:
         raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
@@ -138,7 +212,7 @@ def _from_stream(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
     except Exception as error:  # Pillow raises anything on corrupt files
         raise InputError(f"{name}: is corrupt ({reason(error)}); copy or download it again") from None
     with picture:
-        return _decode(picture, name)
+        return _decode(picture, name, held)
 
 
 @contextmanager
@@ -162,7 +236,8 @@ def _is_heif(start: bytes) -> bool:
     return start[4:8] == b"ftyp" and bool(brands & HEIF_BRANDS) and b"avif" not in brands
 
 
-def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+def _decode(picture: Image.Image, name: str, held: ExitStack) -> NDArray[np.uint8]:
+    """Return the pixels of an opened picture; what they take of the budget is given back when `held` is closed."""
     size = f"{picture.width}x{picture.height}"
     if picture.width * picture.height > MAX_PIXELS:
         raise InputError(
@@ -170,9 +245,21 @@ def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
         )
     if not picture.width * picture.height:
         raise InputError(f"{name}: has no pixels ({size})")
+    if (cost := _decoding_cost(picture)) > MAX_BYTES:
+        most = MAX_BYTES * picture.width * picture.height // cost // 10**6
+        raise InputError(
+            f"{name}: has {size} pixels, more than the {most} megapixels mien reads of this kind of {picture.format}; "
+            "make it smaller, or save it as PNG"
+        )
+    held.enter_context(_budget.hold(cost))
+    if cost > TRIM_BYTES:
+        held.callback(_trim)
     try:
         _check_planes(picture)
+        has_16_bit_colours = _has_16_bit_colours(picture)
         picture.load()  # before the orientation is read, because Pillow rotates TIFF while it loads
+        if has_16_bit_colours and max(high for _, high in picture.getextrema()[:3]) <= 1:  # type: ignore[misc, index]
+            raise InputError("has 16-bit colours with 8-bit values, or is black; save it again with 8 bits")
         return _pixels(picture)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
@@ -180,6 +267,27 @@ def _decode(picture: Image.Image, name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: has {size} pixels, for which there is not enough memory; make it smaller") from None
     except Exception as error:  # as above
         raise InputError(f"{name}: is corrupt or truncated ({reason(error)}); copy or download it again") from None
+
+
+def _decoding_cost(picture: Image.Image) -> int:
+    """Return about how many bytes it takes to decode a picture, from its header."""
+    progressive = picture.info.get("progressive") or picture.info.get("progression")
+    return picture.width * picture.height * BYTES_PER_PIXEL.get(picture.format or "", 12 if progressive else 9)
+
+
+def _trim() -> None:
+    """Return freed memory to the system. glibc would keep what Pillow freed, as much as a large picture for each thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_16_bit_colours(picture: Image.Image) -> bool:
+    """Return whether a picture that is not loaded has colours of 16 bits, of which Pillow keeps the upper 8."""
+    tiles = getattr(picture, "tile", None)
+    if not tiles or not picture.mode.startswith("RGB"):
+        return False
+    mode, *more = tiles[0][3] if isinstance(tiles[0][3], tuple) else (tiles[0][3],)
+    return ";16" in str(mode) or (picture.format == "PPM" and max([0, *more]) > 255)  # the highest value, of PPM's header
 
 
 def _check_planes(picture: Image.Image) -> None:
@@ -216,7 +324,7 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
     }
     stored = views.get(orientation, upright)
     rows = max(1, STRIP // width)
-    deep = picture.mode.startswith("I") and (picture.mode != "I" or picture.getextrema()[1] > 255)  # type: ignore[operator]
+    deep = picture.mode.startswith("I") and int(np.asarray(picture).max()) > 255  # else 16 bits hold values of 8
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         stored[top:bottom] = np.asarray(_rgb(picture.crop((0, top, width, bottom)), deep))

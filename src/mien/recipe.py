@@ -324,6 +324,10 @@ RENAMED = {
 """Current names by former ones, which the cards of bundled models and committed results still carry."""
 
 
+MAX_VALUES = 100_000
+"""Most values of a YAML text, aliases unpacked; a recipe has about a hundred."""
+
+
 def recipe_names() -> list[str]:
     """Return the names of the bundled recipes, sorted."""
     return sorted(_bundled())
@@ -412,12 +416,23 @@ def read_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: It is not YAML, or a mapping has a key twice.
-        ValueError: A date that does not exist.
+        ValueError: A date that does not exist, lists within lists within lists, or aliases that unpack to millions of values.
 
     >>> read_yaml("[5e-4, 1e3, e4]")
     [0.0005, 1000.0, 'e4']
     """
-    return yaml.load(text, _Loader)
+    try:
+        value = yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    waiting, count = [value], 0
+    while waiting:
+        count += 1
+        if count > MAX_VALUES:  # an alias can stand for many values, or for what it is in
+            raise ValueError(f"it has more than {MAX_VALUES:,} values, perhaps because of aliases (*name)")
+        entry = waiting.pop()
+        waiting += entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+    return value
 
 
 class _Loader(yaml.SafeLoader):

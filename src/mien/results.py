@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, EditedError, reason
+from mien.text import escape_formula
 
 _SAME_DATA = {
     "corpus": "corpora",
@@ -101,7 +102,7 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], 
         EditedError: The results were changed, or the predictions do not give their confusion matrix.
     """
     results, file = read_results(path), predictions_path(path)
-    classes = results["classes"]
+    classes = [escape_formula(name) for name in results["classes"]]
     index = {name: i for i, name in enumerate(classes)}
     try:
         with file.open(newline="", encoding="utf-8") as stream:

@@ -51,8 +51,8 @@ def start(root: Path, folder: Path, wait: float) -> subprocess.Popen[str]:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that this process decodes."""
-    names, read = list[str](), cache.read_picture
-    monkeypatch.setattr(cache, "read_picture", lambda file: (names.append(file.name), read(file))[1])
+    names, read = list[str](), cache.open_picture
+    monkeypatch.setattr(cache, "open_picture", lambda file: (names.append(file.name), read(file))[1])
     return names
 
 
@@ -299,7 +299,7 @@ def test_files_beside_the_source_and_files_that_options_name_belong_to_the_key(t
     for text in ("a", "bb"):
         votes.write_text(text)
         for name, options in (("ferplus", {}), ("folder", {"votes": str(votes)})):
-            keys.append((name, cache.source_key(table, {}, cache._files_outside(CORPORA.get(name), table, options))))
+            keys.append((name, cache.source_key(table, {}, cache.files_outside(CORPORA.get(name), table, options))))
     assert len(set(keys)) == 4
 
 

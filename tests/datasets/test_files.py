@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mien.datasets import files
-from mien.datasets.files import Tree, file_names, is_picture, open_tree, read_bytes, read_picture, tree_order, walk
+from mien.datasets.files import Tree, file_names, is_picture, open_picture, open_tree, read_bytes, tree_order, walk
 from mien.datasets.tables import _open_table
 from mien.errors import DataError, InputError
 
@@ -35,6 +35,11 @@ def pack(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED
         for name, data in files.items():
             archive.writestr(name, data)
     return path
+
+
+def read_picture(file: Tree) -> np.ndarray:
+    with open_picture(file) as pixels:
+        return pixels
 
 
 def names_in(path: Path, skipped: list[str] | None = None) -> list[str]:

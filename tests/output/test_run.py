@@ -291,7 +291,7 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_table_and_summary_cannot_be_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match="both the table and the summary"):
+    with pytest.raises(OutputError, match="is named for two outputs"):
         RunWriter(Targets(Path("t.csv"), tmp_path / "t.csv"), CLASSES, {}, sources("a.mp4"))
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mien.audit.report import KINDS, Audit, audit, findings, write_audit
+from mien.audit.report import KINDS, Audit, audit, findings, twins_path, write_audit
 
-__all__ = ["KINDS", "Audit", "audit", "findings", "write_audit"]
+__all__ = ["KINDS", "Audit", "audit", "findings", "twins_path", "write_audit"]

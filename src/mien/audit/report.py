@@ -26,6 +26,7 @@ from mien.datasets.protocols.splits import random_split
 from mien.datasets.twins import HASH_BITS, NEAR, SHIFT, SIDE, Pairs, Step, Twins, find_twins
 from mien.errors import DataError
 from mien.provenance import current_commit, hardware
+from mien.text import escape_formula
 
 TEST_SHARE = 0.2
 """Test share of the random split by image that the audit tries, as papers do that merge the splits."""
@@ -233,6 +234,11 @@ def _count(number: int, one: str, many: str = "") -> str:
 # In files
 
 
+def twins_path(report: Path) -> Path:
+    """Return the path of the table of twins that is written next to a report."""
+    return report.with_name(f"{report.stem}-twins.csv")
+
+
 def write_audit(path: Path, done: Audit) -> list[Path]:
     r"""Write `<path>` (JSON) and `<stem>-twins.csv` next to it, one row per pair; return both paths.
 
@@ -241,11 +247,11 @@ def write_audit(path: Path, done: Audit) -> list[Path]:
     Raises:
         OutputError: A file cannot be written.
     """
-    table = path.with_name(f"{path.stem}-twins.csv")
+    table = twins_path(path)
     with atomic_path(table) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["kind", "image", "twin", "distance", "split", "twin_split", "label", "twin_label"])
-        writer.writerows(_pair_rows(done))
+        writer.writerows(map(escape_formula, row) for row in _pair_rows(done))
     with atomic_path(path) as tmp_path:
         text = json.dumps(done.report, indent=1, ensure_ascii=False) + "\n"
         tmp_path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -30,6 +30,7 @@ from mien.cli.study import study
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
+from mien.text import printable
 
 app = typer.Typer(
     help="Facial expression recognition: photos and videos in, expressions out.",
@@ -105,5 +106,5 @@ def main() -> None:
 
 def _fail(message: str) -> NoReturn:
     if is_first_process():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2 if is_first_process() else 0)  # if a helper failed, Fabric would kill the first process before it reports

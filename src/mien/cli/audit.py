@@ -11,6 +11,7 @@ import typer
 from mien.cli import options
 from mien.cli.progress import StepBar
 from mien.errors import DataError, InputError, OutputError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,10 +31,13 @@ def audit(
 ) -> None:
     """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
+    from mien.atomic import check_outputs
     from mien.audit import audit as run
-    from mien.audit import write_audit
+    from mien.audit import twins_path, write_audit
     from mien.audit.picture import draw_twins
     from mien.datasets import load_corpus
+    from mien.datasets.cache import files_outside
+    from mien.datasets.corpus import CORPORA
     from mien.output.annotate import FORMATS, write_picture
 
     if out is not None and out.suffix != ".json":
@@ -41,16 +45,17 @@ def audit(
     if picture is not None and picture.suffix.lower() not in FORMATS:
         raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
     chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    check_outputs([out, out and twins_path(out), picture], [data, *files_outside(CORPORA.get(corpus), data, chosen)])
     with StepBar() as progress:
         loaded = load_corpus(corpus, data, options=chosen, on_step=partial(progress.step, "decoding"))
         done = run(loaded, data, progress.step)
     _show(done)
     if out is not None:
         for path in write_audit(out, done):
-            typer.echo(f"wrote {path}")
+            typer.echo(printable(f"wrote {path}"))
     if picture is not None:
         write_picture(picture, draw_twins(done.corpus, done.twins))
-        typer.echo(f"wrote {picture}")
+        typer.echo(printable(f"wrote {picture}"))
     if skipped := len(loaded.skipped):
         typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
         raise typer.Exit(3)
@@ -74,9 +79,9 @@ def _show(done: Audit) -> None:
         sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
         console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
     for line in findings(report):
-        console.print(Text(f"- {line}"), soft_wrap=True)
+        console.print(Text(f"- {printable(line)}"), soft_wrap=True)
     for line in report["skipped"][:SHOWN]:
-        typer.echo(f"skipped: {line}", err=True)
+        typer.echo(f"skipped: {printable(line)}", err=True)
     if len(report["skipped"]) > SHOWN:
         typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 
@@ -89,7 +94,7 @@ def print_table(console: Console, rows: list[list[str]], sums: bool = False) -> 
 
     table = Table(box=box.ROUNDED)
     for number, name in enumerate(rows[0]):
-        table.add_column(Text(name), justify="right" if number else "left")
+        table.add_column(Text(printable(name)), justify="right" if number else "left")
     for row in rows[1:]:
-        table.add_row(*map(Text, row), end_section=sums and row is rows[-2])
+        table.add_row(*map(Text, map(printable, row)), end_section=sums and row is rows[-2])
     console.print(table)

@@ -13,8 +13,9 @@ import typer
 
 from mien.atomic import uninterrupted
 from mien.cli import options
-from mien.cli.predict import settings
+from mien.cli.predict import other_inputs, settings
 from mien.errors import InputError, MienError, OutputError
+from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.cli.window import Window
@@ -64,7 +65,8 @@ def camera(
     video = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
     run = None
     if targets is not None:
-        run = RunWriter(targets, recognizer.classes, settings(recognizer, video, faces), [found], resumable=False)
+        about, inputs = settings(recognizer, video, faces), other_inputs(recognizer)
+        run = RunWriter(targets, recognizer.classes, about, [found], resumable=False, inputs=inputs)
     readings = recognizer.stream([found], video, live=True, on_video=None if run is None else run.opened)
     closing = Event()
     if window is not None and found.kind != "live":
@@ -76,7 +78,7 @@ def camera(
         _show(record(readings, run), window, closing)
     finally:
         for line in (*run.warnings, *(f"wrote {path}" for path in run.written)):
-            typer.echo(line, err=True)
+            typer.echo(printable(line), err=True)
     _raise_failure(run, MienError)
 
 
@@ -102,7 +104,7 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
         if out is None:
             raise
         cause, _, _ = str(error).partition(";")
-        typer.echo(f"no window: {cause}; writing {out} until Ctrl-C", err=True)
+        typer.echo(f"no window: {cause}; writing {printable(str(out))} until Ctrl-C", err=True)
         return None
 
 

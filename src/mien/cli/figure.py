@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.errors import require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def confusion(
     ] = Matrix.both,
 ) -> None:
     """Draw a confusion matrix. The folds of one run of a study are pooled; give all their files."""
-    _check_out(out)
+    _check_out(out, results)
     from mien.report import confusion_figure, pool_folds
     from mien.report.inputs import one_measurement
 
@@ -101,7 +102,7 @@ def sweep(
 @app.command()
 def rates(results: Results, out: Out) -> None:
     """Draw the true and the false positive rate of each class, for one network or several."""
-    _check_out(out)
+    _check_out(out, results)
     from mien.report import pool_folds, rates_figure
 
     _write(out, rates_figure(pool_folds(results)))
@@ -122,7 +123,7 @@ def cost(
     twin_free: TwinFree = False,
 ) -> None:
     """Draw accuracy against the number of parameters, and against the latency of one face."""
-    _check_out(out)
+    _check_out(out, [*results, *(latency or [])])
     require("torch", "train")
     from mien.cli.progress import StepBar
     from mien.report import cost_figure, measure_latencies, pool_folds, read_latencies
@@ -136,27 +137,27 @@ def cost(
     _write(out, cost_figure(measured, latencies, "twin_free" if twin_free else "standard"))
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
     """Refuse a file that could not be written, before any work is done."""
     require("matplotlib", "train")
     require("yaml", "train")
-    from mien.atomic import check_place
+    from mien.atomic import check_outputs
     from mien.output.table import check_ending
     from mien.report.style import FORMATS
 
     check_ending(out, "figure", FORMATS)
-    check_place(out)
+    check_outputs([out], inputs)
 
 
 def _write(out: Path, figure: Figure) -> None:
     from mien.report import write_figure
 
     write_figure(out, figure)
-    typer.echo(f"wrote {out}")
+    typer.echo(printable(f"wrote {out}"))
 
 
 def _report_left_out(runs: Sequence[Run], why: str) -> None:
     for run in runs:
-        typer.echo(f"left out: {run.folder} ({why})", err=True)
+        typer.echo(printable(f"left out: {run.folder} ({why})"), err=True)
     if runs:
         raise typer.Exit(3)

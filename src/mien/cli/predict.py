@@ -85,7 +85,7 @@ def predict(
     sources = list(expand(paths))
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
     targets = Targets(out, summary, annotate, timeline)
-    run = RunWriter(targets, recognizer.classes, about, sources, fps=fps, resume=resume)
+    run = RunWriter(targets, recognizer.classes, about, sources, fps=fps, resume=resume, inputs=other_inputs(recognizer, paths))
     if resume and not run.resumed:
         printer.line("there is nothing to resume; reading all sources")
     _run(recognizer, video, sources, run, printer)
@@ -102,6 +102,16 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
     chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below}
     return {key: str(value) for key, value in (model | chosen).items()}
+
+
+def other_inputs(recognizer: Recognizer, paths: Sequence[str] = ()) -> list[str | Path]:
+    """Return the files that a run reads as well as its sources: the model with its card, and the lists of names."""
+    from mien.predict.onnx_backend import OnnxBackend
+    from mien.weights import card_path
+
+    backend = recognizer.backend
+    model = [backend.path, card_path(backend.path)] if isinstance(backend, OnnxBackend) else []
+    return [*model, *(path[1:] for path in paths if path.startswith("@")), *(["/dev/stdin"] if {"-", "@-"} & {*paths} else [])]
 
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], run: RunWriter, printer: Printer) -> None:
@@ -154,14 +164,14 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
 
 def _report_files(run: RunWriter, printer: Printer) -> None:
     from mien.cli.show import summary_table
-    from mien.output.table import escape_invalid_utf8
+    from mien.text import printable
 
     if any(video["by_person"] for video in run.summary.to_dict()["videos"]):
         printer.line(summary_table(run.summary))
     for video in run.videos_without_faces:
-        printer.line(f"{escape_invalid_utf8(video)}: no face found")
+        printer.line(f"{printable(video)}: no face found")
     for warning in run.warnings:
-        printer.line(escape_invalid_utf8(warning))
+        printer.line(printable(warning))
     printer.files(run.written)
 
 

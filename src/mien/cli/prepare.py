@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli.progress import StepBar
+from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.prepare import Report
@@ -67,7 +68,7 @@ def _list_failures(report: Report, out: Path) -> None:
     lines += [f"{name}: {reason}" for name, reason in report.unreadable.items()]
     lines += report.skipped
     for line in lines[:10]:
-        typer.echo(f"skipped: {' '.join(line.split())}", err=True)
+        typer.echo(f"skipped: {printable(' '.join(line.split()))}", err=True)
     faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
     others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"
     typer.echo(f"{faceless}, {others}; all are listed in {out / 'report.json'}", err=True)

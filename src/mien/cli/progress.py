@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from mien.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -86,7 +88,8 @@ class ReadingBar(_Bar):
         """Update the bar after a picture or frame."""
         self.frames += 1
         rate = self.frames / max(time.perf_counter() - self.began, 1e-9)
-        name = reading.source if len(reading.source) <= 40 else f"…{reading.source[-40:]}"
+        name = printable(reading.source)
+        name = name if len(name) <= 40 else f"…{name[-40:]}"
         share = 1.0
         if reading.frame is not None and reading.frame.time is not None:
             start, end = self.span or (0.0, float("inf"))

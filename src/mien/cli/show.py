@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mien.output.table import escape_invalid_utf8
 from mien.structures import Prediction, Reading
+from mien.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +57,8 @@ class Printer:
             if self.few:
                 _show_table(self.console, reading.source, reading.predictions)
             else:
-                faces = ", ".join(f"{p.label} {p.confidence:.0%}" for p in reading.predictions)
-                self.line(f"{escape_invalid_utf8(reading.source)}: {faces or 'no face found'}")
+                faces = ", ".join(f"{printable(p.label)} {p.confidence:.0%}" for p in reading.predictions)
+                self.line(f"{printable(reading.source)}: {faces or 'no face found'}")
 
     def line(self, text: object) -> None:
         """Print a text, or anything Rich can print, unless only JSON is wanted."""
@@ -72,10 +72,10 @@ class Printer:
             folders.setdefault(path.parent, []).append(path)
         for folder, inside in folders.items():
             if len(inside) > FEW:
-                self.line(f"wrote {len(inside):,} files into {escape_invalid_utf8(str(folder))}")
+                self.line(f"wrote {len(inside):,} files into {printable(str(folder))}")
             else:
                 for path in inside:
-                    self.line(f"wrote {escape_invalid_utf8(str(path))}")
+                    self.line(f"wrote {printable(str(path))}")
 
 
 def _show_table(console: Console, source: str, predictions: tuple[Prediction, ...]) -> None:
@@ -83,7 +83,7 @@ def _show_table(console: Console, source: str, predictions: tuple[Prediction, ..
     from rich.text import Text
 
     faces = f"{len(predictions)} face{'' if len(predictions) == 1 else 's'}" if predictions else "no face found"
-    console.print(Text(f"{escape_invalid_utf8(source)}: {faces}", "bold"), soft_wrap=True)
+    console.print(Text(f"{printable(source)}: {faces}", "bold"), soft_wrap=True)
     if predictions:
         table = _faces_table(predictions, console.options.ascii_only, BAR_WIDTH)
         spare = console.width - Measurement.get(console, console.options.update(width=1000), table).maximum
@@ -106,7 +106,7 @@ def _faces_table(predictions: tuple[Prediction, ...], ascii_only: bool, bar_widt
         if prediction.face is not None:
             left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
             place = f"{right - left} x {bottom - top}\nat {left}, {top}"
-        label = f"{prediction.label} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
+        label = f"{printable(prediction.label)} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
         table.add_row(str(number), place, label, _bars(prediction, ascii_only, bar_width))
     return table
 
@@ -118,8 +118,8 @@ def _bars(prediction: Prediction, ascii_only: bool, bar_width: int) -> Text:
     from mien.output.annotate import COLOURS, OTHER
 
     full, thin = ("#", "") if ascii_only else ("█", "▏")  # thin: less than half a character
-    ranked = sorted(zip(prediction.probs.tolist(), prediction.classes, strict=True), reverse=True)
-    width = max(len(name) for name in prediction.classes)
+    ranked = sorted(zip(prediction.probs.tolist(), map(printable, prediction.classes), strict=True), reverse=True)
+    width = max(len(name) for _, name in ranked)
     lines = []
     for prob, name in ranked:
         if prob >= 0.01:  # tables and files contain all of them
@@ -157,10 +157,12 @@ def _summary_cells(source: str | None, person: dict[str, Any]) -> list[str | Tex
     stretches = [(each["length"], each["start"], name) for name, each in person["longest"].items() if each and each["length"]]
     length, start, name = max(stretches, default=(0.0, 0.0, ""))
     return [
-        Text("in memory" if source is None else source),  # not a str: Rich would read [brackets] in a file name as markup
+        Text(
+            "in memory" if source is None else printable(source)
+        ),  # not a str: Rich would read [brackets] in a file name as markup
         "all" if person["track"] is None else str(person["track"]),
         f"{person['seconds']:.1f} s" if person["seconds"] else f"{person['faces']} face{'s' * (person['faces'] > 1)}",
-        Text(", ".join(f"{name} {share:.0%}" for name, share in most if share >= 0.005)),
-        Text(f"{name} {length:.1f} s at {format_time(start)}" if stretches else ""),
+        Text(", ".join(f"{printable(name)} {share:.0%}" for name, share in most if share >= 0.005)),
+        Text(f"{printable(name)} {length:.1f} s at {format_time(start)}" if stretches else ""),
         str(person["changes"]),
     ]

@@ -11,6 +11,7 @@ from mien.cli import options
 from mien.cli.audit import print_table
 from mien.cli.training import open_corpus
 from mien.errors import DataError, OutputError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -28,16 +29,20 @@ def split(
     option: options.CorpusOptions = None,
 ) -> None:
     """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
+    from mien.atomic import check_outputs
     from mien.datasets import write_protocol
+    from mien.datasets.cache import files_outside
+    from mien.datasets.corpus import CORPORA
 
     if out.suffix != ".json":
         raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
     chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    check_outputs([out], [data, *files_outside(CORPORA.get(corpus), data, chosen)])
     made = open_corpus({"corpus": corpus, "options": chosen, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
-    typer.echo(f"wrote {out}")
+    typer.echo(printable(f"wrote {out}"))
     typer.echo(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}")
     if made.skipped:
         raise typer.Exit(3)

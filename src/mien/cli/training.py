@@ -12,6 +12,7 @@ import typer
 
 from mien.cli.options import parse_pairs
 from mien.errors import DataError, InputError, RecipeError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,11 +106,13 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, and write the results, the predictions and a confusion matrix."""
     require("torchmetrics", "train")
-    from mien.atomic import check_place
+    from mien.atomic import check_outputs
     from mien.cli.progress import StepBar
     from mien.evaluate import View, write_evaluation
     from mien.evaluate import evaluate as measure
     from mien.report import Measured, confusion_figure, write_figure
+    from mien.results import predictions_path
+    from mien.weights import card_path
 
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
@@ -117,7 +120,8 @@ def evaluate(
         raise InputError(f"--view {view}: choose one of {', '.join(get_args(View))}")
     backend, file = open_model(model)
     out = out or _default_results(model, file, split if view == "single" else f"{split}-{view}")
-    check_place(out)
+    picture = out.with_name(f"{out.stem}-confusion.png")
+    check_outputs([out, predictions_path(out), picture], [file, card_path(file), data])
     corpus = corpus_of(backend, data)
     votes = votes_on(corpus, data)
     with StepBar() as bar:
@@ -125,11 +129,10 @@ def evaluate(
             backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), view=cast(View, view), votes=votes
         )
     _show(evaluation.results)
-    picture = out.with_name(f"{out.stem}-confusion.png")
     written = write_evaluation(out, evaluation)
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
-        typer.echo(f"wrote {path}")
+        typer.echo(printable(f"wrote {path}"))
 
 
 def _default_results(model: str, file: Path, split: str) -> Path:
@@ -162,12 +165,15 @@ def export(
     """Export a trained model to ONNX and check that its logits agree with torch's."""
     require("torch", "train")
     require("onnxscript", "train")
+    from mien.atomic import check_outputs
     from mien.engine.export import calibration_crops, export_onnx, write_card
+    from mien.weights import card_path
 
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the exported file needs the suffix .onnx, such as model.onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; give the corpus with --data")
+    check_outputs([out, card_path(out)], [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
     crops, corpus = None, None
     if data is not None:
         backend, _ = open_model(str(run))
@@ -262,7 +268,7 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
         on_step = partial(bar.step, f"reading {name}")
         corpus = load_corpus(name, source, options=options, protocol=protocol, soft_labels=soft_labels, on_step=on_step)
     for line in corpus.skipped[:5]:
-        typer.echo(f"left out: {line}", err=True)
+        typer.echo(f"left out: {printable(line)}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
     return corpus

@@ -15,6 +15,7 @@ import typer
 from mien.cli.progress import StepBar
 from mien.cli.training import corpus_of, open_model, votes_on
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -52,10 +53,10 @@ def verify(
             holds, lines = False, ["does not hold: " + str(error).removeprefix(f"{path}: ")]
         except MienError as error:
             unchecked += 1
-            typer.echo(f"error: {path}: cannot be verified: " + str(error).removeprefix(f"{path}: "), err=True)
+            typer.echo(printable(f"error: {path}: cannot be verified: " + str(error).removeprefix(f"{path}: ")), err=True)
             continue
         failed += not holds
-        typer.echo(f"{path}: " + "\n  ".join(lines))
+        typer.echo(printable(f"{path}: ") + "\n  ".join(map(printable, lines)))
     if failed or unchecked:
         raise typer.Exit(1 if failed else 2 if unchecked == len(results) else 3)
 

@@ -25,10 +25,12 @@ from PIL import Image
 from mien.atomic import atomic_path
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Reader, Rows, check_options
 from mien.datasets.crops import largest_face
-from mien.datasets.files import Tree, read_picture, walk
+from mien.datasets.files import Tree, open_picture, walk
 from mien.datasets.protocols.splits import apply_protocol
 from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
+from mien.image import STRIP
 from mien.provenance import available_cores
+from mien.text import printable
 
 CACHE_FORMAT = 5
 
@@ -84,7 +86,7 @@ def load_corpus(
     _require_source(path, name)
     root = Path(cache or os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
 
-    listing, outside = None, _files_outside(reader, path, options)
+    listing, outside = None, files_outside(reader, path, options)
     if reader.lists_pictures:  # read it first, because the pictures belong to the key
         before = source_key(path, options, exclude=root)
         listing = reader(path, **options)
@@ -137,7 +139,7 @@ def _require_source(path: Path, name: str) -> None:
 # The key of a source
 
 
-def _files_outside(reader: Reader, path: Path, options: Mapping[str, Any]) -> list[Path]:
+def files_outside(reader: Reader, path: Path, options: Mapping[str, Any]) -> list[Path]:
     """Return the files next to the source that its reader reads, and those that options name, by path or next to the source."""
     files = [path.parent / file for file in reader.files_next_to]
     files += [folder / value for value in options.values() if isinstance(value, str) for folder in (Path(), path.parent)]
@@ -261,16 +263,18 @@ def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: On
 def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
     """Return a picture as it is stored, or why it cannot be."""
     try:
-        pixels = read_picture(file)
-        if listing.faces:
-            pixels = largest_face(pixels)
+        with open_picture(file) as pixels:
+            if listing.faces:
+                pixels = largest_face(pixels)
+            picture, rows = Image.new("RGB" if listing.colour else "L", pixels.shape[1::-1]), max(1, STRIP // pixels.shape[1])
+            for top in range(0, len(pixels), rows):
+                picture.paste(Image.fromarray(pixels[top : top + rows]).convert(picture.mode), (0, top))
+            if picture.size != listing.size[::-1]:
+                picture = picture.resize(listing.size[::-1], Image.Resampling.BILINEAR)
+            return np.ascontiguousarray(picture)
     except (InputError, MissingExtraError) as error:
         message = str(error)
-        return message if str(file) in message else f"{file}: {message}"
-    picture = Image.fromarray(pixels).convert("RGB" if listing.colour else "L")
-    if picture.size != listing.size[::-1]:
-        picture = picture.resize(listing.size[::-1], Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(picture)
+        return message if printable(str(file)) in message else f"{printable(str(file))}: {message}"
 
 
 def _relative(file: Tree, base: Path) -> str:
@@ -288,6 +292,6 @@ def _open(name: str, folder: Path) -> Corpus:
         fields: dict[str, Any] = {key: tuple(meta[key]) for key in NAMES} | arrays
         fingerprint, files, skipped = meta["fingerprint"], tuple(meta["files"]), tuple(meta["skipped"])
         rows = Rows(**fields)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
         raise DataError(f"{folder}: this cache is damaged ({reason(error)}); delete the folder and run it again") from None
     return Corpus(name, images, rows, fingerprint, files=files, skipped=skipped)

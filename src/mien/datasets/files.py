@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from mien.errors import DataError, InputError, reason
 from mien.folders import is_shown, walk_folder
-from mien.image import ENDINGS, read_image
+from mien.image import ENDINGS, Budget, open_image
 
 Tree = Path | zipfile.Path
 """A file or folder, on disk or inside a zip archive."""
@@ -29,6 +30,8 @@ MAX_TEXT = 50_000_000
 
 MAX_DEPTH = 64
 """Nested folders in an archive. No corpus has as many; an archive made to exhaust memory does."""
+
+_unpacked = Budget(MAX_PICTURE)  # bytes of the picture files that threads hold unpacked at the same time
 
 SPLIT_NAMES: dict[str, str] = {
     "train": "train", "training": "train",
@@ -198,12 +201,17 @@ def read_text(file: Tree) -> str:
         raise DataError(f"{error}; check that it is the right file of labels") from None
 
 
-def read_picture(file: Tree) -> NDArray[np.uint8]:
-    """Return a picture file as RGB, uint8 (H, W, 3); see `mien.image.read_image`.
+@contextmanager
+def open_picture(file: Tree) -> Iterator[NDArray[np.uint8]]:
+    """Yield a picture file as RGB, uint8 (H, W, 3); see `mien.image.open_image`.
 
     Raises:
         InputError: It is not a picture, or is damaged or too large.
     """
     if isinstance(file, Path):
-        return read_image(file)
-    return read_image(read_bytes(file, MAX_PICTURE), str(file))
+        with open_image(file) as pixels:
+            yield pixels
+        return
+    size = getattr(file.root.NameToInfo.get(file.at), "file_size", 0)
+    with _unpacked.hold(size), open_image(read_bytes(file, MAX_PICTURE), str(file)) as pixels:
+        yield pixels

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, file_id
 from mien.errors import OutputError
-from mien.folders import file_id
 from mien.video.sources import MARK, Source, by_ending
 
 MAX_STEM = 200

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mien.atomic import check_place, uninterrupted
+from mien.atomic import check_outputs, uninterrupted
 from mien.errors import MienError, OutputError, require
 from mien.output import annotate, timeline
 from mien.output.annotate import Annotator, write_picture
@@ -88,6 +88,7 @@ class RunWriter:
         fps: Frames read per second of video; None for all.
         resume: Continue the journal of an interrupted run.
         resumable: Keep a journal for `resume` if a source was not read.
+        inputs: Other files that the run reads, such as the model.
 
     Attributes:
         summary: The sums of what was read, including the sources of a resumed run.
@@ -115,17 +116,14 @@ class RunWriter:
         fps: float | None = None,
         resume: bool = False,
         resumable: bool = True,
+        inputs: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.targets, self.classes, self._sources, self._resume = targets, tuple(classes), sources, resume
         self._max_gap = max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
         self._live = {source.name for source in sources if source.kind == "live"}
         if targets.summary is not None:
             check_ending(targets.summary, "summary", FORMATS)
-            if targets.table is not None and os.path.realpath(targets.summary) == os.path.realpath(targets.table):
-                raise OutputError(f"{targets.summary}: is both the table and the summary; choose two names")
-        for target in (targets.summary, targets.annotate, targets.timeline):
-            if target is not None:
-                check_place(target)
+        check_outputs(astuple(targets), [*(source.name for source in sources), *inputs])
         earlier = journal_sources(targets.table) if targets.table is not None and resume else []
         self.warnings: list[str] = []
         self._annotations: AnnotationWriter | None = None

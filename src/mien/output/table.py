@@ -21,12 +21,10 @@ import numpy as np
 from mien.atomic import atomic_path
 from mien.errors import InputError, LabelError, OutputError, require
 from mien.structures import Prediction
+from mien.text import FORMULA_SIGNS, escape_formula, escape_invalid_utf8, escape_json
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 """File endings of a table."""
-
-FORMULA_SIGNS = tuple("=+-@\t\r＝＋－＠")
-"""First characters that make a spreadsheet read a cell as a formula."""
 
 Row = dict[str, Any]
 """A row by column name, in the order of `columns`; every value is a str, int, float, bool or None."""
@@ -250,33 +248,8 @@ def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
 
 def json_line(entry: Row) -> str:
     """Return a row as one line of JSON, without the line break."""
-    return json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=False, allow_nan=False)
-
-
-def escape_invalid_utf8(text: str | None) -> str | None:
-    r"""Return the text with each byte of a file name that is not valid UTF-8 written as `\x` and two digits.
-
-    >>> escape_invalid_utf8("caf\udce9.jpg")
-    'caf\\xe9.jpg'
-    """
-    return None if text is None else _file_name_bytes(text).decode("utf-8", "backslashreplace")
-
-
-def escape_formula(text: str) -> str:
-    """Return the text with `./` in front if a spreadsheet would run it as a formula; as a path it names the same file.
-
-    >>> escape_formula("=1+1.jpg")
-    './=1+1.jpg'
-    """
-    escaped = f"./{text}" if text.startswith(FORMULA_SIGNS) else text
-    return _file_name_bytes(escaped).decode("utf-8", "surrogateescape")
-
-
-def _file_name_bytes(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte, which file names on Windows may contain
-        return text.encode("utf-8", "backslashreplace")
+    line = json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=False, allow_nan=False)
+    return escape_json(line)
 
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Iterable[Any]]) -> None:
@@ -344,7 +317,7 @@ def _write_parquet(path: Path, names: Sequence[str], lines: Iterator[list[Any]],
             [arrow.array(map(_clean, v), f.type) for v, f in zip(values, fields, strict=True)], schema=schema
         )
 
-    with parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:  # pyarrow opens no path that is not UTF-8
         batches = (batch(chunk) for chunk in iter(lambda: list(islice(lines, _CHUNK)), []))
         while group := list(islice(batches, _ROW_GROUP // _CHUNK)):
             writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)

@@ -24,13 +24,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mien.atomic import atomic_buffer, atomic_path
 from mien.datasets.crops import face_views, faces_by_size, views
 from mien.errors import DataError, InputError, MissingExtraError, OutputError
 from mien.faces import Detector, create_detector
-from mien.image import read_image
+from mien.image import BUDGET_BYTES, Budget, open_image, share_budget
 from mien.prepare.journal import Journal, Outcome, resume
 from mien.prepare.photos import ALL, Photo, find_photos
+from mien.text import escape_formula, printable
 
 PREPARE_FORMAT = 2
 
@@ -43,6 +47,9 @@ PNG: dict[str, Any] = {"format": "PNG", "compress_level": 1}  # level 6 takes fo
 
 AHEAD = 4
 """Photos begun per process, so that none waits and memory does not grow with their number."""
+
+PROCESS_BYTES = 128_000_000
+"""Bytes of the shared budget for each process, at least: none waits for the others with photos of 14 megapixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +178,14 @@ def _prepare_photo(source: Path, out: Path, settings: Settings, outcome: Outcome
     """Read a photo, write its pictures, and return its outcome."""
     file = source / outcome.name
     try:
-        image = read_image(file)
+        with open_image(file) as image:
+            return _write_faces(image, out, settings, outcome)
     except (InputError, MissingExtraError) as error:
-        return replace(outcome, error=str(error).removeprefix(f"{file}: "), done=True)
+        return replace(outcome, error=str(error).removeprefix(f"{printable(str(file))}: "), done=True)
+
+
+def _write_faces(image: NDArray[np.uint8], out: Path, settings: Settings, outcome: Outcome) -> Outcome:
+    """Write the pictures of a photo's faces and return its outcome."""
     found = faces_by_size(image, _detector(settings.min_face))[: None if settings.all_faces else 1]
     faces = tuple((*(round(edge, 2) for edge in face.box_xyxy.tolist()), round(face.score, 6)) for face in found)
     outcome = replace(outcome, faces=faces, done=True)
@@ -208,7 +220,9 @@ def _process(
             on_begin(photo)
             yield work(photo)
         return
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_parent)
+    spawn = multiprocessing.get_context("spawn")
+    budget = Budget(max(BUDGET_BYTES, jobs * PROCESS_BYTES), spawn)
+    pool = ProcessPoolExecutor(jobs, spawn, _begin_process, (budget,))
     remaining, waiting = iter(photos), set[Future[Outcome]]()
     try:
         while True:
@@ -228,8 +242,9 @@ def _process(
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Leave an interrupt to the parent, and end when the parent does, even if it is killed."""
+def _begin_process(budget: Budget) -> None:
+    """Share the budget of decoded bytes, leave an interrupt to the parent, and end when the parent does, even if killed."""
+    share_budget(budget)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
@@ -255,7 +270,8 @@ def _write_lists(
         for photo, outcome in zip(plan, outcomes, strict=True):
             for i, path in enumerate(outcome.picture_names(settings.suffix)):
                 *box, score = outcome.faces[i // outcome.views]
-                writer.writerow((path, photo.label, photo.split, photo.name, photo.name, " ".join(map(str, box)), score))
+                texts = map(escape_formula, (path, photo.label, photo.split, photo.name, photo.name))
+                writer.writerow((*texts, " ".join(map(str, box)), score))
                 count.setdefault(photo.split, Counter())[photo.label or "unlabelled"] += 1
     report = Report(
         photos=len(plan),

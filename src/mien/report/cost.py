@@ -140,7 +140,7 @@ def _read_benchmark(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["name"] == "inference" and values["hardware"]["processor"] and values["one_face_one_thread"]["ms"]:
             return dict(values)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(f"{path}: is not a run of benchmarks/inference.py; give such a file from benchmarks/runs/")
 

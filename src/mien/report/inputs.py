@@ -258,7 +258,7 @@ class Run:
         for path in sorted(self.folder.glob("*.json")):
             try:
                 values = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(values, dict) and isinstance(values.get("data"), dict) and values["data"].get("split") == path.stem:
                 found.append(path.stem)

@@ -270,7 +270,7 @@ def find_results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     for path in sorted(folder.rglob("*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read as JSON ({error})") from None
         if isinstance(values, dict) and {"model", "data", "standard"} <= set(values):  # not an audit
             found.append((path, read_results(path)))

@@ -27,6 +27,7 @@ from mien.statistics import (
 )
 from mien.study.run import Folders
 from mien.study.specification import FULL, Job
+from mien.text import escape_formula
 
 HEADER = (
     *("row", "recipe", "reported", "standard", "deviation", "interval low", "interval high", "twin-free"),
@@ -238,8 +239,8 @@ def _cells(row: TableRow) -> list[str]:
     comparison = row.comparison
     difference_low, difference_high = (comparison.interval if comparison else None) or (None, None)
     return [
-        row.name,
-        row.recipe,
+        escape_formula(row.name),
+        escape_formula(row.recipe),
         reported_text(row.reported),
         *map(percent, (row.accuracy, row.deviation, low, high, row.twin_free, row.macro_f1, row.uar)),
         str(row.runs),
