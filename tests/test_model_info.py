@@ -45,7 +45,9 @@ def test_a_missing_or_unknown_field(tiny_info: ModelInfo, change: dict[str, obje
         ModelInfo.from_json(changed(tiny_info, **change), "a.onnx")
 
 
-@pytest.mark.parametrize("change", [{"recipe": ["a"]}, {"arguments": [1]}, {"results": 3}, {"arch": 7}, {"commit": 5}])
+@pytest.mark.parametrize(
+    "change", [{"recipe": ["a"]}, {"arguments": [1]}, {"results": 3}, {"arch": 7}, {"commit": 5}, {"label_set": 1}]
+)
 def test_a_field_of_another_kind(tiny_info: ModelInfo, change: dict[str, object]) -> None:
     (key,) = change
     with pytest.raises(CheckpointError, match=f"m.onnx: {key} in its mien metadata is not a "):
@@ -63,3 +65,20 @@ def test_preprocessing_that_makes_no_sense_names_the_file(tiny_info: ModelInfo, 
 def test_classes_that_are_no_names(tiny_info: ModelInfo, classes: object) -> None:
     with pytest.raises(CheckpointError, match="classes are not a list of names"):
         ModelInfo.from_json(changed(tiny_info, classes=classes), "m.onnx")
+
+
+def test_calibration_is_empty_unless_stored(tiny_info: ModelInfo) -> None:
+    assert ModelInfo.from_json(changed(tiny_info, calibration=None), "m.onnx").calibration == {}
+    fitted = replace(tiny_info, calibration={"temperature": 1.25})
+    assert ModelInfo.from_json(fitted.to_json(), "m.onnx") == fitted
+
+
+@pytest.mark.parametrize(
+    "calibration", [{"temperature": 0.04}, {"temperature": 21}, {"temperature": "1"}, {"temperature": True}, {"other": 1}, [1]]
+)
+def test_calibration_out_of_range_is_refused(tiny_info: ModelInfo, calibration: object) -> None:
+    with pytest.raises(CheckpointError, match=r"^m\.onnx: .*calibration"):
+        ModelInfo.from_json(changed(tiny_info, calibration=calibration), "m.onnx")
+    nan = changed(tiny_info, calibration={"temperature": float("nan")})
+    with pytest.raises(CheckpointError, match=r"from 0\.05 to 20, got nan"):
+        ModelInfo.from_json(nan, "m.onnx")

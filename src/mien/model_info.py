@@ -20,7 +20,7 @@ METADATA_KEY = "mien"
 
 
 _TEXTS = ("arch", "label_set", "precision", "data_fingerprint", "split_fingerprint", "commit", "mien_version")
-_KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results"), dict)
+_KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results", "calibration"), dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class ModelInfo:
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version of mien that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
+        calibration: How logits become calibrated probabilities; empty if nothing was fitted. `temperature` (0.05 to 20): the
+            logits are divided by it before the softmax.
+
+    Raises:
+        CheckpointError: `calibration` has an unknown key or a value out of range.
     """
 
     arch: str
@@ -54,6 +59,10 @@ class ModelInfo:
     commit: str = ""
     mien_version: str = ""
     results: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_calibration(self.calibration)
 
     def to_json(self) -> str:
         """Return the facts as they are stored."""
@@ -99,3 +108,18 @@ class ModelInfo:
                     f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
                 )
         return info
+
+
+def check_calibration(values: Any) -> None:
+    """Check the calibration of a model.
+
+    Raises:
+        CheckpointError: It is not a dictionary, has an unknown key, or a value is out of range.
+    """
+    if not isinstance(values, dict):
+        raise CheckpointError(f"calibration must be a dictionary, got {type(values).__name__}; calibrate the model again")
+    for key, value in values.items():
+        if key != "temperature":
+            raise CheckpointError(f"unknown key {key!r} in calibration; upgrade with pip install -U mien")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.05 <= value <= 20:
+            raise CheckpointError(f"calibration.temperature must be a number from 0.05 to 20, got {value!r}")
