@@ -7,15 +7,17 @@ import onnx
 import pytest
 
 from mien.errors import CheckpointError, InputError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.onnx_session import default_providers
 from mien.predict.onnx_backend import CHUNK, OnnxBackend
 
 
 def rewritten(path: Path, **metadata: str) -> Path:
+    """Return the file with other metadata and a digest that fits it."""
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, {**metadata, DIGEST_KEY: NO_DIGEST})
     onnx.save(model, path)
+    write_digest(path)
     return path
 
 

@@ -28,7 +28,7 @@ from mien.atomic import atomic_path
 from mien.datasets import Corpus
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import MienError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.models import Model
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
@@ -78,7 +78,7 @@ def export_onnx(
 
     Args:
         checkpoint: A safetensors file or the folder of a run.
-        path: The `.onnx` file to write.
+        path: The `.onnx` file to write. An older card next to it is deleted.
         probe: Face crops to compare the logits on; by default 64 images of noise.
         half_size: Store the weights in float16, which halves the file. It still computes in float32. The returned difference of
             logits includes the rounding.
@@ -94,15 +94,17 @@ def export_onnx(
     probe = probe or list(np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
     with atomic_path(path) as tmp_path:
         _trace(backend.model, info, tmp_path)
-        _store_info(tmp_path, info)
+        store_info(tmp_path, info)
         difference, agreement = _compare(backend, tmp_path, probe)
         if not difference <= TOLERANCE:  # also refuses nan
             raise MienError(f"{path}: not written, its logits differ from torch by {difference:.2g}; please report this model")
         if half_size:
             _halve(tmp_path, path)
+            store_info(tmp_path, info)
             difference, agreement = _compare(backend, tmp_path, probe)
             if not (agreement >= HALF_AGREEMENT and difference <= HALF_TOLERANCE):  # also refuses nan
                 raise MienError(f"{path}: not written, float16 changes its predictions; export it without --half-size")
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     return Export(path, info, difference, agreement)
 
 
@@ -134,7 +136,7 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
     Args:
         checkpoint: The checkpoint of `fp32`; the logits are compared with it.
         fp32: The float32 file.
-        path: The `.onnx` file to write.
+        path: The `.onnx` file to write. An older card next to it is deleted.
         calibration: Face crops of the training split, which set the ranges of the activations.
 
     Raises:
@@ -160,9 +162,27 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        _store_info(tmp_path, info)
+        store_info(tmp_path, info)
         difference, agreement = _compare(backend, tmp_path, calibration[:512])
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     return Export(path, info, difference, agreement)
+
+
+def store_info(path: Path, info: ModelInfo) -> None:
+    """Store the model's facts and a new digest in an ONNX file, in place, and remove what exporters leave in it.
+
+    Whatever changes the facts or the network of a file must call this, or mien will refuse the file. Its card has to be
+    written again too (`write_card`).
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # stack traces of the exporter: long, and full of local paths
+        part.doc_string = ""
+    helper.set_model_props(model, {METADATA_KEY: info.to_json(), DIGEST_KEY: NO_DIGEST})
+    model.producer_name, model.producer_version = "mien", info.mien_version
+    onnx.save(model, str(path))
+    write_digest(path)
 
 
 def write_card(export: Export, **facts: Any) -> Path:
@@ -260,18 +280,6 @@ def _narrow_convolutions(path: Path) -> list[str]:
             if widths[node.input[1]] * groups <= MAX_NARROW_CHANNELS:
                 found.append(node.name)
     return found
-
-
-def _store_info(path: Path, info: ModelInfo) -> None:
-    """Store the model's facts in an ONNX file, and remove what the exporter left in it."""
-    model = onnx.load(str(path))
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # stack traces of the exporter: long, and full of local paths
-        part.doc_string = ""
-    helper.set_model_props(model, {METADATA_KEY: info.to_json()})
-    model.producer_name, model.producer_version = "mien", info.mien_version
-    onnx.save(model, str(path))
 
 
 def _compare(backend: TorchBackend, path: Path, crops: list[NDArray[np.uint8]]) -> tuple[float, float]:
