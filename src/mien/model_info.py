@@ -18,6 +18,7 @@ from typing import Any
 
 from mien.errors import CheckpointError, reason
 from mien.preprocess import PreprocessSpec
+from mien.text import printable
 
 FORMAT = 1
 """Version of the stored format; other versions are refused."""
@@ -126,7 +127,8 @@ class ModelInfo:
                 )
         if not has_digest:
             logging.getLogger("mien").warning(
-                "note: %s has no digest, so damage to it may go unnoticed; train or export it again to add one", source
+                "note: %s has no digest, so damage to it may go unnoticed; train or export it again to add one",
+                printable(source),
             )
         return info
 
@@ -168,7 +170,7 @@ def check_digest(content: bytes | mmap, source: str) -> bool:
     found = _find_digest(content)
     if found is not None and found[1].decode() != _digest(content, found.start(1)):
         raise CheckpointError(
-            f"{source}: is damaged or was changed after mien wrote it (its digest does not match its content); "
+            f"{source}: is corrupt or was changed after mien wrote it (its digest does not match its content); "
             "copy the file again, or export it again"
         )
     return found is not None

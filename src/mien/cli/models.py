@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.errors import CheckpointError, InputError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +131,7 @@ def info(
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for key, value in values.items():
-        sheet.add_row(key, Text("\n".join(_lines(key, value)) or "not stated"))
+        sheet.add_row(key, Text("\n".join(map(printable, _lines(key, value))) or "not stated"))
     Console(highlight=False).print(sheet)
 
 
