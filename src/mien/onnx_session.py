@@ -24,7 +24,7 @@ from onnxruntime import InferenceSession as Session
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in order of preference."""
 
-RUN_BYTES = 768 * 2**20
+RUN_BYTES = 512 * 2**20
 """Memory for the activations of all bounded networks. VGG-16 takes about 40 MiB for a crop of 224 x 224 px."""
 
 CORE_BYTES = 64 * 2**20
