@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, writ
 from mien.models import Model
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
-from mien.weights import card_path, sha256
+from mien.weights import card_path, read_card, sha256
 
 OPSET = 18
 MAX_NARROW_CHANNELS = 8
@@ -207,10 +208,33 @@ def write_card(export: Export, **facts: Any) -> Path:
         "labels_equal_to_torch": export.agreement,
         "results": info.results,
     } | facts
-    path = card_path(export.path)
+    return _write_json(card_path(export.path), card)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> Path:
     with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        tmp_path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def restamp(path: Path, info: ModelInfo) -> None:
+    """Store other facts in an exported file, with a new digest and a new card. The network stays the same.
+
+    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    card, before = read_card(path), sha256(path)
+    with atomic_path(path) as tmp_path:
+        shutil.copyfile(path, tmp_path)
+        store_info(tmp_path, info)
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
+    if card and (now := sha256(path)) != before:
+        former = [each for each in (*card.get("former_sha256", []), before) if each != now]
+        card |= {"sha256": now, "bytes": path.stat().st_size, "recipe": info.recipe.get("name", ""), "former_sha256": former}
+    if card:
+        _write_json(card_path(path), card)
 
 
 def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -> list[NDArray[np.uint8]]:

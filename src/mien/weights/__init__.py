@@ -104,9 +104,9 @@ def check_card(model: Path, content: bytes, info: ModelInfo) -> None:
         )
 
 
-def former_sha256(model: Path) -> list[str]:
-    """Return the SHA-256 of earlier files with the same network, of which only the metadata was written again."""
-    return list(read_card(model).get("former_sha256", []))
+def known_sha256(model: Path) -> list[str]:
+    """Return the SHA-256 of an `.onnx` file and of earlier files with the same network, whose metadata alone was rewritten."""
+    return [sha256(model), *read_card(model).get("former_sha256", [])]
 
 
 def sha256(path: Path) -> str:
