@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -247,4 +248,5 @@ if __name__ == "__main__":
         FOLDER = Path(folder)
         if sys.argv[1] == "checkpoint":
             checkpoint()  # imports torch, which takes longer than a case may
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch's, before mien refuses the file
         serve(KINDS)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +11,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.onnx_session import default_providers
 from mien.predict.onnx_backend import CHUNK, OnnxBackend
 from mien.predict.recognizer import Recognizer
+from mien.preprocess import preprocess
+from mien.weights import bundled
 
 
 def rewritten(path: Path, **metadata: str) -> Path:
@@ -299,3 +303,21 @@ def test_a_small_file_that_asks_for_gigabytes_is_refused(tmp_path: Path, tiny_on
     assert ["needs too much memory" in line for line in lines] == [True, True, True, False]
     assert lines[-1] == "(12, 7)"
     assert int(peak) < 1.5 * 2**20  # KiB
+
+
+@pytest.mark.parametrize("model", bundled())
+def test_the_example_without_mien_computes_the_same_input(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 23: inputs that differed in the last bit moved probabilities of an int8 file by 0.011."""
+    root = Path(__file__).parents[2]
+    code = re.search(r"```python\n(.*?)```", (root / "docs/model-file.md").read_text(), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(root)
+    names: dict[str, Any] = {}
+    exec(code[1].replace("default_weights()", repr(str(bundled()[model]))), names)
+    backend = OnnxBackend(bundled()[model])
+    crop = Image.open("docs/assets/astronaut.jpg").convert("RGB").crop((165, 55, 285, 175))
+    image = preprocess([np.asarray(crop)], backend.info.preprocess)
+    np.testing.assert_array_equal(names["image"], image)
+    np.testing.assert_allclose(
+        names["logits"], backend.logits(image)[0], atol=1e-4 if backend.info.precision == "fp32" else 0.1
+    )
