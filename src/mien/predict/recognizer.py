@@ -23,7 +23,7 @@ from mien.faces import create_detector
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
 from mien.faces.track import VideoFaces
 from mien.image import read_image
-from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.onnx_backend import OnnxBackend, check_logits
 from mien.predict.smoothing import create_smoother
 from mien.preprocess import check_crops, preprocess
 from mien.structures import Face, Frame, Prediction, Reading
@@ -322,7 +322,10 @@ class Recognizer:
         check_crops(crops)
         spec, size = self.backend.info.preprocess, self.batch_size
         logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
-        return softmax(np.concatenate(logits)) if logits else np.empty((0, len(self.classes)), np.float32)
+        if not logits:
+            return np.empty((0, len(self.classes)), np.float32)
+        check_logits(stacked := np.concatenate(logits), len(crops), self.backend.info, type(self.backend).__name__)
+        return softmax(stacked)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
