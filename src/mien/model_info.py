@@ -6,6 +6,7 @@ Label order and preprocessing are properties of a model. Stored with it, they ca
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ FORMAT = 1
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
+
+CALIBRATION_RANGES = {"temperature": (0.05, 20.0), "power": (0.25, 4.0), "images": (1.0, 1e12)}
+"""Smallest and largest value of the numbers in `ModelInfo.calibration`."""
 
 _TEXTS = ("arch", "label_set", "precision", "data_fingerprint", "split_fingerprint", "commit", "mien_version")
 _KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results", "calibration"), dict)
@@ -40,8 +44,9 @@ class ModelInfo:
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version of mien that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
-        calibration: How logits become calibrated probabilities; empty if nothing was fitted. `temperature` (0.05 to 20): the
-            logits are divided by it before the softmax.
+        calibration: How logits become calibrated probabilities, as `mien.calibration.fit_calibration` returns it: `temperature`
+            (0.05 to 20), `power` (0.25 to 4) and `set_limits`. `split` and `images` say what it was fitted on. Empty if nothing
+            was fitted.
 
     Raises:
         CheckpointError: `calibration` has an unknown key or a value out of range.
@@ -119,7 +124,16 @@ def check_calibration(values: Any) -> None:
     if not isinstance(values, dict):
         raise CheckpointError(f"calibration must be a dictionary, got {type(values).__name__}; calibrate the model again")
     for key, value in values.items():
-        if key != "temperature":
+        if key == "set_limits" and isinstance(value, dict):
+            numbers = {f"{key}.{name}": (each, 0.0, 1.0) for name, each in value.items()}
+            if not all(re.fullmatch(r"0\.\d+", name) for name in value):
+                raise CheckpointError(f"calibration.set_limits has coverages from 0 to 1 such as 0.9, got {', '.join(value)}")
+        elif key in CALIBRATION_RANGES:
+            numbers = {key: (value, *CALIBRATION_RANGES[key])}
+        elif key == "split" and isinstance(value, str):
+            continue
+        else:
             raise CheckpointError(f"unknown key {key!r} in calibration; upgrade with pip install -U mien")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.05 <= value <= 20:
-            raise CheckpointError(f"calibration.temperature must be a number from 0.05 to 20, got {value!r}")
+        for name, (number, low, high) in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
+                raise CheckpointError(f"calibration.{name} must be a number from {low:g} to {high:g}, got {number!r}")

@@ -94,7 +94,7 @@ def export_onnx(
     probe = probe or list(np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
     with atomic_path(path) as tmp_path:
         _trace(backend.model, info, tmp_path)
-        _store_info(tmp_path, info)
+        store_info(tmp_path, info)
         difference, agreement = _compare(backend, tmp_path, probe)
         if not difference <= TOLERANCE:  # also refuses nan
             raise MienError(f"{path}: not written, its logits differ from torch by {difference:.2g}; please report this model")
@@ -160,7 +160,7 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        _store_info(tmp_path, info)
+        store_info(tmp_path, info)
         difference, agreement = _compare(backend, tmp_path, calibration[:512])
     return Export(path, info, difference, agreement)
 
@@ -262,7 +262,7 @@ def _narrow_convolutions(path: Path) -> list[str]:
     return found
 
 
-def _store_info(path: Path, info: ModelInfo) -> None:
+def store_info(path: Path, info: ModelInfo) -> None:
     """Store the model's facts in an ONNX file, and remove what the exporter left in it."""
     model = onnx.load(str(path))
     graph = model.graph
