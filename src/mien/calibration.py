@@ -1,6 +1,6 @@
 """From logits to honest probabilities: fitting and applying what `ModelInfo.calibration` stores.
 
-A probability is honest if answers with a confidence of 70 % are right 70 times in a hundred. Two numbers, fitted on the
+A probability is honest if answers with a confidence of 70 % are right 70 times in a hundred. Three numbers, fitted on the
 selection split, make it so without changing any label. The same split gives the limits of prediction sets, which contain the
 right expression as often as asked for.
 """
@@ -21,24 +21,28 @@ COVERAGES = (0.8, 0.9, 0.95, 0.99)
 LEAST = 200
 """Smallest number of images to fit on; with fewer, the limit for 99 % would be that of one image."""
 
-_LOG_BOUNDS = np.log([[0.05, 20.0], [0.25, 4.0]])
-"""Range of the temperature and of the power."""
+BOUNDS = {"temperature": (0.05, 20.0), "power": (0.25, 4.0), "lead": (0.0, 2.0)}
+"""Smallest and largest value of what is fitted."""
 
 
 def calibrated_probs(logits: NDArray[np.floating[Any]], calibration: Mapping[str, Any]) -> NDArray[np.float32]:
     """Return the calibrated probabilities of logits, float32 (N, K); the largest logit keeps the largest probability.
 
-    With the temperature T and the power a, which are 1 if they are not in the calibration:
+    With the distances d_k = max z - z_k and the temperature T, the power a and the lead b of the calibration:
 
-        p_k = exp(-((max z - z_k) / T)^a) / sum_j exp(-((max z - z_j) / T)^a)
+        p_k = exp(-(d_k / T)^a + b [k is the first class with d_k = 0]) / (the sum of this over the classes)
 
-    A power of 1 is temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+    Without a calibration T = a = 1 and b = 0, which is the softmax. T alone is temperature scaling (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks").
 
     >>> calibrated_probs(np.array([[1000.0, 1000.0]]), {}).tolist()
     [[0.5, 0.5]]
     """
-    distance = (logits.max(axis=-1, keepdims=True) - logits) / calibration.get("temperature", 1.0)
-    raised = np.exp(-(distance ** calibration.get("power", 1.0)))
+    scores = -(
+        ((logits.max(axis=-1, keepdims=True) - logits) / calibration.get("temperature", 1.0)) ** calibration.get("power", 1.0)
+    )
+    first = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
+    raised = np.exp(scores + calibration.get("lead", 0.0) * first)
     return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -50,7 +54,7 @@ def fit_calibration(logits: NDArray[np.floating[Any]], target: NDArray[np.intege
         target: Their classes, (N,).
 
     Returns:
-        `temperature` and `power` (see `calibrated_probs`), and `set_limits`: by coverage, such as `"0.9"`, the smallest
+        `temperature`, `power` and `lead` (see `calibrated_probs`), and `set_limits`: by coverage, such as `"0.9"`, the smallest
         probability of a class in the set. It is the quantile of split conformal prediction (Sadinle et al. 2019, "Least
         Ambiguous Set-Valued Classifiers"): the set of a new image contains its class with at least that probability.
 
@@ -59,24 +63,16 @@ def fit_calibration(logits: NDArray[np.floating[Any]], target: NDArray[np.intege
     """
     if len(target) < LEAST:
         raise DataError(f"calibration needs at least {LEAST} images that the model was not trained on, got {len(target)}")
-    rows = np.arange(len(target))
-    distance = np.maximum(logits.max(axis=1, keepdims=True) - logits.astype(np.float64), 1e-12)
+    from scipy.optimize import minimize  # here: only the train extra has it
 
-    def loss(log_values: NDArray[np.float64]) -> float:
-        temperature, power = np.exp(log_values)
-        scores = -((distance / temperature) ** power)
-        return float((np.log(np.exp(scores).sum(axis=1)) - scores[rows, target]).mean())
+    rows, precise = np.arange(len(target)), logits.astype(np.float64)
 
-    moves = [np.array(move) for move in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))]
-    best, step = np.zeros(2), 0.5  # a pattern search: halve the step where no neighbour is better
-    while step > 1e-4:
-        nearest = min((np.clip(best + step * move, *_LOG_BOUNDS.T) for move in moves), key=loss)
-        if loss(nearest) < loss(best):
-            best = nearest
-        else:
-            step /= 2
-    temperature, power = (round(float(value), 4) for value in np.exp(best))
-    fitted: dict[str, Any] = {"temperature": temperature, "power": power}
+    def loss(values: NDArray[np.float64]) -> float:
+        right = calibrated_probs(precise, dict(zip(BOUNDS, values, strict=True)))[rows, target]
+        return float(-np.log(np.maximum(right, 1e-30)).mean())
+
+    best = minimize(loss, [1.0, 1.0, 0.1], method="Nelder-Mead", bounds=list(BOUNDS.values())).x
+    fitted: dict[str, Any] = {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
     right = np.sort(calibrated_probs(logits, fitted)[rows, target])  # the probability of the right class
     ranks = {coverage: max(1, int((1 - coverage) * (len(right) + 1))) for coverage in COVERAGES}
     fitted["set_limits"] = {str(coverage): float(right[rank - 1]) for coverage, rank in ranks.items()}

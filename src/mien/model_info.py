@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mien.calibration import BOUNDS
 from mien.errors import CheckpointError
 from mien.preprocess import PreprocessSpec
 
@@ -19,9 +20,6 @@ FORMAT = 1
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
-
-CALIBRATION_RANGES = {"temperature": (0.05, 20.0), "power": (0.25, 4.0), "images": (1.0, 1e12)}
-"""Smallest and largest value of the numbers in `ModelInfo.calibration`."""
 
 _TEXTS = ("arch", "label_set", "precision", "data_fingerprint", "split_fingerprint", "commit", "mien_version")
 _KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results", "calibration"), dict)
@@ -44,9 +42,8 @@ class ModelInfo:
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version of mien that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
-        calibration: How logits become calibrated probabilities, as `mien.calibration.fit_calibration` returns it: `temperature`
-            (0.05 to 20), `power` (0.25 to 4) and `set_limits`. `split` and `images` say what it was fitted on. Empty if nothing
-            was fitted.
+        calibration: How logits become calibrated probabilities, as `mien.calibration.fit_calibration` returns it, and the
+            `split` and number of `images` it was fitted on; empty if it was not.
 
     Raises:
         CheckpointError: `calibration` has an unknown key or a value out of range.
@@ -128,8 +125,8 @@ def check_calibration(values: Any) -> None:
             numbers = {f"{key}.{name}": (each, 0.0, 1.0) for name, each in value.items()}
             if not all(re.fullmatch(r"0\.\d+", name) for name in value):
                 raise CheckpointError(f"calibration.set_limits has coverages from 0 to 1 such as 0.9, got {', '.join(value)}")
-        elif key in CALIBRATION_RANGES:
-            numbers = {key: (value, *CALIBRATION_RANGES[key])}
+        elif key in BOUNDS or key == "images":
+            numbers = {key: (value, *BOUNDS.get(key, (1.0, 1e12)))}
         elif key == "split" and isinstance(value, str):
             continue
         else:

@@ -32,6 +32,6 @@ def calibrate(
         done = fit(file, corpus, partial(bar.step, "calibrating"))
     values, (before, after) = done.values, done.ece
     typer.echo(
-        f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}; the calibration error on "
-        f"{values['split']} was {before:.2%} and is {after:.2%}".replace("%", " %")
+        f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "
+        f"calibration error on {values['split']} was {before:.2%} and is {after:.2%}".replace("%", " %")
     )
