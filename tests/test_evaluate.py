@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mien.calibration import calibrated_probs
 from mien.datasets import Corpus, load_corpus, read_protocol, vote_counts, write_protocol
 from mien.datasets.protocols.splits import random_split
 from mien.datasets.votes import COLUMNS
@@ -14,7 +15,6 @@ from mien.errors import CheckpointError, DataError, LabelError, OutputError
 from mien.evaluate import evaluate, views, write_evaluation
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import softmax
 from mien.preprocess import preprocess
 from mien.recipe import load_recipe, parse_recipe, recipe_hash
 
@@ -188,8 +188,8 @@ def test_views_are_the_image_its_mirror_and_ten_squares():
 def test_the_probabilities_of_views_are_averaged(tiny_onnx: Path, corpus: Corpus):
     backend = OnnxBackend(tiny_onnx)
     image = corpus.images[corpus.where("public_test")[:1]][0]
-    single = softmax(backend.logits(preprocess([image], backend.info.preprocess)))[0]
-    mirrored = softmax(backend.logits(preprocess([image[:, ::-1]], backend.info.preprocess)))[0]
+    single = calibrated_probs(backend.logits(preprocess([image], backend.info.preprocess)), {})[0]
+    mirrored = calibrated_probs(backend.logits(preprocess([image[:, ::-1]], backend.info.preprocess)), {})[0]
     evaluation = evaluate(backend, corpus, "public_test", view="mirror")
     np.testing.assert_allclose(evaluation.probs[0], (single + mirrored) / 2, atol=1e-5)
     assert evaluation.results["view"] == "mirror"

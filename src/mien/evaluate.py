@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 import mien
 from mien import metrics
 from mien.atomic import atomic_path
+from mien.calibration import calibrated_probs
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Backend, softmax
+from mien.predict.recognizer import Backend
 from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
@@ -64,7 +65,7 @@ class Evaluation:
 def predict_split(
     backend: Backend, corpus: Corpus, split: str, on_step: Callable[[int, int], None] | None = None, view: View = "single"
 ) -> NDArray[np.float32]:
-    """Return probabilities (N, K) for every image of a split, averaged over its views.
+    """Return calibrated probabilities (N, K) for every image of a split, averaged over its views.
 
     Raises:
         LabelError: The network and the corpus differ in their classes or in the order of them.
@@ -86,7 +87,7 @@ def predict_split(
                 f"the logits of this {backend.info.arch} are nan or infinite for some images of {split}, so its training has "
                 "diverged; train it again with a lower optim.lr"
             )
-        parts.append(np.mean([softmax(each) for each in logits], 0))
+        parts.append(np.mean([calibrated_probs(each, backend.info.calibration) for each in logits], 0))
         if on_step is not None:
             on_step(min(start + BATCH, len(rows)), len(rows))
     return np.concatenate(parts)

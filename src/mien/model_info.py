@@ -16,6 +16,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+from mien.calibration import BOUNDS
 from mien.errors import CheckpointError, reason
 from mien.preprocess import PreprocessSpec
 from mien.text import printable
@@ -56,8 +57,8 @@ class ModelInfo:
         commit: Commit of the code that trained it; empty if unknown.
         mien_version: Version of mien that wrote the file.
         results: Measured figures by split, such as `{"public_test": {"accuracy": 0.71}}`.
-        calibration: How logits become calibrated probabilities; empty if nothing was fitted. `temperature` (0.05 to 20): the
-            logits are divided by it before the softmax.
+        calibration: How logits become calibrated probabilities, as `mien.calibration.fit_calibration` returns it, and the
+            `split` and number of `images` it was fitted on; empty if it was not.
 
     Raises:
         CheckpointError: `calibration` has an unknown key or a value out of range.
@@ -142,10 +143,19 @@ def check_calibration(values: Any) -> None:
     if not isinstance(values, dict):
         raise CheckpointError(f"calibration must be a dictionary, got {type(values).__name__}; calibrate the model again")
     for key, value in values.items():
-        if key != "temperature":
+        if key == "set_limits" and isinstance(value, dict):
+            numbers = {f"{key}.{name}": (each, 0.0, 1.0) for name, each in value.items()}
+            if not all(re.fullmatch(r"0\.\d+", name) for name in value):
+                raise CheckpointError(f"calibration.set_limits has coverages from 0 to 1 such as 0.9, got {', '.join(value)}")
+        elif key in BOUNDS or key == "images":
+            numbers = {key: (value, *BOUNDS.get(key, (1.0, 1e12)))}
+        elif key == "split" and isinstance(value, str):
+            continue
+        else:
             raise CheckpointError(f"unknown key {key!r} in calibration; upgrade with pip install -U mien")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.05 <= value <= 20:
-            raise CheckpointError(f"calibration.temperature must be a number from 0.05 to 20, got {value!r}")
+        for name, (number, low, high) in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
+                raise CheckpointError(f"calibration.{name} must be a number from {low:g} to {high:g}, got {number!r}")
 
 
 def _checked_classes(classes: Any) -> tuple[str, ...]:

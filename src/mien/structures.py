@@ -1,11 +1,11 @@
-"""The results of recognition: `Face`, `Prediction`, `Frame`, `Reading`.
+"""The results of recognition: `Face`, `Quality`, `Prediction`, `Frame`, `Reading`.
 
 All are frozen dataclasses that need only numpy. `Face` and `Prediction` check their values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,33 @@ class Face:
         return cls(values["box_xyxy"], values["score"], values.get("landmarks"))
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a face can be seen; see `mien.faces.quality`.
+
+    Attributes:
+        size: Shorter side of the face's box, or of a ready crop, px.
+        sharpness: Standard deviation of the Laplacian of the crop at 40 x 40 px, grey levels (0 to 255).
+        detail: The same at the left eye, the right eye or the mouth, whichever has the least.
+        brightness: Mean grey level of the crop, 0 to 255.
+        yaw: How far the face is turned towards the right of the image, degrees, estimated from the landmarks; None without.
+        roll: How far the face is tilted clockwise, degrees, -180 to 180; None without landmarks.
+        cut: Share of the face's box that is outside the picture, 0 to 1; None for a ready crop.
+    """
+
+    size: float
+    sharpness: float
+    detail: float
+    brightness: float
+    yaw: float | None = None
+    roll: float | None = None
+    cut: float | None = None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the quality as JSON types, rounded to 2 decimals."""
+        return {name: None if value is None else round(value, 2) + 0.0 for name, value in asdict(self).items()}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """The expression recognised in one face.
@@ -76,7 +103,9 @@ class Prediction:
         frame: Number of the video's frame, from 0; None for a picture.
         time: When the frame is shown, in seconds from the video's start; None for a picture.
         track: Number of the person followed through the video, from 1; None for a picture.
-        unsure: Whether the confidence is below the recognizer's `unsure_below`.
+        unsure: Whether the confidence, less what the quality takes from it, is below the recognizer's `unsure_below`.
+        quality: How well the face can be seen; None if nobody measured it.
+        set: The expressions that together cover the recognizer's `coverage`, the most probable first; None without one.
     """
 
     classes: tuple[str, ...]
@@ -87,6 +116,8 @@ class Prediction:
     time: float | None = None
     track: int | None = None
     unsure: bool = False
+    quality: Quality | None = None
+    set: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -116,6 +147,8 @@ class Prediction:
             "label": self.label,
             "confidence": round(self.confidence, 6),
             "unsure": self.unsure,
+            "set": None if self.set is None else list(self.set),
+            "quality": None if self.quality is None else self.quality.to_dict(),
             "probs": {name: round(float(p), 6) for name, p in zip(self.classes, self.probs, strict=True)},
         }
 
@@ -124,7 +157,9 @@ class Prediction:
         """Return the prediction that `to_dict` wrote."""
         face = values.get("face")
         probs = np.array(list(values["probs"].values()), np.float32)
-        rest = {key: values[key] for key in ("source", "frame", "time", "track", "unsure") if key in values}
+        rest: dict[str, Any] = {key: values[key] for key in ("source", "frame", "time", "track", "unsure") if key in values}
+        quality, names = values.get("quality"), values.get("set")
+        rest |= {"quality": None if quality is None else Quality(**quality), "set": None if names is None else tuple(names)}
         return cls(tuple(values["probs"]), probs, None if face is None else Face.from_dict(face), **rest)
 
 

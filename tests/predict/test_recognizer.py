@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mien.calibration import calibrated_probs
 from mien.errors import CheckpointError, InputError, UnknownNameError
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Recognizer, softmax
+from mien.predict.recognizer import Recognizer
 from mien.preprocess import preprocess
 from mien.structures import Face, Prediction
 
@@ -55,7 +56,7 @@ def test_max_faces_keeps_the_largest(tiny_onnx: Path) -> None:
 def test_a_face_is_cropped_and_preprocessed_as_the_model_says(recognizer: Recognizer, tiny_info: ModelInfo) -> None:
     crop = crop_face(PICTURE, LARGE, tiny_info.preprocess.crop_scale, tiny_info.preprocess.crop_shift)
     logits = recognizer.backend.logits(preprocess([crop], tiny_info.preprocess))
-    np.testing.assert_allclose(recognizer.predict(PICTURE)[0].probs, softmax(logits)[0], atol=1e-6)
+    np.testing.assert_allclose(recognizer.predict(PICTURE)[0].probs, calibrated_probs(logits, {})[0], atol=1e-6)
 
 
 def test_an_upright_face_is_aligned_to_what_its_crop_shows(recognizer: Recognizer, tiny_onnx: Path) -> None:
@@ -241,7 +242,7 @@ def test_wrong_arguments(tiny_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_softmax_is_stable_and_sums_to_one() -> None:
-    probs = softmax(np.array([[1e4, -1e4, 0.0], [-800, -801, -802]], np.float32))
+    probs = calibrated_probs(np.array([[1e4, -1e4, 0.0], [-800, -801, -802]], np.float32), {})
     assert np.isfinite(probs).all()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
     assert probs.dtype == np.float32

@@ -34,6 +34,10 @@ Align = Annotated[
     ),
 ]
 UnsureBelow = Annotated[float, option("Mark predictions whose confidence is below this as unsure.", "P", FACES)]
+Coverage = Annotated[
+    float | None,
+    option("Name all expressions it may be, so that this share of the sets is right: 0.8, 0.9, 0.95 or 0.99.", "SHARE", FACES),
+]
 DetectEvery = Annotated[
     int, option("Detect faces in every Nth frame and at least every 0.25 s. Track them in between.", "N", VIDEOS)
 ]

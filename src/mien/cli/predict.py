@@ -61,6 +61,7 @@ def predict(
     max_faces: options.MaxFaces = None,
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
+    coverage: options.Coverage = None,
     fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
     start: Annotated[float | None, option("Skip the part of the video before this time.", "SECONDS", VIDEOS)] = None,
     end: Annotated[float | None, option("Skip the part of the video after this time.", "SECONDS", VIDEOS)] = None,
@@ -80,7 +81,7 @@ def predict(
         raise InputError("--quiet prints nothing and --jsonl prints rows; choose one of them")
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
     faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
-    recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
+    recognizer = Recognizer(model, **faces, unsure_below=unsure_below, coverage=coverage)  # type: ignore[arg-type]
     about = settings(recognizer, video, faces)
     sources = list(expand(paths))
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
@@ -100,7 +101,7 @@ def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any])
     backend, info = recognizer.backend, recognizer.backend.info
     file = sha256(backend.path) if isinstance(backend, OnnxBackend) else ""
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
-    chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below}
+    chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below, "coverage": recognizer.coverage}
     return {key: str(value) for key, value in (model | chosen).items()}
 
 

@@ -18,8 +18,8 @@ from mien.atomic import check_place, output_error
 from mien.errors import OutputError
 from mien.output.table import Row, check_table, columns, write_table
 
-FORMAT = 2
-"""Version of the journal's tables, SQLite's `user_version`."""
+FORMAT = 3
+"""Version of the journal's tables and of the columns of its rows, SQLite's `user_version`."""
 
 _TABLES = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT)",

@@ -71,14 +71,30 @@ SCHEMA = (
         for axis in "xy"
     ),
     Column("score", "number", "0 to 1", "how sure the detector is that this is a face; empty for a ready crop"),
+    Column("size", "number", "px", "shorter side of the face's box, or of a ready crop"),
+    Column("sharpness", "number", "grey levels", "detail of the whole face: standard deviation of its Laplacian at 40 x 40 px"),
+    Column("detail", "number", "grey levels", "the same at the left eye, the right eye or the mouth, whichever has the least"),
+    Column("brightness", "number", "0 to 255", "mean grey level of the face"),
+    Column("yaw", "number", "degrees", "how far the face is turned to the right of the image; empty without landmarks"),
+    Column("roll", "number", "degrees", "how far the face is tilted clockwise, -180 to 180; empty without landmarks"),
+    Column("cut", "number", "0 to 1", "share of the face's box that is outside the picture; empty for a ready crop"),
     Column("label", "text", "", "the most probable expression"),
     Column("confidence", "number", "0 to 1", "probability of `label`"),
-    Column("unsure", "boolean", "", "whether `confidence` is below the limit (`--unsure-below`, 0.5 by default)"),
+    Column(
+        "unsure",
+        "boolean",
+        "",
+        "whether `confidence` is below the limit: `--unsure-below` (0.5), plus 0.2 if an eye or the mouth is hidden; always if "
+        "there is nothing to see",
+    ),
+    Column("set", "text", "", "with `--coverage`: the expressions it may be, the most probable first, separated by `; `"),
 )
 """The first columns, always in this order; one column per class follows, in the order of the model's outputs."""
 
 NAMES = tuple(column.name for column in SCHEMA)
 """Names of the first columns."""
+
+_QUALITY = NAMES[NAMES.index("size") : NAMES.index("label")]
 
 _ARROW_TYPES = {"text": "string", "integer": "int64", "number": "float64", "boolean": "bool_"}
 _PANDAS_TYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "bool"}
@@ -94,7 +110,7 @@ def columns(classes: Sequence[str]) -> list[str]:
     """Return the column names of a table.
 
     >>> columns(["happy", "sad"])[-4:]
-    ['confidence', 'unsure', 'happy', 'sad']
+    ['unsure', 'set', 'happy', 'sad']
 
     Raises:
         LabelError: A class cannot be a column name: it is a duplicate, the name of another column, empty, unprintable, or
@@ -114,7 +130,7 @@ def _column_names(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def row(prediction: Prediction, number: int = 1) -> Row:
-    """Return the row of one face: px rounded to 2 decimals; times, scores and probabilities to 6.
+    """Return the row of one face: px and quality rounded to 2 decimals; times, scores and probabilities to 6.
 
     Args:
         prediction: What the recognizer returned.
@@ -126,7 +142,10 @@ def row(prediction: Prediction, number: int = 1) -> Row:
     score = None if face is None else _rounded(face.score)
     probs = np.round(p.probs.astype(np.float64), 6).tolist()
     place = (p.source, p.frame, _rounded(p.time), p.track, number, *box, *landmarks, score)
-    return dict(zip(_column_names(p.classes), (*place, p.label, max(probs), p.unsure, *probs), strict=True))
+    quality = [None] * len(_QUALITY) if p.quality is None else [p.quality.to_dict()[name] for name in _QUALITY]
+    names = None if p.set is None else "; ".join(p.set)
+    answer = (p.label, max(probs), p.unsure, names)
+    return dict(zip(_column_names(p.classes), (*place, *quality, *answer, *probs), strict=True))
 
 
 def _rounded_pixels(values: np.ndarray) -> list[Any]:

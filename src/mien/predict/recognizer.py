@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
+from mien.calibration import calibrated_probs, prediction_set, set_limit
 from mien.errors import InputError, MienError
 from mien.faces import create_detector
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
+from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
 from mien.image import read_image
 from mien.predict.onnx_backend import OnnxBackend, check_logits
 from mien.predict.smoothing import create_smoother
 from mien.preprocess import check_crops, preprocess
-from mien.structures import Face, Frame, Prediction, Reading
+from mien.structures import Face, Frame, Prediction, Quality, Reading
 from mien.video.live import newest
 from mien.video.reader import VideoReader, check_part, open_video
 from mien.video.sources import Source, expand
@@ -116,7 +118,10 @@ class Recognizer:
         max_faces: Keep at most this many faces per picture, the largest; None keeps all.
         align: Rotate each face upright by its five landmarks before it is cropped. None aligns the faces that have plausible
             landmarks; True requires a detector that returns them.
-        unsure_below: Predictions with a confidence below this are marked `unsure`.
+        unsure_below: Predictions with a confidence below this are marked `unsure`: 0.2 sooner if an eye or the mouth is hidden,
+            and always if there is nothing to see (see `mien.faces.quality.trusted`). 0 marks none.
+        coverage: Also give each prediction a `set` of expressions. On faces like those the model was calibrated on, this share
+            of the sets contains the right one. None gives no sets.
         threads: Threads of the network and of the detector; None takes every core this process may use, and the detector's own
             default.
         batch_size: Faces per run of the network.
@@ -140,6 +145,7 @@ class Recognizer:
         max_faces: int | None = None,
         align: bool | None = None,
         unsure_below: float = 0.5,
+        coverage: float | None = None,
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
@@ -161,6 +167,8 @@ class Recognizer:
         self.max_faces = max_faces
         self.align = align
         self.unsure_below = unsure_below
+        self.coverage = coverage
+        self._set_limit = None if coverage is None else set_limit(model.info.calibration, coverage)
         self.batch_size = batch_size
 
     @property
@@ -223,8 +231,8 @@ class Recognizer:
         located = self._locate(expand(sources, repeats=True), options, bgr, live, on_video)
         for batch in _batches(located, 1 if live else self.batch_size):
             for reading in self._classify(batch):
-                yield from smoother.push(reading)
-        yield from smoother.flush()
+                yield from map(self._with_sets, smoother.push(reading))
+        yield from map(self._with_sets, smoother.flush())
 
     def _locate(
         self,
@@ -297,9 +305,10 @@ class Recognizer:
             if frame is None:
                 yield Reading(each.name, None, error=each.error, number=each.number)
                 continue
+            quality = measure_quality(each.crops, [face for _, face in each.faces], frame.image.shape[:2])
             predictions = tuple(
-                Prediction(self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p))
-                for (track, face), p in zip(each.faces, islice(probs, len(each.faces)), strict=True)
+                Prediction(self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p, q), q)
+                for (track, face), p, q in zip(each.faces, islice(probs, len(each.faces)), quality, strict=True)
             )
             yield Reading(each.name, frame, predictions, number=each.number)
 
@@ -312,30 +321,35 @@ class Recognizer:
         Raises:
             InputError: A crop has another type or shape.
         """
-        return [Prediction(self.classes, p, unsure=self._is_unsure(p)) for p in self.probabilities(crops)]
+        probs = self.probabilities(crops)
+        seen = zip(probs, measure_quality(crops, [None] * len(crops)), strict=True)
+        return [self._with_set(Prediction(self.classes, p, unsure=self._is_unsure(p, q), quality=q)) for p, q in seen]
 
-    def _is_unsure(self, probs: NDArray[np.float32]) -> bool:
-        return float(probs.max()) < self.unsure_below
+    def _is_unsure(self, probs: NDArray[np.float32], quality: Quality) -> bool:
+        return trusted(float(probs.max()), quality) < self.unsure_below
+
+    def _with_sets(self, reading: Reading) -> Reading:
+        return (
+            reading
+            if self._set_limit is None
+            else replace(reading, predictions=tuple(map(self._with_set, reading.predictions)))
+        )
+
+    def _with_set(self, prediction: Prediction) -> Prediction:
+        if self._set_limit is None:
+            return prediction
+        limit = self._set_limit if trusted(prediction.confidence, prediction.quality) else 0.0  # nothing to see: all of them
+        return replace(prediction, set=tuple(self.classes[index] for index in prediction_set(prediction.probs, limit)))
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return the class probabilities of ready face crops, float32 (N, K)."""
+        """Return the class probabilities of ready face crops, calibrated if the model is, float32 (N, K)."""
         check_crops(crops)
         spec, size = self.backend.info.preprocess, self.batch_size
         logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
         if not logits:
             return np.empty((0, len(self.classes)), np.float32)
         check_logits(stacked := np.concatenate(logits), len(crops), self.backend.info, type(self.backend).__name__)
-        return softmax(stacked)
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probabilities of logits along the last axis, of the same shape.
-
-    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
-    [[0.5, 0.5]]
-    """
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
+        return calibrated_probs(stacked, self.backend.info.calibration)
 
 
 def _batches(located: Iterator[_Located], size: int) -> Iterator[list[_Located]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import InputError
+from mien.faces.quality import trusted
 from mien.registry import Registry
 from mien.structures import Prediction, Reading
 
@@ -54,7 +55,7 @@ def create_smoother(
     Args:
         name: `none`, `exponential` or `centred`.
         seconds: Time constant of `exponential`, or half the window of `centred`.
-        unsure_below: A smoothed prediction with a confidence below this is unsure.
+        unsure_below: A smoothed prediction with a confidence below this is unsure, as in `Recognizer`.
         max_gap: Seconds a person may be out of sight before smoothing starts again.
 
     Raises:
@@ -240,4 +241,4 @@ def _with_predictions(reading: Reading, smooth: Callable[[Prediction], Predictio
 def _with_probs(prediction: Prediction, probs: Array, unsure_below: float) -> Prediction:
     """Return a prediction with other probabilities, and `unsure` to match."""
     smoothed = replace(prediction, probs=(probs / probs.sum()).astype(np.float32))
-    return replace(smoothed, unsure=smoothed.confidence < unsure_below)
+    return replace(smoothed, unsure=trusted(smoothed.confidence, smoothed.quality) < unsure_below)
