@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mien.errors import CheckpointError
+from mien.labels import nfc
 from mien.preprocess import PreprocessSpec
 
 FORMAT = 1
@@ -86,7 +87,7 @@ class ModelInfo:
             classes = values["classes"]
             if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
                 raise CheckpointError("its classes are not a list of names; train or export it again")
-            values["classes"] = tuple(classes)
+            values["classes"] = tuple(map(nfc, classes))
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
             info = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:

@@ -30,7 +30,7 @@ from mien.datasets.protocols.splits import apply_protocol
 from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
 from mien.provenance import available_cores
 
-CACHE_FORMAT = 5
+CACHE_FORMAT = 6
 
 CHUNK = 256
 """Most pictures that are decoded before they are written."""
