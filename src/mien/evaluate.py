@@ -385,16 +385,15 @@ def _split_file(recipe: dict[str, Any]) -> str | None:
 def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
     """Refuse a corpus whose test images the model may have been trained on.
 
-    Official splits are the same in every copy of a published corpus. Random splits must be those the model was trained with.
+    Official splits are the same in every copy of a published corpus. Random splits must be those the model was trained with,
+    and so must be the splits of the very images it was trained on.
     """
+    if corpus.split_fingerprint == info.split_fingerprint:
+        return
     drawn = not corpus.protocol.endswith("official")
     random = drawn or bool((info.recipe.get("data") or {}).get("protocol"))
-    suspect = _is_home(info, corpus) and (drawn or not CORPORA.get(corpus.name).own_data)
-    if (
-        random
-        and (suspect or corpus.fingerprint == info.data_fingerprint)
-        and corpus.split_fingerprint != info.split_fingerprint
-    ):
+    suspect = random and _is_home(info, corpus) and (drawn or not CORPORA.get(corpus.name).own_data)
+    if suspect or corpus.fingerprint == info.data_fingerprint:
         raise DataError(
             f"{corpus.name} is split by {corpus.protocol}, but the model was trained on another split, so it may have seen "
             "these test images; evaluate it with the protocol and the copy of the corpus that trained it"

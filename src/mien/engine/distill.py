@@ -134,7 +134,8 @@ def _match_teacher(path: str, info: ModelInfo, corpus: Corpus) -> list[int]:
         )
     data = info.recipe.get("data", {})
     official = corpus.protocol == "official" and not data.get("protocol")
-    if data.get("corpus") == corpus.name and not official and info.split_fingerprint != corpus.split_fingerprint:
+    same = info.data_fingerprint == corpus.fingerprint or (data.get("corpus") == corpus.name and not official)
+    if same and info.split_fingerprint != corpus.split_fingerprint:
         raise RecipeError(
             f"distill.teachers: {path} was trained on another split of {corpus.name}, so it may have seen this run's test "
             "images; train it with the same data.protocol"
