@@ -95,8 +95,7 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Split to measure on. Use a test split only once, at the end.",
-            show_default="public_test, or the only split there is",
+            help="Split to measure on. Use a test split only once, at the end. Default: public_test, or the only split."
         ),
     ] = None,
     corpus: Annotated[
