@@ -1,36 +1,42 @@
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mien.calibration import calibrated_probs
-from mien.datasets import Corpus, load_corpus, read_protocol, vote_counts, write_protocol
+from mien.datasets import Corpus, Rows, load_corpus, read_protocol, vote_counts, write_protocol
+from mien.datasets.fer2013 import COUNTS
 from mien.datasets.protocols.splits import random_split
 from mien.datasets.votes import COLUMNS
 from mien.engine.history import Epoch, write_history
 from mien.errors import CheckpointError, DataError, LabelError, OutputError
-from mien.evaluate import evaluate, views, write_evaluation
+from mien.evaluate import evaluate, notes, protocol_of, views, write_evaluation
+from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
 from mien.recipe import load_recipe, parse_recipe, recipe_hash
+from mien.statistics import interval_of_images
 
 
 class Oracle:
-    """A backend that answers from a table: brightness tells the class in the test corpus."""
+    """A backend that answers from a table: brightness tells the class in the test corpus, in FER2013's order."""
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
+        self.order = [label_set("fer2013").index(name) for name in info.classes]
 
     device = "cpu"
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
         brightness = batch.mean((1, 2, 3)) * 0.25 * 255 + 127.5
         nearest = np.abs(brightness[:, None] - (39.5 + 25 * np.arange(7))).argmin(1)
-        return np.eye(7, dtype=np.float32)[nearest] * 10
+        return np.eye(7, dtype=np.float32)[nearest][:, self.order] * 10
 
 
 @pytest.fixture
@@ -42,8 +48,9 @@ def test_a_perfect_backend_scores_one(corpus: Corpus, tiny_info: ModelInfo):
     results = evaluate(Oracle(tiny_info), corpus, "private_test").results
     assert results["standard"]["accuracy"] == results["standard"]["uar"] == 1
     assert np.diag(results["confusion"]).sum() == results["standard"]["images"] == 32
-    data = {"corpus": "fer2013", "protocol": "official", "split": "private_test", "images": 32, "left_out": 0}
-    data["split_file"] = None
+    data = {"corpus": "fer2013", "protocol": "splits of an unverified copy", "split": "private_test", "images": 32}
+    data |= {"left_out": 0, "split_file": None, "options": None, "map_to": None}
+    data |= {"unknown_classes": {}, "absent_classes": []}
     fingerprints = {"fingerprint": corpus.fingerprint, "split_fingerprint": corpus.split_fingerprint}
     assert results["data"] == data | fingerprints
 
@@ -90,7 +97,9 @@ def test_twins_are_left_out_of_the_second_figure(tmp_path: Path, fer2013_csv: Pa
     results = evaluate(Oracle(tiny_info), load_corpus("fer2013", fer2013_csv), "private_test").results
     assert (results["standard"]["images"], results["twin_free"]["images"]) == (34, 32)
     assert results["standard"]["accuracy"] == pytest.approx(33 / 34)
+    assert results["standard"]["accuracy_interval"] == list(interval_of_images(33, 34))
     assert results["twin_free"]["accuracy"] == 1
+    assert results["twins"] == {"training": "unverified", "exact": 2, "near": 0, "mirrored": 0, "any": 2}
 
 
 def test_the_files_hold_what_was_measured(tmp_path: Path, corpus: Corpus, tiny_onnx: Path):
@@ -155,10 +164,130 @@ def test_predictions_are_compared_with_ferplus_votes(corpus: Corpus, fer2013_csv
         vote_counts(corpus, fer2013_csv)
 
 
-def test_another_label_set_is_refused(corpus: Corpus, tiny_info: ModelInfo):
-    backend = Oracle(replace(tiny_info, classes=tiny_info.classes[::-1]))
-    with pytest.raises(LabelError, match="evaluate the model on a corpus of its own label set"):
-        evaluate(backend, corpus, "public_test")
+def test_another_order_of_the_classes_changes_nothing(corpus: Corpus, tiny_info: ModelInfo):
+    other = Oracle(replace(tiny_info, classes=label_set("rafdb")))
+    evaluation = evaluate(other, corpus, "public_test")
+    assert evaluation.classes == label_set("rafdb")
+    assert evaluation.results["standard"]["accuracy"] == 1
+    assert evaluation.results["standard"] == evaluate(Oracle(tiny_info), corpus, "public_test").results["standard"]
+
+
+def relabelled(corpus: Corpus, classes: tuple[str, ...]) -> Corpus:
+    """Return a corpus whose classes have other names."""
+    return replace(corpus, name="folder", rows=replace(corpus.rows, classes=classes))
+
+
+def test_classes_that_one_of_the_two_lacks_are_counted_and_said(corpus: Corpus, tiny_info: ModelInfo):
+    other = relabelled(corpus, ("Anger", "disgust", "contempt", "happy", "sad", "surprise", "d\u00e9go\u00fbt"))
+    evaluation = evaluate(Oracle(tiny_info), other, "private_test")
+    count = np.bincount(corpus.target[corpus.where("private_test")])
+    data, standard = evaluation.results["data"], evaluation.results["standard"]
+    assert data["unknown_classes"] == {"contempt": count[2], "d\u00e9go\u00fbt": count[6]}
+    assert data["absent_classes"] == ["fear", "neutral"]
+    assert (standard["images"], standard["accuracy"]) == (32 - count[2] - count[6], 1)
+    assert standard["recall"]["fear"] is None
+    lines = notes(evaluation.results)
+    assert any(f"{count[2]} of contempt, {count[6]} of d\u00e9go\u00fbt" in line for line in lines)
+    assert any("no image shows fear, neutral" in line for line in lines)
+    votes = np.zeros((len(corpus.target), 7), np.int64)
+    votes[:, 3] = 1  # everybody says happy
+    part = evaluate(Oracle(tiny_info), other, "private_test", votes=votes).results["standard"]
+    assert part["votes_agreement"] == pytest.approx(count[3] / standard["images"])
+
+
+def test_the_network_chooses_among_the_classes_of_a_label_set(corpus: Corpus, tiny_info: ModelInfo):
+    """CK+ has no neutral, so an image of it is left out, and no other image can be called neutral."""
+    evaluation = evaluate(Oracle(tiny_info), corpus, "private_test", map_to="ckplus")
+    assert evaluation.classes == ("angry", "disgust", "fear", "happy", "sad", "surprise")
+    assert evaluation.results["data"]["unknown_classes"].keys() == {"neutral"}
+    np.testing.assert_allclose(evaluation.probs.sum(1), 1, atol=1e-6)
+    assert evaluation.results["standard"]["accuracy"] == 1
+    with pytest.raises(LabelError, match="unknown label set 'ckplu'"):
+        evaluate(Oracle(tiny_info), corpus, "private_test", map_to="ckplu")
+
+
+def test_data_of_one_class_in_common_are_refused(corpus: Corpus, tiny_info: ModelInfo):
+    with pytest.raises(LabelError, match="evaluate it on data of which it knows two classes or more"):
+        evaluate(Oracle(tiny_info), relabelled(corpus, ("a", "b", "c", "happy", "d", "e", "f")), "public_test")
+
+
+def test_a_published_split_is_known_by_its_counts(corpus: Corpus, tiny_info: ModelInfo):
+    target = np.repeat(np.arange(7), COUNTS["private_test"])
+    rows = Rows(corpus.classes, target, np.full(len(target), 2, np.int8), corpus.splits)
+    copy = replace(corpus, images=np.zeros((len(target), 2, 2), np.uint8), rows=rows, fingerprint="a")
+    assert protocol_of(tiny_info, copy, "private_test") == "official"
+    assert protocol_of(tiny_info, replace(copy, rows=rows.take(target != 1)), "private_test") != "official"
+    assert protocol_of(
+        replace(tiny_info, data_fingerprint="a"), replace(copy, rows=rows.take(target != 1)), "private_test"
+    ) == ("official")
+    assert protocol_of(tiny_info, replace(copy, name="folder"), "private_test") == "own splits"
+    assert protocol_of(tiny_info, replace(copy, name="folder", protocol="labels of fer2013; official"), "test") == (
+        "labels of fer2013; own splits"
+    )
+
+
+def test_a_folder_of_other_pictures_is_not_filed_as_fer2013(tmp_path: Path, tiny_info: ModelInfo):
+    for name in ("test/happy/1.png", "test/sad/2.png"):
+        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((48, 48), 90, np.uint8)).save(tmp_path / "own" / name)
+    with pytest.raises(
+        DataError, match=r"not fer2013: its private_test has 3,589 images, and this folder has 2; .*--corpus folder"
+    ):
+        evaluate(Oracle(tiny_info), load_corpus("fer2013", tmp_path / "own"), "private_test")
+    data = evaluate(Oracle(tiny_info), load_corpus("folder", tmp_path / "own"), "test").results["data"]
+    assert (data["corpus"], data["protocol"]) == ("folder", "own splits")
+
+
+def test_images_that_trained_the_network_are_marked(tmp_path: Path, tiny_info: ModelInfo):
+    """Its own training split as the test of another folder: its bytes, small JPEG files of it, or mirror images."""
+    random, images = np.random.default_rng(0), []
+    for i in range(14):
+        noise = Image.fromarray(random.integers(0, 60, (8, 8)).astype(np.uint8)).resize((48, 48), Image.Resampling.BICUBIC)
+        images.append(np.asarray(noise) + np.uint8(25 * (i % 7)))
+    target, classes = np.arange(14) % 7, label_set("fer2013")
+    rows = Rows(classes, target, np.zeros(14, np.int8), ("train",))
+    trained = Corpus("folder", np.stack(images), rows, "trained")
+    known = {"data_fingerprint": "trained", "split_fingerprint": trained.split_fingerprint}
+    info = replace(tiny_info, recipe={"data": {"corpus": "folder", "train": "train"}}, **known)
+
+    def compressed(image: np.ndarray) -> np.ndarray:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=70)
+        return np.asarray(Image.open(stream))
+
+    changed = {"exact": images[:4], "near": [compressed(image) for image in images[4:9]]}
+    changed["mirrored"] = [image[:, ::-1] for image in images[9:]]
+    test = replace(
+        trained,
+        images=np.stack([image for group in changed.values() for image in group]),
+        rows=replace(rows, splits=("test",)),
+        fingerprint="other",
+    )
+    blind = evaluate(Oracle(info), test, "test").results
+    assert blind["data"]["protocol"] == "own splits"
+    assert blind["twins"] == {"training": "unverified"}
+    assert blind["twin_free"] is None
+    assert notes(blind)[0].startswith("WARNING: the fingerprints do not show")
+    seen = evaluate(Oracle(info), test, "test", training=trained).results
+    assert seen["twins"] == {"training": "given", "exact": 4, "near": 5, "mirrored": 5, "any": 14}
+    assert seen["twin_free"]["images"] == 10
+    assert notes(seen) == [
+        "4 of 14 images have a byte-identical copy among the training images (twin-free is without them); 10 more are nearly "
+        "the same or mirrored, and are not left out"
+    ]
+    own = evaluate(Oracle(info), trained, "train").results
+    assert own["twins"]["training"] == "same split"
+    assert own["twin_free"] is None
+    assert "every image is one that trained the model" in notes(own)[0]
+    with pytest.raises(DataError, match="other data than trained the model"):
+        evaluate(Oracle(info), trained, "train", training=test)
+
+
+def test_the_same_images_with_another_split_are_refused_under_any_name(corpus: Corpus, tiny_info: ModelInfo):
+    trained = replace(tiny_info, data_fingerprint=corpus.fingerprint, split_fingerprint="drawn")
+    trained = replace(trained, recipe={"data": {"corpus": "ferplus", "protocol": {"name": "random_split"}}})
+    with pytest.raises(DataError, match="may have seen these test images"):
+        evaluate(Oracle(trained), corpus, "private_test")
 
 
 def test_an_unknown_split_is_refused(corpus: Corpus, tiny_info: ModelInfo):

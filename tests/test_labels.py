@@ -32,6 +32,11 @@ def test_synonyms_meet() -> None:
     assert mapping([" Happiness", "ANGER", "NF"], label_set("ferplus10")) == [1, 4, 9]
 
 
+def test_two_spellings_of_an_accent_are_one_word() -> None:
+    assert canonical(" De\u0301gou\u0302t") == canonical("D\u00c9GO\u00dbT") == "d\u00e9go\u00fbt"
+    assert mapping(["de\u0301gou\u0302t"], ["joie", "d\u00e9go\u00fbt"]) == [1]
+
+
 def test_an_unknown_set_names_the_nearest() -> None:
     with pytest.raises(LabelError, match="did you mean 'fer2013'"):
         label_set("fer2012")

@@ -22,6 +22,11 @@ def test_survives_json(tiny_info: ModelInfo) -> None:
     assert ModelInfo.from_json(tiny_info.to_json(), "a.onnx") == tiny_info
 
 
+def test_class_names_are_composed(tiny_info: ModelInfo) -> None:
+    classes = ["de\u0301gou\u0302t", *tiny_info.classes[1:]]
+    assert ModelInfo.from_json(changed(tiny_info, classes=classes), "a.onnx").classes[0] == "d\u00e9go\u00fbt"
+
+
 def test_a_copy_with_changes(tiny_info: ModelInfo) -> None:
     int8 = replace(tiny_info, precision="int8")
     assert int8.precision == "int8"

@@ -1,6 +1,7 @@
 """Starts from files of the real formats, with made-up numbers in them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,44 @@ def test_any_checkpoint_is_a_start_with_another_number_of_classes(tmp_path: Path
         assert report.fresh == ["classifier.weight", "classifier.bias"]
         assert torch.equal(model.state_dict()["blocks.5.fuse.weight"], first.state_dict()["blocks.5.fuse.weight"])
         assert model(torch.zeros(1, 1, 40, 40)).shape == (1, classes)
+
+
+@pytest.mark.parametrize("name", ["sa_csp_ca", "dlib_resnet", "resnet50", "timm/resnet18"])
+def test_rows_of_the_classifier_go_by_class(tmp_path: Path, tiny_info: ModelInfo, name: str):
+    """A folder's classes are in alphabetical order, those of FER2013 are not."""
+    spelt = replace(tiny_info, classes=("Anger", *tiny_info.classes[1:]))
+    with torch.no_grad():
+        first, second = create_model(name), create_model(name, num_classes=4)
+        save_checkpoint(tmp_path / "a.safetensors", first.state_dict(), spelt)
+        before = {key: second.get_parameter(key).clone() for key in second.classifier_names()}
+        report = start_from(second, tmp_path / "a.safetensors", ("angry", "contempt", "sad", "surprise"))
+        for key in first.classifier_names():
+            old, new = first.get_parameter(key), second.get_parameter(key)
+            assert torch.equal(new[[0, 2, 3]], old[[0, 4, 5]])
+            assert torch.equal(new[1], before[key][1])
+    assert (len(before), report.fresh, report.adapted) == (2, [], [])
+    said = "classifier by class: angry, sad, surprise from the file; contempt new; disgust, fear, happy, neutral unused"
+    assert str(report).endswith(said)
+
+
+def test_a_permuted_classifier_answers_the_same_by_name(tmp_path: Path, tiny_info: ModelInfo):
+    first, classes = create_model("dlib_resnet", depth=1).eval(), tuple(sorted(tiny_info.classes))
+    save_checkpoint(tmp_path / "a.safetensors", first.state_dict(), tiny_info)
+    second = create_model("dlib_resnet", depth=1).eval()
+    assert "new" not in str(start_from(second, tmp_path / "a.safetensors", classes))
+    x = torch.rand(2, 3, 40, 40)
+    order = [tiny_info.classes.index(name) for name in classes]
+    torch.testing.assert_close(second(x), first(x)[:, order])
+    assert start_from(second, tmp_path / "a.safetensors", tiny_info.classes).classes == ""
+    torch.testing.assert_close(second(x), first(x))
+
+
+def test_a_classifier_of_unnamed_classes_is_not_loaded(tmp_path: Path):
+    first, second = create_model("dlib_resnet", depth=1), create_model("dlib_resnet", depth=1)
+    torch.save(first.state_dict(), tmp_path / "a.pth")
+    report = start_from(second, tmp_path / "a.pth", tuple("abcdefg"))
+    assert report.fresh == ["classifier.weight", "classifier.bias"]
+    assert "the file does not name its classes" in str(report)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Evaluation of a network on a split: a results file and the predictions behind it.
 
-Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin in the
-training split (twin-free).
+Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin among the
+training images (twin-free). Near twins are counted, and not left out. Network and data may have other classes: they are
+matched by name. `training_data` says what is known about the images that trained the network.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import mien
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.calibration import calibrated_probs
-from mien.datasets import Corpus
+from mien.datasets import CORPORA, Corpus
+from mien.datasets.twins import twins_in
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
+from mien.labels import label_set, mapping
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Backend
@@ -30,6 +33,7 @@ from mien.preprocess import preprocess
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path
+from mien.statistics import interval_of_images
 from mien.text import escape_formula
 from mien.weights import sha256
 
@@ -42,6 +46,9 @@ TEN_VIEW_SIDE = 44 / 48
 BATCH = 64
 """Images per batch; the feature maps of the largest networks take 13 MB per image and layer."""
 
+COMPLETE = 0.9
+"""Share of a published split below which a folder of pictures is not taken for a copy of it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
@@ -51,7 +58,7 @@ class Evaluation:
         rows: Row numbers in the corpus, (N,).
         target: True classes, (N,).
         probs: Probabilities, (N, K).
-        classes: The K classes.
+        classes: The K classes that were measured.
         results: Metrics and their provenance, as JSON types.
     """
 
@@ -65,19 +72,33 @@ class Evaluation:
 def predict_split(
     backend: Backend, corpus: Corpus, split: str, on_step: Callable[[int, int], None] | None = None, view: View = "single"
 ) -> NDArray[np.float32]:
-    """Return calibrated probabilities (N, K) for every image of a split, averaged over its views.
+    """Return calibrated probabilities (N, K) of the corpus's K classes for every image of a split, averaged over its views.
 
     Raises:
-        LabelError: The network and the corpus differ in their classes or in the order of them.
+        LabelError: The network lacks a class of the corpus.
         DataError: The corpus has no such split.
         CheckpointError: A logit is nan or infinite.
     """
-    if backend.info.classes != corpus.classes:
+    found = mapping(corpus.classes, backend.info.classes)
+    columns = [column for column in found if column is not None]
+    if len(columns) < len(found):
         raise LabelError(
             f"the model has the classes {', '.join(backend.info.classes)}, but {corpus.name} has {', '.join(corpus.classes)}; "
             "evaluate the model on a corpus of its own label set"
         )
-    rows = corpus.where(split)
+    return _predict(backend, corpus, corpus.where(split), columns, split, view, on_step)
+
+
+def _predict(
+    backend: Backend,
+    corpus: Corpus,
+    rows: NDArray[np.int64],
+    columns: list[int],
+    split: str,
+    view: View,
+    on_step: Callable[[int, int], None] | None,
+) -> NDArray[np.float32]:
+    """Return probabilities over some of a network's outputs, the `columns`, for some images of a split."""
     parts = []
     for start in range(0, len(rows), BATCH):
         images = [views(image, view) for image in corpus.read(rows[start : start + BATCH])]
@@ -87,7 +108,7 @@ def predict_split(
                 f"the logits of this {backend.info.arch} are nan or infinite for some images of {split}, so its training has "
                 "diverged; train it again with a lower optim.lr"
             )
-        parts.append(np.mean([calibrated_probs(each, backend.info.calibration) for each in logits], 0))
+        parts.append(np.mean([calibrated_probs(each[:, columns], backend.info.calibration) for each in logits], 0))
         if on_step is not None:
             on_step(min(start + BATCH, len(rows)), len(rows))
     return np.concatenate(parts)
@@ -116,8 +137,13 @@ def evaluate(
     view: View = "single",
     votes: NDArray[np.int64] | None = None,
     study: dict[str, Any] | None = None,
+    map_to: str | None = None,
+    options: dict[str, Any] | None = None,
+    training: Corpus | None = None,
 ) -> Evaluation:
     """Return the predictions and metrics of a network on a split.
+
+    Classes are matched by name. Images of a class that is not measured are left out and counted.
 
     Args:
         backend: The network.
@@ -129,21 +155,42 @@ def evaluate(
         view: How often each image is looked at. Published figures are of a single view unless they say otherwise.
         votes: How many people chose each class, for every row of the corpus, (rows, K); see `mien.datasets.vote_counts`.
         study: What this evaluation is part of: `name`, `row`, `scale` and `fold` of a study; stored in the results.
+        map_to: Name of the label set whose classes are measured, as far as the network has them. The network then chooses
+            among these only. By default all classes of the network are measured.
+        options: Options the corpus was read with; None if it was read as the network's recipe says. Stored in the results, to
+            measure again.
+        training: The data that trained the network, if they are at hand and are not the corpus, to count the images it has
+            seen.
 
     Raises:
-        LabelError: The network and the corpus differ in their classes or in the order of them.
-        DataError: The corpus has no such split, or the network may have been trained on its test images.
+        LabelError: The network and the corpus have fewer than two classes in common, or there is no such label set.
+        DataError: The corpus has no such split or is not the published corpus it was read as, the network may have been
+            trained on its test images, or `training` is not what trained it.
         CheckpointError: A logit is nan or infinite.
     """
-    _require_same_split(backend.info, corpus)
-    probs = predict_split(backend, corpus, split, on_step, view)
-    rows, classes = corpus.where(split), corpus.classes
-    target, info = corpus.target[rows], backend.info
-    twin_free = corpus.twin_free(split, info.recipe.get("data", {}).get("train", "train"))
+    info = backend.info
+    protocol = protocol_of(info, corpus, split)
+    _require_same_split(info, corpus)
+    classes, columns, index = _measured_classes(info, corpus, map_to)
+    rows, unknown = corpus.where(split), {}
+    for ours, name in enumerate(corpus.classes):
+        if index[ours] < 0 and (count := int((corpus.target[rows] == ours).sum())):
+            unknown[name] = count
+    rows = rows[index[corpus.target[rows]] >= 0]
+    if not len(rows):
+        raise LabelError(f"{corpus.name} has no image of the classes {', '.join(classes)} in {split}; choose another split")
+    probs = _predict(backend, corpus, rows, columns, split, view, on_step)
+    target = index[corpus.target[rows]]
+    if votes is not None:
+        votes = np.stack([votes[:, i] if i is not None else 0 * votes[:, 0] for i in mapping(classes, corpus.classes)], 1)
+    known, seen = training_data(info, corpus, rows, protocol, training)
+    free = np.zeros(len(rows), np.bool_) if seen is None else ~seen["exact"]
 
     def report(keep: NDArray[np.bool_]) -> dict[str, Any]:
         chosen = None if votes is None else votes[rows[keep]]
-        return metrics.classification_report(probs[keep], target[keep], classes, chosen)
+        part = metrics.classification_report(probs[keep], target[keep], classes, chosen)
+        correct = int((probs[keep].argmax(1) == target[keep]).sum())
+        return part | {"accuracy_interval": list(interval_of_images(correct, part["images"]))}
 
     results = {
         "model": {
@@ -158,21 +205,26 @@ def evaluate(
         },
         "data": {
             "corpus": corpus.name,
-            "protocol": corpus.protocol,
+            "protocol": protocol,
             "split": split,
-            "split_file": _split_file(info.recipe),
+            "split_file": None if options is not None else _split_file(info.recipe),
             "fingerprint": corpus.fingerprint,
             "split_fingerprint": corpus.split_fingerprint,
             "images": len(rows),
             "left_out": len(corpus.skipped),
+            "options": options,
+            "map_to": map_to,
+            "unknown_classes": unknown,
+            "absent_classes": [name for i, name in enumerate(classes) if not (target == i).any()],
         },
+        "twins": {"training": known, **({} if seen is None else {kind: int(found.sum()) for kind, found in seen.items()})},
         "training": _training(weights.parent) if weights else None,
         "study": study,
         "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
         "precision": info.precision,
         "view": view,
         "standard": report(np.ones(len(rows), np.bool_)),
-        "twin_free": None if twin_free is None or not twin_free.any() else report(twin_free),
+        "twin_free": report(free) if free.any() else None,
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
         "hardware": hardware() | {"device": backend.device},
@@ -183,6 +235,124 @@ def evaluate(
     }
     results["digest"] = digest(results)
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _measured_classes(
+    info: ModelInfo, corpus: Corpus, map_to: str | None
+) -> tuple[tuple[str, ...], list[int], NDArray[np.int64]]:
+    """Return the measured classes, their outputs of the network, and the measured class of each of the corpus's, or -1."""
+    wanted = info.classes if map_to is None else label_set(map_to)
+    found = {name: column for name, column in zip(wanted, mapping(wanted, info.classes), strict=True) if column is not None}
+    classes = tuple(found)
+    index = np.array([-1 if i is None else i for i in mapping(corpus.classes, classes)], np.int64)
+    if len(classes) < 2 or (index >= 0).sum() < 2:
+        words = f", and {map_to} has {', '.join(wanted)}" if map_to else ""
+        raise LabelError(
+            f"the model has the classes {', '.join(info.classes)}, but {corpus.name} has {', '.join(corpus.classes)}{words}; "
+            "evaluate it on data of which it knows two classes or more"
+        )
+    return classes, list(found.values()), index
+
+
+# What is known about the data
+
+
+def protocol_of(info: ModelInfo, corpus: Corpus, split: str) -> str:
+    """Return how a corpus is split, as results name it: `official` only if it is known to be the published split.
+
+    That is known if the data are those that trained the network, or if the split has the published number of images of each
+    class.
+
+    Raises:
+        DataError: Pictures in folders were read as a published corpus, and have too few or too many images for it.
+    """
+    if not corpus.protocol.endswith("official") or corpus.fingerprint == info.data_fingerprint:
+        return corpus.protocol
+    reader, rows = CORPORA.get(corpus.name), np.flatnonzero(corpus.rows.split == _number(corpus, split))
+    published = reader.counts.get(split)
+    if published == tuple(np.bincount(corpus.target[rows], minlength=len(corpus.classes))):
+        return corpus.protocol
+    if corpus.files and published and not COMPLETE * sum(published) <= len(rows) <= sum(published):
+        raise DataError(
+            f"these pictures are not {corpus.name}: its {split} has {sum(published):,} images, and this folder has "
+            f"{len(rows):,}; measure on pictures of your own with --corpus folder"
+        )
+    if corpus.splits == ("all",):
+        return corpus.protocol.replace("official", "all images")
+    return corpus.protocol.replace("official", "own splits" if reader.own_data else "splits of an unverified copy")
+
+
+def _number(corpus: Corpus, split: str) -> int:
+    return corpus.splits.index(split) if split in corpus.splits else len(corpus.splits)
+
+
+def training_data(
+    info: ModelInfo, corpus: Corpus, rows: NDArray[np.int64], protocol: str, training: Corpus | None = None
+) -> tuple[str, dict[str, NDArray[np.bool_]] | None]:
+    """Return what is known about the images that trained a network, and which of some images have a twin among them.
+
+    Args:
+        info: The network's facts.
+        corpus: The corpus that is measured.
+        rows: Its rows that are measured, (R,).
+        protocol: Its protocol, by `protocol_of`.
+        training: The data that trained the network, if given.
+
+    Returns:
+        `given`, `same split` (the fingerprints are those of the training), `official split` (another copy of the published
+        corpus), `unverified` (another copy or other data, whose own training split is compared) or `unknown`; and the twins by
+        kind, each bool (R,), as of `mien.datasets.twins.twins_in`, None if no training image is at hand.
+
+    Raises:
+        DataError: `training` has another fingerprint than the data that trained the network.
+    """
+    part = info.recipe.get("data") or {}
+    if training is not None:
+        if training.fingerprint != info.data_fingerprint or training.split_fingerprint != info.split_fingerprint:
+            raise DataError(
+                f"the training data are other data than trained the model (fingerprint {training.fingerprint[:16]}...; the "
+                f"model has {info.data_fingerprint[:16] or 'none'}...); give the copy it was trained on, or leave it out"
+            )
+        known, source = "given", training
+    elif corpus.split_fingerprint == info.split_fingerprint:
+        known, source = "same split", corpus
+    elif not _is_home(info, corpus):
+        return "unknown", None
+    else:
+        known, source = "official split" if protocol == "official" else "unverified", corpus
+    train = part.get("train", "train")
+    theirs = np.flatnonzero(source.rows.split == _number(source, train))
+    return known, twins_in(corpus.images, rows, source.images, theirs) if len(theirs) else None
+
+
+def _is_home(info: ModelInfo, corpus: Corpus) -> bool:
+    """Return whether a corpus is the one that a network was trained on, by name."""
+    return corpus.name == (info.recipe.get("data") or {}).get("corpus", info.label_set)
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """Return what a reader of the figures must know about the data, in sentences, the most important first."""
+    data, twins, images = results["data"], results["twins"], results["standard"]["images"]
+    lines, exact = [], twins.get("exact")
+    if exact == images:
+        lines.append("WARNING: every image is one that trained the model, so the figures say nothing about other images")
+    elif exact is not None:
+        also = twins["any"] - exact
+        line = (
+            f"{exact:,} of {images:,} images have a byte-identical copy among the training images (twin-free is without them)"
+        )
+        lines.append(f"{line}; {also:,} more are nearly the same or mirrored, and are not left out")
+    if twins["training"] in ("unknown", "unverified"):
+        lines.append(
+            "WARNING: the fingerprints do not show that these are the data that trained the model, so it may have seen some of "
+            "the images; to count them, give its training data with --training-data"
+        )
+    if data["unknown_classes"]:
+        shown = ", ".join(f"{count:,} of {name}" for name, count in data["unknown_classes"].items())
+        lines.append(f"left out, because the model has no such class or it is not measured: {shown}")
+    if data["absent_classes"]:
+        lines.append(f"no image shows {', '.join(data['absent_classes'])}, but the model may answer so")
+    return lines
 
 
 def _hash_of(recipe: dict[str, Any]) -> str | None:
@@ -217,10 +387,15 @@ def _split_file(recipe: dict[str, Any]) -> str | None:
 def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
     """Refuse a corpus whose test images the model may have been trained on.
 
-    Official splits are the same in every copy of a corpus. Random splits must be those the model was trained with.
+    Official splits are the same in every copy of a published corpus. Random splits must be those the model was trained with,
+    and so must be the splits of the very images it was trained on.
     """
-    random = corpus.protocol != "official" or info.recipe.get("data", {}).get("protocol")
-    if random and corpus.split_fingerprint != info.split_fingerprint:
+    if corpus.split_fingerprint == info.split_fingerprint:
+        return
+    drawn = not corpus.protocol.endswith("official")
+    random = drawn or bool((info.recipe.get("data") or {}).get("protocol"))
+    suspect = random and _is_home(info, corpus) and (drawn or not CORPORA.get(corpus.name).own_data)
+    if suspect or corpus.fingerprint == info.data_fingerprint:
         raise DataError(
             f"{corpus.name} is split by {corpus.protocol}, but the model was trained on another split, so it may have seen "
             "these test images; evaluate it with the protocol and the copy of the corpus that trained it"

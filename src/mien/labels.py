@@ -5,6 +5,7 @@ Mixing up the order of classes is a frequent silent error in this field. So labe
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from mien.errors import LabelError
@@ -49,13 +50,22 @@ def label_set(name: str) -> tuple[str, ...]:
     return LABEL_SETS[name]
 
 
+def nfc(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), so that two spellings of one accented letter are equal.
+
+    >>> nfc("de\u0301gou\u0302t") == "d\u00e9go\u00fbt"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def canonical(expression: str) -> str:
     """Return mien's word for an expression.
 
     >>> canonical("Happiness")
     'happy'
     """
-    word = expression.strip().lower()
+    word = nfc(nfc(expression).strip().lower())
     return SYNONYMS.get(word, word)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from mien.calibration import BOUNDS
 from mien.errors import CheckpointError, reason
+from mien.labels import nfc
 from mien.preprocess import PreprocessSpec
 from mien.text import printable
 
@@ -164,9 +165,10 @@ def _checked_classes(classes: Any) -> tuple[str, ...]:
     for name in classes:
         if not name.strip() or any(unicodedata.category(sign) == "Cc" for sign in name):
             raise CheckpointError(f"its class {name!r} is empty or has control characters; train or export it again")
-    if len({unicodedata.normalize("NFC", name) for name in classes}) < len(classes):
+    names = tuple(map(nfc, classes))
+    if len(set(names)) < len(names):
         raise CheckpointError(f"its classes {classes} are not all different; train or export it again")
-    return tuple(classes)
+    return names
 
 
 def check_digest(content: bytes | mmap, source: str) -> bool:

@@ -37,9 +37,9 @@ _REQUIRED = {
 
 _LATER_KEYS = {
     "model": ("recipe_hash",),
-    "data": ("split_file",),
-    "standard": ("kappa", "fpr", "votes_agreement"),
-    "twin_free": ("kappa", "fpr", "votes_agreement"),
+    "data": ("split_file", "options", "map_to", "unknown_classes", "absent_classes"),
+    "standard": ("kappa", "fpr", "votes_agreement", "accuracy_interval"),
+    "twin_free": ("kappa", "fpr", "votes_agreement", "accuracy_interval"),
 }
 """Keys that files of earlier versions lack, by section."""
 
@@ -74,7 +74,7 @@ def read_results(path: Path) -> dict[str, Any]:
             f"{path}: was edited by hand after mien evaluate wrote it (its digest does not match its content); restore it, or "
             "evaluate the model again"
         )
-    for key in ("training", "versions", "study", "digest"):
+    for key in ("training", "versions", "study", "digest", "twins"):
         values.setdefault(key, None)
     for section, keys in _LATER_KEYS.items():
         for key in keys if values.get(section) else ():

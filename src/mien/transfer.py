@@ -1,14 +1,16 @@
 """Fine-tuning: start a network from weights trained on something else (ImageNet, VGGFace, or any mien checkpoint).
 
 Parameters are matched by name: one is loaded if the file has it under its published name and in the same shape. The RGB filters
-of a first convolution are summed for a grey network, which gives the activations of the grey image repeated three times. All
-other parameters, such as a classifier of other classes, stay as they were initialised. A report lists what was done.
+of a first convolution are summed for a grey network, which gives the activations of the grey image repeated three times. The
+rows of the classifier are matched by the names of their classes, never by position. All other parameters, such as the row of a
+class that the file does not have, stay as they were initialised. A report lists what was done.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mien.checkpoint import read_info
 from mien.errors import CheckpointError, InputError
+from mien.labels import mapping
 from mien.models import Model
 from mien.weights import sha256
 
@@ -39,6 +43,7 @@ class Transfer:
         adapted: Loaded after summing the RGB filters of a first convolution to grey.
         fresh: Left as initialised: the file lacks them or has them in another shape.
         unused: Names in the file that the network did not use.
+        classes: What became of the classifier, in words, unless all its classes and their order are those of the file.
     """
 
     source: Path
@@ -46,22 +51,25 @@ class Transfer:
     adapted: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    classes: str = ""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} loaded"]
         parts += [f"{len(self.adapted)} summed from RGB to grey ({', '.join(self.adapted)})"] if self.adapted else []
         parts += [f"{len(self.fresh)} new ({_few(self.fresh)})"] if self.fresh else []
         parts += [f"{len(self.unused)} of the file unused ({_few(self.unused)})"] if self.unused else []
-        return f"start from {self.source.name}: {', '.join(parts)}"
+        return f"start from {self.source.name}: {', '.join(parts)}" + (f"; {self.classes}" if self.classes else "")
 
 
-def start_from(model: Model, source: str | os.PathLike[str]) -> Transfer:
+def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[str] | None = None) -> Transfer:
     """Load weights into a new network as far as they fit, and return a report.
 
     Args:
         model: The network; changed in place.
         source: `"imagenet"`, or a file: a mien checkpoint, or a state dict (torch, safetensors) under torchvision's names,
             timm's or VGGFace's.
+        classes: The network's classes. Each row of the classifier then comes from the file's class of the same name, and from
+            a file that does not name its classes no row is loaded. Without them, the classifier is loaded if its shape fits.
 
     Raises:
         CheckpointError: The file is missing, corrupt or has another hash than its name says, or none of its weights fits.
@@ -69,16 +77,21 @@ def start_from(model: Model, source: str | os.PathLike[str]) -> Transfer:
     """
     path = imagenet_file(model) if str(source) == "imagenet" else Path(source)
     weights = {_vggface_name(name): value for name, value in read_weights(path).items()}
-    report = Transfer(path)
+    matched, words = (None, "") if classes is None else _match_classes(path, classes)
+    report = Transfer(path, classes=words)
     state, used = model.state_dict(), set()
+    by_class = set() if matched is None else set(model.classifier_names())
     for name, old in state.items():
         key = next((key for key in (name, model.published_name(name)) if key in weights), None)
-        new = None if key is None else _fit(weights[key], old)
+        if key is not None and matched is not None and name in by_class:
+            new = _rows_by_class(weights[key], old, matched)
+        else:
+            new = None if key is None else _fit(weights[key], old)
         if key is None or new is None:
             report.fresh.append(name)
             continue
         used.add(key)
-        (report.loaded if weights[key].numel() == old.numel() else report.adapted).append(name)
+        (report.loaded if name in by_class or weights[key].numel() == old.numel() else report.adapted).append(name)
         state[name] = new
     report.unused.extend(name for name in weights if name not in used)
     if not any(state[name].ndim > 1 for name in report.loaded):
@@ -166,6 +179,35 @@ def _fit(new: Tensor, old: Tensor) -> Tensor | None:
     if old.ndim == 4 and new.ndim == 2 and old.shape[0] == new.shape[0] and new.numel() == old.numel():
         return new.reshape(old.shape).to(old.dtype)  # a linear layer that the network has as a convolution over the whole map
     return None
+
+
+def _match_classes(path: Path, classes: Sequence[str]) -> tuple[dict[int, int] | None, str]:
+    """Return the row of a file's classifier that each row comes from, and that in words.
+
+    The rows are None if the classes and their order are the same, and empty if the file does not name its classes.
+    """
+    info = read_info(path)
+    if info is None:
+        return {}, "new classifier, because the file does not name its classes"
+    rows = mapping(classes, info.classes)
+    if rows == list(range(len(info.classes))):
+        return None, ""
+    matched = {ours: theirs for ours, theirs in enumerate(rows) if theirs is not None}
+    parts = {
+        "from the file": [name for ours, name in enumerate(classes) if ours in matched],
+        "new": [name for ours, name in enumerate(classes) if ours not in matched],
+        "unused": [name for theirs, name in enumerate(info.classes) if theirs not in matched.values()],
+    }
+    return matched, "classifier by class: " + "; ".join(f"{', '.join(names)} {word}" for word, names in parts.items() if names)
+
+
+def _rows_by_class(new: Tensor, old: Tensor, matched: dict[int, int]) -> Tensor | None:
+    """Return the network's tensor with the file's rows of the classes that both have; None if no row fits."""
+    if not matched or new.shape[1:] != old.shape[1:]:
+        return None
+    rows = old.clone()
+    rows[list(matched)] = new[list(matched.values())].to(old.dtype)
+    return rows
 
 
 def _vggface_name(name: str) -> str:

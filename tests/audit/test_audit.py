@@ -209,6 +209,15 @@ def test_the_real_ck48_is_full_of_twins():
     assert report["random_split"]["twin_in_train"]["near"] > 0.95 * report["random_split"]["images"]
 
 
+def test_no_cell_is_run_by_a_spreadsheet(tmp_path: Path, leaking: Corpus):
+    files = tuple(f"=cmd|'/c calc'!A{i}.png" for i in range(18))
+    rows = replace(leaking.rows, classes=tuple(f"@{name}" for name in leaking.classes))
+    _, table = write_audit(tmp_path / "small.json", audit(replace(leaking, files=files, rows=rows)))
+    cells = [cell for row in csv.reader(table.read_text().splitlines()) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert "./=cmd|'/c calc'!A1.png" in cells
+
+
 def test_names_that_are_no_text_are_written(tmp_path: Path, leaking: Corpus):
     files = tuple(f"caf\udce9-é{i}.png" for i in range(18))
     corpus = replace(leaking, files=files, skipped=("caf\udce9.png: is damaged",))

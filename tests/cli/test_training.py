@@ -1,10 +1,12 @@
 """The commands around training, in one process, on a small file of the real layout."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -80,6 +82,70 @@ def test_a_model_that_learnt_from_votes_is_measured_without_them(tmp_path: Path,
     assert info.recipe["data"]["options"] == {"votes": "fer2013new.csv"}
     assert info.data_fingerprint == results["data"]["fingerprint"] == load_corpus("fer2013", fer2013_csv).fingerprint
     assert results["standard"]["accuracy"] == pytest.approx(info.results["public_test"]["accuracy"])
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Pictures of one's own: train and test by class, one class unknown to FER2013 and spelt in two ways."""
+    random = np.random.default_rng(0)
+    for name in ("train/joie", "train/de\u0301gou\u0302t", "test/Happiness", "test/d\u00e9go\u00fbt", "test/sad"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(random.integers(0, 256, (48, 48)).astype(np.uint8)).save(tmp_path / "own" / name / f"{i}.png")
+    return tmp_path / "own"
+
+
+def test_a_bundled_model_is_measured_on_pictures_of_ones_own(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    measure = ("evaluate", "dlib_resnet-fer2013-small", "--data", own, "--corpus", "folder", "--split", "test")
+    shown = run(*measure, "--option", "size=48", "--map-to", "ckplus")
+    results = json.loads((tmp_path / "dlib_resnet-fer2013-small-own-test-as-ckplus.json").read_text())
+    data = results["data"]
+    assert (data["corpus"], data["protocol"], data["options"]) == ("folder", "own splits", {"size": 48})
+    assert data["unknown_classes"] == {"d\u00e9go\u00fbt": 8}
+    assert results["standard"]["images"] == 16
+    assert "on folder test (own splits)" in " ".join(shown.split())
+    assert "WARNING: the fingerprints do not show" in shown
+    assert "8 of d\u00e9go\u00fbt" in shown
+    verified = run("verify", tmp_path / "dlib_resnet-fer2013-small-own-test-as-ckplus.json", "--data", own)
+    assert "holds: " in verified
+    assert "of 16 images are correct" in verified
+    for folder in ("train/joie", "train/de\u0301gou\u0302t", "test/d\u00e9go\u00fbt"):
+        shutil.rmtree(own / folder)
+    assert "its private_test has 3,589 images" in refused(*measure[:4], "--split", "private_test")
+    assert "say which with --corpus" in refused(*measure[:4], "--option", "size=48")
+    assert "unknown label set 'ckplu'" in refused(*measure, "--map-to", "ckplu")
+
+
+def test_a_folder_whose_test_is_its_training_is_found_out(tmp_path: Path, own: Path):
+    """The second finding of a review: accuracy on the training images, in a file that called it an official test."""
+    recipe, folder = tmp_path / "my.yaml", tmp_path / "run"
+    text = (
+        run("recipes", "sa_csp_ca/fer2013")
+        .replace("corpus: fer2013", "corpus: folder")
+        .replace("select: public_test", "select:")
+    )
+    recipe.write_text(text)
+    shutil.rmtree(own / "test")
+    few = ("--set", "train.batch_size=8", "--set", "data.options={size: 48}")
+    run("train", recipe, "--data", own, "--out", folder, *QUICK[2:], *SMALL, *few)
+    copy = tmp_path / "copy"
+    shutil.copytree(own / "train", copy / "test")
+    assert "may have seen these test images" in refused("evaluate", folder, "--data", copy, "--split", "test")
+    Image.new("L", (48, 48), 9).save(copy / "test" / "joie" / "new.png")
+    shown = run("evaluate", folder, "--data", copy, "--split", "test")
+    assert "WARNING: the fingerprints do not show" in shown
+    assert json.loads((folder / "test.json").read_text())["data"]["protocol"] == "own splits"
+    shown = run("evaluate", folder, "--data", copy, "--split", "test", "--training-data", own)
+    assert "16 of 17 images have a byte-identical copy among the training images" in " ".join(shown.split())
+    twins = json.loads((folder / "test.json").read_text())["twins"]
+    assert (twins["training"], twins["exact"]) == ("given", 16)
+    assert "are not checked, because the training data" in run("verify", folder / "test.json", "--data", copy)
+    with Image.open(own / "train" / "joie" / "0.png") as picture:
+        picture.save(own / "train" / "joie" / "new.png")
+    assert "other data than trained the model" in refused(
+        "evaluate", folder, "--data", copy, "--split", "test", "--training-data", own
+    )
 
 
 def test_recipes_are_listed_and_shown():

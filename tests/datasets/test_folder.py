@@ -51,6 +51,13 @@ def test_classes_are_folders_in_alphabetical_order(tmp_path: Path):
     assert corpus.skipped == ()
 
 
+def test_two_spellings_of_an_accent_are_one_class(tmp_path: Path):
+    """macOS writes the decomposed form, so train and test may come from two machines."""
+    corpus = load(draw(tmp_path / "faces", "train/d\u00e9go\u00fbt/1.png", "test/de\u0301gou\u0302t/2.png", "test/joie/3.png"))
+    assert corpus.classes == ("d\u00e9go\u00fbt", "joie")
+    assert corpus.target.tolist() == [0, 0, 1]
+
+
 def test_a_label_set_gives_the_order(tmp_path: Path):
     corpus = load(draw(tmp_path / "faces", "happy/1.png", "fear/2.png"), label_set="rafdb")
     assert corpus.classes == label_set("rafdb")

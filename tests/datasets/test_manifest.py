@@ -2,6 +2,7 @@ import contextlib
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from mien.datasets import Corpus, load_corpus
 from mien.datasets.corpus import Listing, Reader
 from mien.datasets.manifest import read_manifest
+from mien.datasets.protocols.splits import leave_one_subject_out
 from mien.errors import DataError, MienError
 from mien.labels import label_set
 
@@ -52,6 +54,21 @@ def test_a_table_is_read_row_for_row(tmp_path: Path):
     assert corpus.rows.subjects == ("s1", "s2", "s1")
     assert corpus.rows.sequences == ("a", "b", "c")
     assert corpus.files == ("0.png", "1.png", "2.png")
+
+
+def test_two_spellings_of_an_accent_are_one_name(tmp_path: Path):
+    first, second = (
+        "0.png,d\u00e9go\u00fbt,Ren\u00e9e,\u00e9,set\u00e9",
+        "1.png,de\u0301gou\u0302t,Rene\u0301e,e\u0301,sete\u0301",
+    )
+    path = write(draw(tmp_path), f"path,label,subject,sequence,split\n{first}\n{second}\n")
+    corpus = load(path)
+    assert corpus.classes == ("d\u00e9go\u00fbt",)
+    assert corpus.rows.subjects == ("Ren\u00e9e",) * 2
+    assert corpus.rows.sequences == ("\u00e9",) * 2
+    assert corpus.splits == ("set\u00e9",)
+    alone = load_corpus("manifest", path, options=SMALL)
+    assert leave_one_subject_out(replace(alone, rows=replace(alone.rows, subjects=("Ren\u00e9e", "x"))), "Rene\u0301e").splits
 
 
 def test_optional_columns_may_be_absent(tmp_path: Path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien.datasets import twins
 from mien.datasets.corpus import Corpus, Rows
-from mien.datasets.twins import NEAR, Twins, digests, find_twins, pixel_distance
+from mien.datasets.twins import HASHES, NEAR, Twins, digests, find_twins, pixel_distance, twins_in
 from mien.errors import OutputError
 
 NOBODY = np.empty((0, 2), np.int64)
@@ -200,6 +200,43 @@ def test_evaluations_leave_out_the_exact_twins_and_no_others():
     assert (~found.in_split(rows.split, 2)["exact"][test, 0]).tolist() == [True, False, True]
     assert found.in_split(rows.split, 2)["any"][test, 0].tolist() == [False, True, True]
     assert corpus.twin_free("train").tolist() == [False] * 4
+
+
+def test_twins_in_other_images_are_those_of_the_audit(monkeypatch: pytest.MonkeyPatch):
+    images = np.stack([face(seed) for seed in (0, 1, 2, 3, 3, 0, 1, 3, 5, 6)])
+    images[5], images[6] = compressed(face(0)), compressed(face(1))[:, ::-1]
+    images[9] = 80
+    split = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    test, train = np.flatnonzero(split == 1), np.flatnonzero(split == 0)
+    found = find_twins(images).in_split(split, 2)
+    for block in (2048, 2):
+        monkeypatch.setattr(twins, "BLOCK", block)
+        among = twins_in(images, test, images, train)
+        for kind, mask in found.items():
+            assert among[kind].tolist() == mask[test, 0].tolist(), kind
+    assert [among[kind].tolist() for kind in ("exact", "near", "mirrored")] == [
+        [False, False, True, False, False],
+        [True, False, False, False, False],
+        [False, True, False, False, False],
+    ]
+    large = np.stack([np.repeat(np.kron(image, np.ones((2, 2), np.uint8))[..., None], 3, -1) for image in images])
+    assert twins_in(large, test, images, train)["any"].tolist() == among["any"].tolist()
+    assert not twins_in(images, test, images, train[:0])["any"].any()
+
+
+def test_the_hashes_of_a_cache_are_kept_next_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    images = np.stack([face(i // 2) if i % 3 else compressed(face(i // 2)) for i in range(12)])
+    images.tofile(tmp_path / "images.bin")
+    mapped = np.memmap(tmp_path / "images.bin", np.uint8, "r", shape=images.shape)
+    even, odd = np.arange(0, 12, 2), np.arange(1, 12, 2)
+    expected = twins_in(images, even, images, odd)["near"].tolist()
+    assert any(expected)
+    assert twins_in(mapped, even, mapped, odd)["near"].tolist() == expected
+    steps: list[str] = []
+    assert twins_in(mapped, even, mapped, odd, lambda what, done, total: steps.append(what))["near"].tolist() == expected
+    assert "hashing" not in steps
+    (tmp_path / HASHES).write_bytes(b"damaged")
+    assert find_twins(mapped).near.tolist() == find_twins(images).near.tolist()
 
 
 def test_pictures_of_a_large_corpus_lie_in_a_temporary_file_and_change_nothing(monkeypatch: pytest.MonkeyPatch):

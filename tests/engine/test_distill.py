@@ -76,11 +76,23 @@ def test_a_bundled_model_is_a_teacher(corpus: Corpus):
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, corpus: Corpus):
-    path = write_teacher(tmp_path / "t.safetensors", 40, 0, label_set("rafdb"))
-    with pytest.raises(RecipeError, match="has the classes surprise, fear"):
+    path = write_teacher(tmp_path / "t.safetensors", 40, 0, label_set("ckplus"))
+    with pytest.raises(RecipeError, match=r"does not have neutral \(it has the classes angry, contempt"):
         Teachers(DistillPart(teachers=[str(path)]), corpus)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         Teachers(DistillPart(teachers=[str(tmp_path / "missing")]), corpus)
+
+
+@pytest.mark.parametrize("name", ["rafdb", "ferplus"])
+def test_teachers_classes_go_by_name(tmp_path: Path, corpus: Corpus, name: str):
+    """In another order, or with a class that the student does not have: the others share its probability."""
+    path = write_teacher(tmp_path / "t.safetensors", 40, 0, label_set(name))
+    teachers = Teachers(DistillPart(teachers=[str(path)], temperature=1.0), corpus)
+    images = torch.rand(6, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    network, info = load_checkpoint(path)
+    probs = network(Normalize(info.preprocess)(images)).softmax(1)
+    expected = torch.stack([probs[:, info.classes.index(each)] for each in corpus.classes], 1)
+    torch.testing.assert_close(teachers(images), expected / expected.sum(1, keepdim=True))
 
 
 def test_a_teacher_that_may_know_the_test_is_refused(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):

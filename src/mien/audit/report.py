@@ -25,6 +25,7 @@ from mien.datasets.corpus import Corpus
 from mien.datasets.protocols.splits import random_split
 from mien.datasets.twins import HASH_BITS, NEAR, SHIFT, SIDE, Pairs, Step, Twins, find_twins
 from mien.errors import DataError
+from mien.output.table import escape_formula
 from mien.provenance import current_commit, hardware
 from mien.text import escape_formula
 
@@ -270,5 +271,6 @@ def _pair_rows(done: Audit) -> list[list[str]]:
         for pair, distance in zip(pairs.tolist(), distances.tolist(), strict=True):
             splits = [corpus.splits[i] if i >= 0 else "" for i in corpus.rows.split[pair]]
             labels = [corpus.classes[i] for i in corpus.target[pair]]
-            rows.append([kind, *map(corpus.origin, pair), f"{distance:.3f}", *splits, *labels])
+            texts = [escape_formula(text) for text in (*map(corpus.origin, pair), f"{distance:.3f}", *splits, *labels)]
+            rows.append([kind, *texts])
     return rows

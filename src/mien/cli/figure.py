@@ -32,7 +32,7 @@ Folders = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure to write: .png or .svg.", show_default=False)]
 TwinFree = Annotated[
-    bool, typer.Option("--twin-free", help="Draw the accuracy on images without a twin in the training split.")
+    bool, typer.Option("--twin-free", help="Draw the accuracy on images without a byte-identical twin in the training split.")
 ]
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from mien.cli import options
 from mien.cli.options import parse_pairs
 from mien.errors import DataError, InputError, RecipeError, require
+from mien.labels import label_set
 from mien.text import printable
 
 if TYPE_CHECKING:
@@ -91,7 +93,32 @@ def evaluate(
         typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model."),
     ],
     data: DataOption,
-    split: Annotated[str, typer.Option(help="Split to measure on. Use a test split only once, at the end.")] = "public_test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to measure on. Use a test split only once, at the end. Default: public_test, or the only split."
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus",
+            metavar="NAME",
+            help="What the data are, such as folder, manifest or ckplus. Default: the corpus that trained the model.",
+        ),
+    ] = None,
+    option: options.CorpusOptions = None,
+    map_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELSET",
+            help="Measure these classes only, such as ckplus, as far as the model has them. Default: all classes of the model.",
+        ),
+    ] = None,
+    training_data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The data that trained the model, to count the images that it has seen in training."),
+    ] = None,
     view: Annotated[
         str,
         typer.Option(
@@ -104,11 +131,14 @@ def evaluate(
         Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
     ] = None,
 ) -> None:
-    """Measure a model on a split, and write the results, the predictions and a confusion matrix."""
+    """Measure a model on a corpus or on your own labelled pictures.
+
+    Writes the results, the predictions and a confusion matrix. Classes are matched by name.
+    """
     require("torchmetrics", "train")
     from mien.atomic import check_outputs
     from mien.cli.progress import StepBar
-    from mien.evaluate import View, write_evaluation
+    from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
     from mien.report import Measured, confusion_figure, write_figure
     from mien.results import predictions_path
@@ -118,17 +148,39 @@ def evaluate(
         raise InputError(f"{out}: the results file is JSON; use a name such as --out results.json")
     if view not in get_args(View):
         raise InputError(f"--view {view}: choose one of {', '.join(get_args(View))}")
+    if option and not corpus:
+        raise InputError("--option is an option of a corpus; say which with --corpus")
+    if map_to is not None:
+        label_set(map_to)  # an unknown one is refused before anything is read
+    read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
     backend, file = open_model(model)
-    out = out or _default_results(model, file, split if view == "single" else f"{split}-{view}")
+    measured = (
+        open_corpus({"corpus": corpus, "options": read_with}, data, soft_labels=False) if corpus else corpus_of(backend, data)
+    )
+    split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
+    if out is None:
+        parts = (data.stem if corpus else "", split, "" if view == "single" else view, f"as-{map_to}" if map_to else "")
+        out = _default_results(model, file, "-".join(part for part in parts if part))
     picture = out.with_name(f"{out.stem}-confusion.png")
     check_outputs([out, predictions_path(out), picture], [file, card_path(file), data])
-    corpus = corpus_of(backend, data)
-    votes = votes_on(corpus, data)
+    trained = None if training_data is None else corpus_of(backend, training_data)
+    votes = votes_on(measured, data)
     with StepBar() as bar:
         evaluation = measure(
-            backend, corpus, split, file, partial(bar.step, f"measuring on {split}"), view=cast(View, view), votes=votes
+            backend,
+            measured,
+            split,
+            file,
+            partial(bar.step, f"measuring on {split}"),
+            view=cast(View, view),
+            votes=votes,
+            map_to=map_to,
+            options=read_with,
+            training=trained,
         )
     _show(evaluation.results)
+    for line in notes(evaluation.results):
+        typer.echo(line)
     written = write_evaluation(out, evaluation)
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
@@ -278,10 +330,9 @@ def _show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    model, split, parts = results["model"], results["data"], ("standard", "twin_free")
-    table = Table(
-        title=f"{model['arch']} ({results['precision']}) on {split['corpus']} {split['split']}, view: {results['view']}"
-    )
+    model, data, parts = results["model"], results["data"], ("standard", "twin_free")
+    on = f"{data['corpus']} {data['split']} ({data['protocol']})"
+    table = Table(title=f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}")
     table.add_column("metric")
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")
@@ -294,6 +345,11 @@ def _show(results: dict[str, Any]) -> None:
         values = [results[p][key] if results[p] else None for p in parts]
         if key != "votes_agreement" or any(value is not None for value in values):
             add(key, values, "{:.4f}" if key == "kappa" else "{:.2%}")
+        if key == "accuracy":
+            ranges = [results[p]["accuracy_interval"] if results[p] else None for p in parts]
+            table.add_row(
+                "  95 % interval", *("-" if r is None else f"{r[0]:.1%} to {r[1]:.1%}".replace("%", " %") for r in ranges)
+            )
     for key in ("recall", "fpr"):
         for name in results["classes"]:
             add(f"{key} {name}", [results[p][key][name] if results[p] else None for p in parts])

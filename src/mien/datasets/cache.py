@@ -32,7 +32,7 @@ from mien.image import STRIP
 from mien.provenance import available_cores
 from mien.text import printable
 
-CACHE_FORMAT = 5
+CACHE_FORMAT = 6
 
 CHUNK = 256
 """Most pictures that are decoded before they are written."""

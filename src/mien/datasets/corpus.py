@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from mmap import mmap
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
@@ -182,12 +182,17 @@ class Reader:
         files_next_to: Names of files that are read from the folder of the source, if that is a file.
         lists_pictures: The source is a list of picture files, which may change while the list does not.
         soft_label_options: Options that only change `Rows.votes`, which training alone uses.
+        counts: Published number of images of each class, in the order of the corpus's label set, in each official split; empty
+            if unknown.
+        own_data: The pictures are anybody's own, so there are no official splits that every copy shares.
     """
 
     read: Callable[..., Listing]
     files_next_to: tuple[str, ...] = ()
     lists_pictures: bool = False
     soft_label_options: tuple[str, ...] = ()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    own_data: bool = False
 
     def __call__(self, source: Path, **options: Any) -> Listing:
         """Return what is in a source.

@@ -25,11 +25,17 @@ FOLDER_SPLITS = {"train": 0, "val": 1, "public_test": 1, "test": 2, "private_tes
 TABLES = ("fer2013.csv", "icml_face_data.csv")
 """Names of the table, the preferred one first: Kaggle's zip of the challenge has the second one, and parts of it."""
 
-PRIVATE_TEST = 3589
-"""Number of images in PrivateTest."""
+COUNTS = {
+    "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    "public_test": (467, 56, 496, 895, 653, 415, 607),
+    "private_test": (491, 55, 528, 879, 594, 416, 626),
+}
+"""Images of each class in each official split."""
+
+PRIVATE_TEST = sum(COUNTS["private_test"])
 
 
-@CORPORA.register("fer2013", soft_label_options=("votes",))
+@CORPORA.register("fer2013", soft_label_options=("votes",), counts=COUNTS)
 def read_fer2013(source: Path, votes: str | None = None) -> Listing:
     """Return the content of a copy of FER2013: splits train, public_test and private_test.
 

@@ -53,7 +53,7 @@ def sort_splits(splits: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(splits), key=lambda name: (usual.index(name) if name in usual else len(usual), name)))
 
 
-@CORPORA.register("folder")
+@CORPORA.register("folder", own_data=True)
 def read_folder(source: Path, label_set: str | None = None) -> Listing:
     """Return the pictures of a folder that is sorted by expression, in colour, 224x224 px.
 

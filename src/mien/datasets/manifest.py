@@ -18,7 +18,7 @@ from mien.datasets.files import split_name
 from mien.datasets.folder import ALL, SIDE, Labelled, labelled_rows
 from mien.datasets.tables import csv_rows, find_columns
 from mien.errors import DataError, reason, require
-from mien.labels import canonical
+from mien.labels import canonical, nfc
 from mien.registry import nearest
 
 REQUIRED = ("path", "label")
@@ -34,7 +34,7 @@ Row = tuple[int, dict[str, str]]
 """The number of a row, and its fields by column."""
 
 
-@CORPORA.register("manifest", lists_pictures=True)
+@CORPORA.register("manifest", lists_pictures=True, own_data=True)
 def read_manifest(source: Path, label_set: str | None = None) -> Listing:
     """Return the pictures that a table names, in colour, 224x224 px.
 
@@ -67,11 +67,11 @@ def read_manifest(source: Path, label_set: str | None = None) -> Listing:
         if file in seen:
             raise DataError(f"{where} names {row['path']} again, after row {seen[file]}; remove one of them")
         seen[file] = number
-        split = row.get("split", ALL)
+        split = nfc(row.get("split", ALL))
         found.append((Path(file), expression, split_name(split) or split))
         for column in ("subject", "sequence"):
             if column in row:
-                others.setdefault(f"{column}s", []).append(row[column])
+                others.setdefault(f"{column}s", []).append(nfc(row[column]))
     if not seen:
         raise DataError(f"{source}: contains no rows after its header; is the file complete?")
     if len({split for _, _, split in found}) > MAX_SPLITS:

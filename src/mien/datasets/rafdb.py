@@ -21,12 +21,15 @@ SPLITS = ("train", "test")
 LABELS = ("list_patition_label.txt", "list_partition_label.txt")
 """The official list of labels, misspelt as it is, and corrected."""
 
+COUNTS = {"train": (1290, 281, 717, 4772, 1982, 705, 2524), "test": (329, 74, 160, 1185, 478, 162, 680)}
+"""Images of each class in each official split."""
+
 LAYOUT = (
     "EmoLabel/list_patition_label.txt with Image/aligned/train_00001_aligned.jpg, or train/1 to train/7 with test/1 to test/7"
 )
 
 
-@CORPORA.register("rafdb")
+@CORPORA.register("rafdb", counts=COUNTS)
 def read_rafdb(source: Path) -> Listing:
     """Return the content of a copy of RAF-DB, in colour, 100x100 px: splits train and test.
 

@@ -9,19 +9,24 @@ Byte-identical images have the same digest. Near twins are found in two steps:
    most `NEAR`.
 
 Photos that are rotated, or cropped further apart, are not found. results/audit/README.md says how many pairs are right by eye.
+The hashes of a corpus are computed once and kept in its cache folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mien.atomic import atomic_path
 from mien.errors import OutputError, reason, require
 
 HASH_BITS = 10
@@ -44,6 +49,9 @@ BLOCK = 2048
 
 IN_MEMORY = 250_000_000
 """Bytes of pictures to compare (2,304 each) that stay in memory; more go to a temporary file."""
+
+HASHES = "phash.npy"
+"""File of the hashes in the cache folder of a corpus, bits of uint8 (2, N, 8): of the pictures and of their mirror images."""
 
 Pairs = NDArray[np.int64]
 Step = Callable[[str, int, int], None]
@@ -129,33 +137,94 @@ def find_twins(images: NDArray[np.uint8], on_step: Step | None = None) -> Twins:
     """
     _, start, group = np.unique(digests(images), return_index=True, return_inverse=True)
     first = start[group].astype(np.int64)
-    blank = np.array([bool((image == image[0, 0]).all()) for image in images])
+    blank = np.array([_is_blank(image) for image in images])
     rows = np.unique(first[~blank])
-    small, hashes, mirrored_hashes = _hash_pictures(images, rows, on_step)
-    near, distance = _find_pairs(small, hashes, hashes, False, on_step)
-    mirrored, mirrored_distance = _find_pairs(small, hashes, mirrored_hashes, True, on_step)
-    nearer = mirrored_distance < pixel_distance(small, mirrored)  # a face resembles its own mirror image
-    mirrored, mirrored_distance = mirrored[nearer], mirrored_distance[nearer]
+    hashes = _hash_pictures(images, rows, on_step)
+    small = _as_array((_small(images[row]) for row in rows), len(rows))
+    near, distance = _find_pairs(small, hashes[0], hashes[0], False, on_step)
+    mirrored, mirrored_distance = _find_mirrored(small, hashes, on_step)
     return Twins(first, blank, rows[near], distance, rows[mirrored], mirrored_distance)
 
 
-def _hash_pictures(
-    images: NDArray[np.uint8], rows: NDArray[np.int64], on_step: Step | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.int8]]:
-    """Return the rows' pictures, grey (R, 48, 48), and the hashes of them and of their mirror images, -1 or 1 (R, 64)."""
+def twins_in(
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    others: NDArray[np.uint8],
+    other_rows: NDArray[np.int64],
+    on_step: Step | None = None,
+) -> dict[str, NDArray[np.bool_]]:
+    """Return, by kind of twin, whether each of some images has such a twin among some others.
+
+    Args:
+        images: The images of a corpus, uint8 (N, H, W) or (N, H, W, 3).
+        rows: Which of them to look at, (R,).
+        others: The images of the same corpus or of another one, of any size.
+        other_rows: Which of them to compare with, (M,).
+        on_step: As of `find_twins`.
+
+    Returns:
+        bool (R,) under "exact", "near", "mirrored" and "any", as `Twins.in_split` counts them.
+
+    Raises:
+        MissingExtraError: imagehash is not installed.
+    """
+    exact = np.isin(digests(images, rows), digests(others, other_rows))
+    found = {"exact": exact, "near": np.zeros(len(rows), np.bool_), "mirrored": np.zeros(len(rows), np.bool_)}
+    ours = np.array([i for i, row in enumerate(rows) if not _is_blank(images[row])], np.int64)
+    theirs = np.array([i for i, row in enumerate(other_rows) if not _is_blank(others[row])], np.int64)
+    if len(ours) and len(theirs):
+        left, right = other_rows[theirs], rows[ours]
+        hashes = np.concatenate([_hash_pictures(others, left, on_step), _hash_pictures(images, right, on_step)], axis=1)
+        parts = (others, left), (images, right)
+        small = _as_array((_small(source[row]) for source, chosen in parts for row in chosen), hashes.shape[1])
+        names = np.concatenate([digests(source, chosen) for source, chosen in parts])
+        near, _ = _find_pairs(small, hashes[0], hashes[0], False, on_step, len(left))
+        near = near[names[near[:, 0]] != names[near[:, 1]]]  # the others are exact
+        mirrored, _ = _find_mirrored(small, hashes, on_step, len(left))
+        found["near"][ours[near[:, 1] - len(left)]] = True
+        found["mirrored"][ours[mirrored[:, 1] - len(left)]] = True
+    return found | {"any": found["exact"] | found["near"] | found["mirrored"]}
+
+
+def _is_blank(image: NDArray[np.uint8]) -> bool:
+    return bool((image == image[0, 0]).all())
+
+
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image as the grey picture that is compared, uint8 (48, 48)."""
+    return np.asarray(Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def _hash_pictures(images: NDArray[np.uint8], rows: NDArray[np.int64], on_step: Step | None) -> NDArray[np.int8]:
+    """Return the hashes of some pictures and of their mirror images, -1 or 1 (2, R, 64).
+
+    Those of a cached corpus are computed for all its pictures, and kept next to them.
+    """
     phash = require("imagehash", "train").phash
-    hashes = np.empty((2, len(rows), 64), np.int8)
+    file = None
+    if isinstance(images, np.memmap) and isinstance(images.base, mmap):  # the whole cache, and not a slice of it
+        file = Path(str(images.filename)).with_name(HASHES)
+        with suppress(OSError, ValueError, EOFError):
+            kept = np.load(file)
+            if kept.shape == (2, len(images), 8) and kept.dtype == np.uint8:
+                return _as_signs(kept[:, rows])
+    wanted = rows if file is None else np.arange(len(images))
+    bits = np.empty((2, len(wanted), 8), np.uint8)
+    for i, row in enumerate(wanted):
+        picture = Image.fromarray(_small(images[row]))
+        for view, shown in enumerate((picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+            bits[view, i] = np.packbits(phash(shown).hash.ravel())
+        if on_step is not None and (i + 1 == len(wanted) or i % BLOCK == 0):
+            on_step("hashing", i + 1, len(wanted))
+    if file is None:
+        return _as_signs(bits)
+    with suppress(OutputError), atomic_path(file) as tmp_path, tmp_path.open("wb") as stream:  # only speed depends on it
+        np.save(stream, bits)
+    return _as_signs(bits[:, rows])
 
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        for i, row in enumerate(rows):
-            picture = Image.fromarray(images[row]).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-            for view, shown in enumerate((picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
-                hashes[view, i] = np.where(phash(shown).hash.ravel(), 1, -1)
-            yield np.asarray(picture)
-            if on_step is not None and (i + 1 == len(rows) or i % BLOCK == 0):
-                on_step("hashing", i + 1, len(rows))
 
-    return _as_array(pictures(), len(rows)), hashes[0], hashes[1]
+def _as_signs(bits: NDArray[np.uint8]) -> NDArray[np.int8]:
+    return np.unpackbits(bits, axis=-1).astype(np.int8) * 2 - 1
 
 
 def _as_array(pictures: Iterable[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
@@ -179,14 +248,30 @@ def _as_array(pictures: Iterable[NDArray[np.uint8]], count: int) -> NDArray[np.u
         ) from None
 
 
-def _find_pairs(
-    small: NDArray[np.uint8], left: NDArray[np.int8], right: NDArray[np.int8], mirrored: bool, on_step: Step | None
+def _find_mirrored(
+    small: NDArray[np.uint8], hashes: NDArray[np.int8], on_step: Step | None, cut: int | None = None
 ) -> tuple[Pairs, NDArray[np.float32]]:
-    """Return the verified pairs i < j, ascending, and their distances."""
+    """Return the verified pairs that are nearer when one of them is mirrored, and their distances; see `_find_pairs`."""
+    pairs, distance = _find_pairs(small, hashes[0], hashes[1], True, on_step, cut)
+    nearer = distance < pixel_distance(small, pairs)  # a face resembles its own mirror image
+    return pairs[nearer], distance[nearer]
+
+
+def _find_pairs(
+    small: NDArray[np.uint8],
+    left: NDArray[np.int8],
+    right: NDArray[np.int8],
+    mirrored: bool,
+    on_step: Step | None,
+    cut: int | None = None,
+) -> tuple[Pairs, NDArray[np.float32]]:
+    """Return the verified pairs i < j, ascending, and their distances; with a `cut`, only those with i < cut <= j."""
     found, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
-    for start in range(0, len(left), BLOCK):
-        for across in range(start, len(left), BLOCK):
-            here, there = left[start : start + BLOCK].astype(np.float32), right[across : across + BLOCK].astype(np.float32)
+    end = len(left) if cut is None else cut
+    for start in range(0, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        for across in range(start if cut is None else cut, len(left), BLOCK):
+            here, there = left[start:stop].astype(np.float32), right[across : across + BLOCK].astype(np.float32)
             agreeing = here @ there.T  # bits that agree minus bits that differ; exact in float32
             pairs = np.argwhere(agreeing >= here.shape[1] - 2 * HASH_BITS) + np.array((start, across))
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
@@ -195,7 +280,7 @@ def _find_pairs(
             found.append(pairs[distance <= NEAR])
             distances.append(distance[distance <= NEAR])
         if on_step is not None:
-            on_step("comparing mirrored" if mirrored else "comparing", min(start + BLOCK, len(left)), len(left))
+            on_step("comparing mirrored" if mirrored else "comparing", stop, end)
     pairs, distance = np.concatenate(found), np.concatenate(distances)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return pairs[order], distance[order]

@@ -18,6 +18,7 @@ from mien.checkpoint import load_checkpoint
 from mien.datasets import Corpus
 from mien.engine.loader import Loader
 from mien.errors import RecipeError
+from mien.labels import mapping
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec
@@ -49,8 +50,7 @@ class Teachers(nn.Module):
 
     Raises:
         CheckpointError: A checkpoint is missing, damaged or of another version.
-        RecipeError: A teacher has other classes or another order of them, or may have been trained on the student's test
-            images.
+        RecipeError: A teacher lacks a class of the corpus, or may have been trained on the student's test images.
     """
 
     def __init__(self, part: DistillPart, corpus: Corpus) -> None:
@@ -58,9 +58,10 @@ class Teachers(nn.Module):
         self.temperature = part.temperature
         self.networks, self.normalizers = nn.ModuleList(), nn.ModuleList()
         self.specs: list[PreprocessSpec] = []
+        self.columns: list[list[int]] = []  # of each teacher's logits, by the corpus's classes
         for path in part.teachers:
             network, info = _open_teacher(path)
-            _check_teacher(path, info, corpus)
+            self.columns.append(_match_teacher(path, info, corpus))
             self.networks.append(network)
             self.normalizers.append(Normalize(info.preprocess))
             self.specs.append(info.preprocess)
@@ -72,8 +73,10 @@ class Teachers(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return softened probabilities (N, K) for augmented images (N, 1 or 3, H, W) in [0, 1]."""
-        pairs = zip(self.networks, self.normalizers, strict=True)
-        return torch.stack([self._soften(network(normalize(x))) for network, normalize in pairs]).mean(0)
+        teachers = zip(self.networks, self.normalizers, self.columns, strict=True)
+        return torch.stack([self._soften(network(normalize(x))[:, columns]) for network, normalize, columns in teachers]).mean(
+            0
+        )
 
     @torch.no_grad()
     def predict_all(self, loader: Loader, fabric: Fabric) -> Tensor:
@@ -84,9 +87,9 @@ class Teachers(nn.Module):
         share = slice(fabric.global_rank, None, fabric.world_size)
         images = Loader(loader.corpus, loader.rows[share], torch.device("cpu"))
         probs = torch.zeros(len(loader.rows), len(loader.corpus.classes), device=loader.device)
-        for network, spec in zip(self.networks, self.specs, strict=True):
+        for network, spec, columns in zip(self.networks, self.specs, self.columns, strict=True):
             with fabric.autocast():
-                parts = [self._soften(network(x.to(loader.device))) for x in images.inputs(spec, BATCH)]
+                parts = [self._soften(network(x.to(loader.device))[:, columns]) for x in images.inputs(spec, BATCH)]
             probs[share] += torch.cat(parts) / len(self.networks)
         return loader.repeat(fabric.all_reduce(probs, reduce_op="sum"))  # type: ignore[arg-type]
 
@@ -119,16 +122,22 @@ def _open_teacher(path: str) -> tuple[nn.Module, ModelInfo]:
     return network.requires_grad_(False).to(memory_format=torch.channels_last), info
 
 
-def _check_teacher(path: str, info: ModelInfo, corpus: Corpus) -> None:
-    if info.classes != corpus.classes:
+def _match_teacher(path: str, info: ModelInfo, corpus: Corpus) -> list[int]:
+    """Return the outputs of a teacher that the corpus's classes have; refuse a teacher that lacks one or knows the test."""
+    found = mapping(corpus.classes, info.classes)
+    columns = [column for column in found if column is not None]
+    if len(columns) < len(found):
+        missing = [name for name, column in zip(corpus.classes, found, strict=True) if column is None]
         raise RecipeError(
-            f"distill.teachers: {path} has the classes {', '.join(info.classes)}, but this corpus has "
-            f"{', '.join(corpus.classes)}; choose a teacher of the same classes in the same order"
+            f"distill.teachers: {path} does not have {', '.join(missing)} (it has the classes {', '.join(info.classes)}); "
+            "choose a teacher that has every class of this corpus"
         )
     data = info.recipe.get("data", {})
     official = corpus.protocol == "official" and not data.get("protocol")
-    if data.get("corpus") == corpus.name and not official and info.split_fingerprint != corpus.split_fingerprint:
+    same = info.data_fingerprint == corpus.fingerprint or (data.get("corpus") == corpus.name and not official)
+    if same and info.split_fingerprint != corpus.split_fingerprint:
         raise RecipeError(
             f"distill.teachers: {path} was trained on another split of {corpus.name}, so it may have seen this run's test "
             "images; train it with the same data.protocol"
         )
+    return columns

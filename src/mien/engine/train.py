@@ -138,7 +138,7 @@ class Run:
 
         # Model, from scratch or from start weights
         model = create_model(recipe.model.name, num_classes=len(corpus.classes), **recipe.model.arguments)
-        self.transfer = start_from(model, recipe.model.start) if recipe.model.start else None
+        self.transfer = start_from(model, recipe.model.start, corpus.classes) if recipe.model.start else None
         if self.transfer is not None:
             check_start(self.transfer.source, corpus)
         if model.in_channels != self.spec.channels:
@@ -315,6 +315,7 @@ class Run:
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.corpus.fingerprint,
             "split": self.corpus.split_fingerprint,
+            "classes": list(self.corpus.classes),
             "objective": self.unwrapped.state_dict(),
             "average": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -338,6 +339,7 @@ class Run:
             began = Recipe.model_validate(state["recipe"])  # its texts may have changed since
             same = (recipe_hash(began), began.seed) == (recipe_hash(self.recipe), self.recipe.seed)
             same = same and (state["fingerprint"], state.get("split")) == data
+            same = same and tuple(state.get("classes", self.corpus.classes)) == self.corpus.classes  # older states lack them
         except Exception as error:
             _refuse(path, f"cannot be read ({type(error).__name__})")
         if not same:

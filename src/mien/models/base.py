@@ -88,6 +88,10 @@ class Model(nn.Module, ABC):
         self.classifier = new.to(old.weight)
         self.num_classes = num_classes
 
+    def classifier_names(self) -> list[str]:
+        """Return the names of the parameters with one row per class."""
+        return [f"classifier.{name}" for name, _ in self.classifier.named_parameters()]
+
     def published_name(self, name: str) -> str:
         """Return the name of one of this network's parameters in published weights."""
         return name
@@ -166,6 +170,13 @@ class TimmModel(Model):
         self.backbone.reset_classifier(num_classes)
         self.backbone.to(like)
         self.num_classes = num_classes
+
+    def classifier_names(self) -> list[str]:
+        """Return the names of the parameters with one row per class."""
+        found = self.backbone.get_classifier()
+        layers = found if isinstance(found, tuple) else (found,)  # a network with two heads
+        rows = {id(weight) for layer in layers for weight in layer.parameters() if len(weight) == self.num_classes}
+        return [name for name, weight in self.named_parameters() if id(weight) in rows]
 
     def published_name(self, name: str) -> str:
         """Return timm's name of a parameter, which is also torchvision's for the networks both have."""

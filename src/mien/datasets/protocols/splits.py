@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mien.datasets.corpus import Corpus
 from mien.errors import DataError, require
+from mien.labels import nfc
 from mien.registry import Registry, nearest
 
 PROTOCOLS: Registry[Corpus] = Registry("protocol")
@@ -160,7 +161,7 @@ def leave_one_subject_out(corpus: Corpus, subject: str, val: float = 0.0, seed: 
     by = by or "subject"
     if not isinstance(subject, str):
         raise DataError(f"leave_one_subject_out's subject is {subject!r}; give its name as text, subject: '{subject}'")
-    known = subjects(corpus)
+    known, subject = subjects(corpus), nfc(subject)
     if subject not in known:
         raise DataError(f"{corpus.name} has no subject {subject!r}; it has {len(known)}, from {known[0]!r} to {known[-1]!r}")
     test = [row for row in _in_use(corpus) if corpus.rows.subjects[row] == subject]
