@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +48,12 @@ class OnnxBackend:
         if not self.path.is_file():
             raise CheckpointError(f"{path}: no such model file")
         try:
-            self._file = self.path.read_bytes()  # once, so that both sessions run the same network
+            self._file = self.path.read_bytes()  # once, so that all sessions run the same network
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
         self._session = _open(self._file, self.path, self.threads, providers or default_providers())
         self._single: Session | None = None
-        self._lock = Lock()
-        self._pool = ThreadPoolExecutor(self.threads)
+        self._process = 0  # the process whose threads are in `_pool`; 0 before the first large batch
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
         self.providers: list[str] = self._session.get_providers()
@@ -88,12 +89,23 @@ class OnnxBackend:
             return np.empty((0, len(self.info.classes)), np.float32)
         if len(batch) < 2 * CHUNK or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
             return self._session.run(["logits"], {"image": batch})[0]
-        with self._lock:  # a large batch is run in small chunks, each on one thread
+        pool, lock = self._workers()
+        with lock:  # a large batch is run in small chunks, each on one thread
             if self._single is None:
-                self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
+                self._single = _open(self._file, self.path, 1, self.providers)
         single = self._single
         chunks = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
-        return np.concatenate(list(self._pool.map(lambda chunk: single.run(["logits"], {"image": chunk})[0], chunks)))
+        return np.concatenate(list(pool.map(lambda chunk: single.run(["logits"], {"image": chunk})[0], chunks)))
+
+    def _workers(self) -> tuple[ThreadPoolExecutor, Lock]:
+        """Return this process's pool and the lock for `_single`; in a forked process the parent's pool has no threads."""
+        if self._process != os.getpid():
+            self._pool, self._lock, self._process = ThreadPoolExecutor(self.threads), Lock(), os.getpid()
+        return self._pool, self._lock
+
+    def __getstate__(self) -> dict[str, Any]:  # for pickle and copy
+        state = vars(self) | {"_single": None, "_process": 0}
+        return {name: value for name, value in state.items() if name not in ("_pool", "_lock")}
 
 
 def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:
