@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import struct
 import sys
@@ -11,6 +12,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from PIL import Image
 
 import mien.image
 from mien.errors import InputError, MissingExtraError
-from mien.image import MAX_PIXELS, Budget, is_picture, open_image, read_image
+from mien.image import MAX_PIXELS, Budget, conversion, is_picture, open_image, read_image
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -417,6 +419,47 @@ def test_wrong_arrays_are_refused(array: NDArray[np.uint8]) -> None:
         read_image(array)
     with pytest.raises(InputError, match=r"^picture 3 must be a uint8 array"):
         read_image(array, "picture 3")
+
+
+SHADES = np.arange(0, 240, dtype=np.uint8).reshape(8, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        SHADES.transpose(2, 0, 1),
+        SHADES / 255,
+        SHADES.astype(np.float32),
+        SHADES.transpose(2, 0, 1) / 255,
+        SHADES.transpose(2, 0, 1).astype(np.float64),
+        SHADES.astype(np.int64),
+        SHADES.astype(np.uint16) * 257,
+        SHADES * 257.0,
+        np.dstack([SHADES, np.full((8, 10), 255, np.uint8)]),
+        np.dstack([SHADES, np.ones((8, 10))]).transpose(2, 0, 1),
+    ],
+    ids=lambda array: f"{array.dtype}-{array.shape}-{array.max():g}",
+)
+def test_the_advice_makes_an_array_a_picture(array: NDArray[Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        read_image(array)
+    advice = re.search(r"convert it with (.+)$", str(caught.value))
+    assert advice is not None
+    made = eval(advice[1], {"image": array})
+    np.testing.assert_array_equal(read_image(made), SHADES)
+
+
+def test_the_advice_for_one_channel_and_for_bits() -> None:
+    assert conversion(SHADES[..., :1], "crop") == "convert it with crop[..., 0]"
+    assert conversion(SHADES[:, :, :2].astype(bool), "crop") == "convert it with (crop[..., 0] * 255).astype('uint8')"
+
+
+@pytest.mark.parametrize("values", [(-2.1, 2.6), (0.0, np.nan), (0.0, 1e6)])
+def test_values_that_no_rule_converts_are_named(values: tuple[float, float]) -> None:
+    array = np.zeros((8, 10, 3))
+    array[0, 0, :2] = values
+    with pytest.raises(InputError, match="its values must range from 0 to 255; undo any normalisation first"):
+        read_image(array)  # type: ignore[arg-type]
 
 
 def test_wrong_types_are_refused() -> None:

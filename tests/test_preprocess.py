@@ -95,6 +95,14 @@ def test_a_bad_crop_is_named(crop: np.ndarray) -> None:
         preprocess([noise(40, 40), crop], GREY)
 
 
+@pytest.mark.parametrize("crop", [np.full((40, 40), 255.0), np.full((3, 40, 40), 255.0), np.full((3, 40, 40), 255, np.uint8)])
+def test_the_advice_makes_an_array_a_crop(crop: np.ndarray) -> None:
+    with pytest.raises(InputError, match="convert it with ") as caught:
+        preprocess([noise(40, 40), crop], GREY)
+    made = eval(str(caught.value).partition("convert it with ")[2], {"crop": crop})
+    np.testing.assert_array_equal(preprocess([made], GREY), preprocess([np.full((40, 40), 255, np.uint8)], GREY))
+
+
 @pytest.mark.parametrize("crop", ["face.png", Image.new("L", (40, 40)), None])
 def test_a_crop_that_is_no_array_is_named(crop: object) -> None:
     with pytest.raises(InputError, match=r"crop 1 must be a uint8 array, got \w+; mien.read_image gives one"):

@@ -148,10 +148,40 @@ def _from_array(array: NDArray[np.uint8], name: str | None) -> NDArray[np.uint8]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise InputError(
             f"{name or 'a picture'} must be a uint8 array of shape (H, W) or (H, W, 3), got {array.dtype} {array.shape}; "
-            "convert floats up to 1 with (image * 255).astype('uint8') and 16 bits with (image // 257).astype('uint8'); drop "
-            "an alpha channel with image[..., :3]; take one channel with image[..., 0]"
+            + conversion(array, "image")
         )
     return np.ascontiguousarray(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
+
+
+def conversion(array: NDArray[Any], name: str) -> str:
+    """Return what to do with an array of another type or shape to get a picture, uint8 (H, W) or (H, W, 3).
+
+    >>> conversion(np.full((3, 48, 48), 255.0), "crop")
+    "convert it with crop.transpose(1, 2, 0).round().astype('uint8')"
+
+    Args:
+        array: The array; its values tell how floats and large integers are scaled.
+        name: What to call it.
+    """
+    made = name
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array, made = array.transpose(1, 2, 0), f"{made}.transpose(1, 2, 0)"
+    if array.ndim == 3 and array.shape[2] in (1, 2, 4):
+        made += "[..., :3]" if array.shape[2] == 4 else "[..., 0]"
+    elif array.ndim != 2 and array.shape[2:] != (3,):
+        return f"give one picture at a time, for example {name}[0]"
+    if not array.size:
+        return "it has no pixels"
+    kind, lowest, highest = array.dtype.kind, array.min(), array.max()
+    if kind not in "buif" or not 0 <= lowest <= highest <= 65535:  # or NaN
+        return "its values must range from 0 to 255; undo any normalisation first"
+    if kind == "b" or (kind == "f" and highest <= 1):
+        made = f"({made} * 255)"
+    elif highest > 255:
+        made = f"({made} / 257)"
+    if kind == "f" or highest > 255:
+        made += ".round()"
+    return f"convert it with {made}" + ".astype('uint8')" * (array.dtype != np.uint8)
 
 
 def _from_file(path: str | os.PathLike[str], held: ExitStack) -> NDArray[np.uint8]:

@@ -1,25 +1,28 @@
-"""The only module that imports ONNX Runtime.
+"""The only module that imports ONNX Runtime, and the sessions that run its networks.
 
 ONNX Runtime 1.31 writes a device id and an event database to `~/.cache/Microsoft` and contacts an upload host. mien promises to
 work offline, so it sets `ORT_DISABLE_TELEMETRY=1` before the import; setting it later has no effect. A value that the user has
-set is kept.
+set is kept. docs/privacy.md says more.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.provenance import available_cores
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if not os.environ.get("ORT_DISABLE_TELEMETRY"):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
-from onnxruntime import InferenceSession as Session
 
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in order of preference."""
@@ -40,6 +43,58 @@ def default_providers() -> list[str]:
     return [name for name in PREFERRED if name in offered]
 
 
+class Session:
+    """A network that is ready to run: an `onnxruntime.InferenceSession` that survives forks and can be pickled and copied.
+
+    The threads of an ONNX Runtime session do not exist in a forked process, so it hangs there. This one is opened again, from
+    the same bytes, when a forked, pickled or copied one first runs. `open_session` describes the arguments.
+    """
+
+    def __init__(
+        self,
+        network: bytes,
+        threads: int,
+        providers: Sequence[str],
+        any_shape: bool,
+        weights: Mapping[str, NDArray[np.float32]] | None,
+        bounded: bool,
+    ) -> None:
+        self._arguments = (network, threads, providers, any_shape, weights, bounded)
+        self._opened: onnxruntime.InferenceSession | None = _open(*self._arguments)
+        _SESSIONS.add(self)
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the outputs of those names, or all, for inputs by name. Several threads may call it at the same time."""
+        return self._session().run(outputs, inputs)
+
+    def _session(self) -> onnxruntime.InferenceSession:
+        session = self._opened
+        if session is None:  # two threads may both open one; either serves
+            session = self._opened = _open(*self._arguments)
+        return session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session(), name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, self._arguments
+
+
+_SESSIONS: WeakSet[Session] = WeakSet()
+
+
+def _abandon_sessions() -> None:
+    """In a forked process, let no session be used or destroyed: both would wait for threads that do not exist."""
+    for session in _SESSIONS:
+        if session._opened is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._opened))  # so that it is not destroyed even at exit
+            session._opened = None
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_abandon_sessions)
+
+
 def open_session(
     network: bytes,
     threads: int,
@@ -53,7 +108,7 @@ def open_session(
 
     Args:
         network: Contents of an ONNX file.
-        threads: Threads of one run.
+        threads: Threads of one run, at most the cores this process may use.
         providers: Execution providers in order of preference.
         any_shape: Whether the shape of the inputs changes from run to run; then ONNX Runtime does not plan its memory ahead.
         weights: Weights that the file names but does not contain.
@@ -62,8 +117,19 @@ def open_session(
     Raises:
         Exception: The network cannot be loaded. ONNX Runtime's errors share no base class.
     """
+    return Session(network, threads, tuple(providers), any_shape, weights, bounded)
+
+
+def _open(
+    network: bytes,
+    threads: int,
+    providers: Sequence[str],
+    any_shape: bool,
+    weights: Mapping[str, NDArray[np.float32]] | None,
+    bounded: bool,
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = min(threads, available_cores())
     options.enable_mem_pattern = not any_shape
     # Waiting threads sleep. Spinning gains little on an idle machine and doubles the time next to another busy process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -77,7 +143,7 @@ def open_session(
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
-    return Session(network, options, providers=list(providers))
+    return onnxruntime.InferenceSession(network, options, providers=list(providers))
 
 
 @cache

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError
+from mien.image import conversion
 
 MAX_SIDE = 2048
 """Largest height or width of an input, px; the largest networks in use take about 1000."""
@@ -105,8 +106,7 @@ def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
             raise InputError(f"crop {i} must be a uint8 array, got {type(crop).__name__}; mien.read_image gives one")
         if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
             raise InputError(
-                f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
-                "convert floats with (crop * 255).astype('uint8') and BGR with crop[..., ::-1]"
+                f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; {conversion(crop, 'crop')}"
             )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
-from pathlib import Path
+from contextlib import suppress
+from itertools import product
+from pathlib import Path, PurePosixPath
 
 
 def current_commit() -> str:
@@ -29,10 +31,35 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and by the quota of its container, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, core_quotas())]))
+
+
+def core_quotas(root: Path = Path("/")) -> list[float]:
+    """Return the quotas of processor time, in cores, of the control groups of this process, of Linux's version 1 or 2.
+
+    A group has the quotas of its parents too. The list is empty if there is none.
+
+    Args:
+        root: Where the folders `proc` and `sys` are.
+    """
+    quotas = []
+    with suppress(OSError):  # other systems have no such file
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            group = PurePosixPath(path.lstrip("/"))
+            for mount, part in product(("", "unified", "cpu"), (group, *group.parents)):
+                folder = root / "sys/fs/cgroup" / mount / part
+                with suppress(OSError, ValueError):  # no such file, or "max"
+                    quota, period = (folder / "cpu.max").read_text().split()
+                    quotas.append(int(quota) / int(period))
+                with suppress(OSError, ValueError):
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                    quotas += [int(quota) / int(period)] if int(quota) > 0 else []
+    return quotas
 
 
 def hardware() -> dict[str, str | int]:
@@ -59,6 +86,8 @@ def versions() -> dict[str, str | None]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # only here, because it takes 20 ms
+
     if package in sys.modules:  # onnxruntime may be installed as onnxruntime-gpu, which metadata knows by that name only
         return str(sys.modules[package].__version__)
     try:

@@ -1,4 +1,5 @@
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +142,15 @@ def test_one_crop_is_no_list_of_crops(tiny_onnx: Path, crop: np.ndarray) -> None
     with pytest.raises(InputError, match=r"give \[crop\]"):
         recognizer.predict_faces(crop)  # type: ignore[arg-type]
     assert len(recognizer.predict_faces(np.zeros((2, 9, 8), np.uint8))) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_crop_with_its_channels_first_is_not_several_grey_crops(tiny_onnx: Path, channels: int) -> None:
+    recognizer = Recognizer(tiny_onnx, detector=None)
+    array = np.zeros((channels, 48, 48), np.uint8)
+    with pytest.raises(InputError, match=rf"{re.escape('[crop[:3].transpose(1, 2, 0)]')}.* {channels} grey crops, give list\(crops\)"):
+        recognizer.predict_faces(array)  # type: ignore[arg-type]
+    assert len(recognizer.predict_faces(list(array))) == channels
 
 
 def test_without_a_detector_a_picture_is_one_face(tiny_onnx: Path) -> None:

@@ -31,6 +31,7 @@ from mien.cli.study import study
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
+from mien.provenance import available_cores, core_quotas
 from mien.text import printable
 
 app = typer.Typer(
@@ -80,8 +81,18 @@ def stopping() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def obey_quota() -> None:
+    """Limit the threads of libraries that know the affinity of the process, but not the quota of its container.
+
+    They are torch, OpenBLAS and Arrow. Each reads `OMP_NUM_THREADS` when it is imported. A value that the user has set is kept.
+    """
+    if core_quotas():
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+
+
 def main() -> None:
     """Run the command line: the entry point of the `mien` script."""
+    obey_quota()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names and bars that the terminal cannot show

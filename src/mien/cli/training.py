@@ -70,9 +70,10 @@ def train(
     check_names(chosen)
     check_files(chosen, out)
     corpus = open_corpus(chosen.data.model_dump(), data)
-    devices = devices or default_devices(chosen, corpus, threads or available_cores())
-    if threads:
-        torch.set_num_threads(max(1, threads // devices))
+    cores = threads or available_cores()
+    devices = devices or default_devices(chosen, corpus, cores)
+    if threads or torch.get_num_threads() * devices > cores:
+        torch.set_num_threads(max(1, cores // devices))
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = create_fabric(chosen, devices, precision)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mien.errors import CheckpointError, MissingExtraError
 from mien.faces.detect import Framing, check_arguments, check_picture, shrink
+from mien.provenance import available_cores
 from mien.structures import Face
 
 CASCADE = "haarcascade_frontalface_alt2.xml"
@@ -80,7 +81,7 @@ class Haar:
         smallest = max(SMALLEST, round(self.min_face / FRAMING.height / float(back.max())))
         grey = np.asarray(picture.convert("L"))
         before = self._cv2.getNumThreads()
-        self._cv2.setNumThreads(self.threads)
+        self._cv2.setNumThreads(min(self.threads, available_cores()))
         try:
             level = self._cv2.equalizeHist(grey)
             found, agreeing = self._cascade.detectMultiScale2(level, STEP, minNeighbors=1, minSize=(smallest, smallest))
@@ -92,6 +93,9 @@ class Haar:
         boxes, scores = FRAMING.apply(squares * np.tile(back, 2)), windows / (windows + HALF)
         order = np.argsort(-scores, kind="stable")
         return [Face(boxes[i], float(scores[i])) for i in order if scores[i] > self.threshold]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Haar, (self.min_face, self.threshold, self.max_size, self.threads)
 
 
 def _opencv() -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,14 +55,13 @@ class OnnxBackend:
         try:
             if self.path.stat().st_size >= MAX_FILE_BYTES:
                 raise CheckpointError(f"{path}: is larger than 2 GiB, so it is not an ONNX file with its weights inside")
-            self._file = self.path.read_bytes()  # once, so that both sessions run the same network
+            self._file = self.path.read_bytes()  # once, so that all sessions run the same network
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
         has_digest = check_digest(self._file, str(path))  # before ONNX Runtime reads it
         self._session = _open(self._file, self.path, self.threads, providers or default_providers())
         self._single: Session | None = None
-        self._lock = Lock()
-        self._pool = ThreadPoolExecutor(self.threads)
+        self._process = 0  # the process whose threads are in `_pool`; 0 before the first large batch
         self.providers: list[str] = self._session.get_providers()
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
@@ -113,12 +113,13 @@ class OnnxBackend:
             return np.empty((0, len(self.info.classes)), np.float32)
         if len(batch) < 2 * CHUNK or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
             return self._run(self._session, batch)
-        with self._lock:  # a large batch is run in small chunks, each on one thread
+        pool, lock = self._workers()
+        with lock:  # a large batch is run in small chunks, each on one thread
             if self._single is None:
-                self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
+                self._single = _open(self._file, self.path, 1, self.providers)
         single = self._single
         chunks = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
-        return np.concatenate(list(self._pool.map(lambda chunk: self._run(single, chunk), chunks)))
+        return np.concatenate(list(pool.map(lambda chunk: self._run(single, chunk), chunks)))
 
     def _run(self, session: Session, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
@@ -132,6 +133,16 @@ class OnnxBackend:
             raise CheckpointError(f"{self.path}: {what} ({_reason(error)}); export or download it again") from None
         check_logits(logits, len(batch), self.info, str(self.path))
         return logits
+
+    def _workers(self) -> tuple[ThreadPoolExecutor, Lock]:
+        """Return this process's pool and the lock for `_single`; in a forked process the parent's pool has no threads."""
+        if self._process != os.getpid():
+            self._pool, self._lock, self._process = ThreadPoolExecutor(self.threads), Lock(), os.getpid()
+        return self._pool, self._lock
+
+    def __getstate__(self) -> dict[str, Any]:  # for pickle and copy
+        state = vars(self) | {"_single": None, "_process": 0}
+        return {name: value for name, value in state.items() if name not in ("_pool", "_lock")}
 
 
 def check_logits(logits: NDArray[np.float32], rows: int, info: ModelInfo, source: str) -> None:

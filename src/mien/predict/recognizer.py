@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from mien import weights
 from mien.calibration import calibrated_probs, prediction_set, set_limit
-from mien.errors import InputError, MienError
+from mien.errors import InputError, MienError, reason
 from mien.faces import create_detector
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
 from mien.faces.quality import measure_quality, trusted
@@ -109,6 +110,9 @@ class _Located:
 
 class Recognizer:
     """Finds the faces in pictures and videos and recognises their expressions.
+
+    Several threads may share one: each gets the answers it would get alone. It keeps working after a fork, and it can be
+    pickled and copied, unless a loaded backend or detector of your own cannot.
 
     Args:
         model: Name of a bundled model, path of an `.onnx` file, or a loaded backend; None takes the default model.
@@ -344,12 +348,41 @@ class Recognizer:
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the class probabilities of ready face crops, calibrated if the model is, float32 (N, K)."""
         check_crops(crops)
+        if isinstance(crops, np.ndarray) and crops.ndim == 3 and len(crops) in (3, 4):
+            raise InputError(
+                f"crops must be a list, got one array of shape {crops.shape}; if it is one crop with its channels first, give "
+                f"[crop[:3].transpose(1, 2, 0)]; if it is {len(crops)} grey crops, give list(crops)"
+            )
         spec, size = self.backend.info.preprocess, self.batch_size
         logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
         if not logits:
             return np.empty((0, len(self.classes)), np.float32)
         check_logits(stacked := np.concatenate(logits), len(crops), self.backend.info, type(self.backend).__name__)
         return calibrated_probs(stacked, self.backend.info.calibration)
+
+    def __copy__(self) -> Recognizer:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:  # for pickle and deepcopy
+        for part in (self.backend, self.detector):
+            if not type(part).__module__.startswith("mien."):
+                _check_can_travel(part)
+        return vars(self)
+
+
+def _check_can_travel(part: object) -> None:
+    """Refuse a loaded backend or detector of the user that cannot be pickled."""
+    try:
+        pickle.dumps(part)
+    except (AttributeError, pickle.PicklingError):
+        pass  # its class or a function is not in a module; other picklers, such as cloudpickle, can do that
+    except Exception as error:  # it may raise anything
+        raise InputError(
+            f"this Recognizer cannot be copied or sent to another process, because its {type(part).__name__} cannot "
+            f"({reason(error)}); create the Recognizer in the other process, or give that class a method __reduce__"
+        ) from None
 
 
 def _batches(located: Iterator[_Located], size: int) -> Iterator[list[_Located]]:

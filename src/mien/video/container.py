@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mien.errors import InputError, reason
+from mien.provenance import available_cores
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -251,7 +252,7 @@ def open_video_stream(location: Location) -> tuple[InputContainer, VideoStream]:
     frame_threads = decoder.width * decoder.height > 1_000_000 and not location.live
     with suppress(av.FFmpegError, RuntimeError):  # ffmpeg already opened the decoder: it keeps its threads
         stream.thread_type = "AUTO" if frame_threads else "SLICE"
-        stream.thread_count = min(4, os.cpu_count() or 1)
+        stream.thread_count = min(4, available_cores())
     return container, stream
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path, output_error, uninterrupted
 from mien.errors import InputError, OutputError
+from mien.provenance import available_cores
 from mien.video.audio import Sound, find_sound
 from mien.video.container import LIVE_SCHEMES, SCHEMES, VideoSource, scheme_of
 
@@ -174,7 +175,7 @@ class VideoWriter:
         context.width, context.height, context.pix_fmt, context.time_base = width, height, "yuv420p", TICK
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, so that all players show the same
         context.color_range = 1  # 16 to 235, as players expect
-        context.thread_type, context.thread_count = "FRAME", min(4, os.cpu_count() or 1)  # each thread holds frames
+        context.thread_type, context.thread_count = "FRAME", min(4, available_cores())  # each thread holds frames
         self._start = first.time or 0.0
         if self._like is not None:
             try:
