@@ -136,11 +136,13 @@ class Frame:
         image: RGB uint8 (H, W, 3), upright.
         index: Number of the frame in the video, from 0; None for a picture.
         time: When it is shown, in seconds from the video's start; None for a picture.
+        damaged: Whether its pixels may be wrong, because a part of the video is corrupt or missing.
     """
 
     image: NDArray[np.uint8]
     index: int | None = None
     time: float | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
