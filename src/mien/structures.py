@@ -76,7 +76,7 @@ class Prediction:
         frame: Number of the video's frame, from 0; None for a picture.
         time: When the frame is shown, in seconds from the video's start; None for a picture.
         track: Number of the person followed through the video, from 1; None for a picture.
-        unsure: Whether the confidence is below the recognizer's `unsure_below`.
+        unsure: Whether the confidence is below the recognizer's `unsure_below`, or the video's frame is damaged.
     """
 
     classes: tuple[str, ...]

@@ -105,10 +105,13 @@ class DamageTracker:
         codec: The decoder's name.
         is_broadcast: A recording of a broadcast may end within a frame, which is no damage.
         hold: Keep frames until it is known whether they are damaged. A live stream does not wait for that.
+
+    Attributes:
+        counts_missing: Whether every packet gives a frame, so that one that does not is corrupt.
     """
 
     def __init__(self, codec: str, is_broadcast: bool, hold: bool) -> None:
-        self._counts_missing, self._is_broadcast, self._hold = codec in ONE_FRAME_EACH, is_broadcast, hold
+        self.counts_missing, self._is_broadcast, self._hold = codec in ONE_FRAME_EACH, is_broadcast, hold
         self.restart()
 
     def restart(self) -> None:
@@ -145,7 +148,7 @@ class DamageTracker:
 
     def undecodable(self) -> None:
         """Note that the latest packet could not be decoded."""
-        if not (self._counts_missing and self._coming):  # else its frame will be missing: decoders in threads report late
+        if not (self.counts_missing and self._coming):  # else its frame will be missing: decoders in threads report late
             self._mark(self._latest)
 
     def lost(self, after: Place) -> None:
@@ -172,7 +175,7 @@ class DamageTracker:
             self._coming.remove(place)
             self._miss([each for each in self._coming if (each.stamp or 0) < (stamp or 0)])
         if frame.interlaced_frame:
-            self._counts_missing = False  # each packet may hold half a frame
+            self.counts_missing = False  # each packet may hold half a frame
         excused = place.is_orphan or (self._is_broadcast and is_last and place.position == self._latest.position)
         if frame.is_corrupt and not excused:
             self._mark(place)
@@ -199,7 +202,7 @@ class DamageTracker:
     def _miss(self, places: list[Place]) -> None:
         for place in places:
             self._coming.remove(place)
-            if self._counts_missing and not place.is_orphan:
+            if self.counts_missing and not place.is_orphan:
                 self._mark(place)
 
     def _mark(self, place: Place) -> None:
@@ -221,13 +224,14 @@ class Holes:
     Attributes:
         streams: Those whose packets `before` must see.
         found: Whether there was one so far.
+        empty: Whether there were packets without data so far, which repeat a frame.
         shift: How many packets of an AVI file were lost before the latest one.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, location: Location) -> None:
         self._kind, self._stream, self._location = container.format.name.split(",")[0], stream, location
         self.streams: list[Any] = list(container.streams) if self._kind in CONTIGUOUS else [stream]
-        self.found = False
+        self.found = self.empty = False
         self.shift = 0
         self._video: tuple[int, int] | None = None  # position and number of the last packet of an AVI file's video
         self.restart()
@@ -245,6 +249,7 @@ class Holes:
         self._end = (self._end if start == self._start else start) + packet.size  # parts of one block have one position
         self._start = start
         self.found = self.found or hole
+        self.empty = self.empty or not packet.size
         if self._kind == "avi" and packet.stream_index == self._stream.index and packet.dts is not None:
             if hole and self._video is not None:
                 number = _number_in_avi(self._location, packet, *self._video)

@@ -138,8 +138,8 @@ class VideoReader:
         self._container, self._stream = open_video_stream(self._location)
         rate = self._stream.average_rate
         interval = float(1 / rate / self._stream.time_base) if rate and self._stream.time_base else None
-        self._numbers = FrameNumbers(has_own_times(self._container, self._stream), interval)
         self._is_broadcast = self._container.format.name == "mpegts"  # its recordings may end within a frame
+        self._numbers = FrameNumbers(has_own_times(self._container, self._stream), interval, self._is_broadcast)
         self._holes = Holes(self._container, self._stream, self._location)
         self._damage = DamageTracker(self._stream.codec_context.name, self._is_broadcast, hold=not self._location.live)
         self._lost_at_end = 0  # frames
@@ -187,6 +187,8 @@ class VideoReader:
                 due = (math.floor((time + tolerance) * self._sample) + 1) / self._sample - tolerance
         else:
             self.damaged += self._lost_at_end
+            if not self._numbers.trusted and (self._holes.found or (self._damage.counts_missing and not self._holes.empty)):
+                self.damaged += max(0, self._stream.frames - self._numbers.passed)
             self._check_end()
         if not found:
             until = "on" if math.isinf(self._end) else f"to {self._end:g} s"

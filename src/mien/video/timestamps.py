@@ -20,6 +20,9 @@ SLACK = 0.25
 HOLE_PACKETS = 32
 """Packets after a hole in the file within which the gap in the time stamps must be: decoders reorder up to 16."""
 
+MAX_GAP = 50
+"""Intervals of the longest gap in a broadcast that is a loss, and not a programme that was cut out."""
+
 
 class Clock:
     """Turns time stamps into seconds from the first frame.
@@ -76,22 +79,25 @@ class FrameNumbers:
     So a frame that cannot be decoded leaves a gap, and no other number changes. Where packets have no time stamps, or the
     stamps run backwards as in joined recordings, frames are counted instead.
 
-    Where bytes of the file were skipped, the packets in them are lost. A gap in the time stamps tells how many there were.
+    Where bytes of the file were skipped, the packets in them are lost. A gap in the time stamps tells how many there were. In
+    a broadcast with a constant rate, a short gap is enough: its packets follow each other without a pattern.
 
     Args:
         trusted: Whether the time stamps are the frames' own, see `has_own_times`.
         interval: Units of the time stamps from a frame to the next; None if unknown.
+        is_broadcast: The file is a recording of a broadcast.
 
     Attributes:
         lost: Number of packets lost so far; at least 1 for each gap in a video without a constant rate.
     """
 
-    def __init__(self, trusted: bool, interval: float | None = None) -> None:
+    def __init__(self, trusted: bool, interval: float | None, is_broadcast: bool) -> None:
         self.trusted = self.known = trusted
-        self.interval, self.lost = interval, 0
+        self.interval, self.is_broadcast, self.lost = interval, is_broadcast, 0
         self.after_hole = 0  # number of packets to come in which a gap is a loss
         self.last_stamp: int | None = None  # of the frames passed
-        self.last_step = self.packets = 0
+        self.packets = 0
+        self.even = 0  # number of steps of one interval since the last gap
         self.unstamped = 0  # frames without a time stamp since the last one with one
         self.waiting: list[int] = []  # a heap: time stamps of packets whose frames have not come yet
         self.passed = 0  # number of frames before those
@@ -144,13 +150,16 @@ class FrameNumbers:
 
     def _step(self, step: int) -> None:
         """Count the packets lost in the gap before a frame, if it is one and bytes were skipped there."""
-        if self.interval and self.after_hole > 0 and step > 1.5 * self.interval:
-            steady = abs(self.last_step - self.interval) <= max(0.1 * self.interval, 1)
-            missing = round(step / self.interval) - 1 - self.unstamped if steady else 0
+        interval = self.interval or math.inf
+        is_gap = step > 1.5 * interval
+        if is_gap and (self.after_hole > 0 or (self.is_broadcast and self.even >= HOLE_PACKETS and step < MAX_GAP * interval)):
+            missing = round(step / interval) - 1 - self.unstamped if self.even else 0
             self.lost += max(missing, 0 if self.unstamped else 1)
             self.passed += max(missing, 0)
-        else:
-            self.last_step = step
+        if abs(step - interval) <= max(0.1 * interval, 1):
+            self.even += 1
+        elif not (is_gap and self.after_hole > 0):
+            self.even = 0
         self.unstamped = 0
 
 
