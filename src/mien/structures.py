@@ -103,7 +103,8 @@ class Prediction:
         frame: Number of the video's frame, from 0; None for a picture.
         time: When the frame is shown, in seconds from the video's start; None for a picture.
         track: Number of the person followed through the video, from 1; None for a picture.
-        unsure: Whether the confidence, less what the quality takes from it, is below the recognizer's `unsure_below`.
+        unsure: Whether the confidence, less what the quality takes from it, is below the recognizer's `unsure_below`, or the
+            video's frame is damaged.
         quality: How well the face can be seen; None if nobody measured it.
         set: The expressions that together cover the recognizer's `coverage`, the most probable first; None without one.
     """
@@ -171,11 +172,13 @@ class Frame:
         image: RGB uint8 (H, W, 3), upright.
         index: Number of the frame in the video, from 0; None for a picture.
         time: When it is shown, in seconds from the video's start; None for a picture.
+        damaged: Whether its pixels may be wrong, because a part of the video is corrupt or missing.
     """
 
     image: NDArray[np.uint8]
     index: int | None = None
     time: float | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -188,12 +188,28 @@ def test_hidden_by_a_board_and_seen_again(studio: Any, detector: MTCNN) -> None:
     assert found[38:] == [[1]] * 7  # found again by the next detection, at most five frames later
 
 
-def test_an_occlusion_of_two_seconds_gives_a_new_number(studio: Any, detector: MTCNN) -> None:
-    frames = [studio.film.frame(studio.pose(*MIDDLE), cover=COVER if 5 <= k < 25 else None) for k in range(30)]
+@pytest.mark.parametrize(("seconds", "number"), [(2, 1), (4, 2)])
+def test_an_occlusion_of_over_three_seconds_gives_a_new_number(
+    studio: Any, detector: MTCNN, seconds: int, number: int
+) -> None:
+    last = 5 + 10 * seconds
+    frames = [studio.film.frame(studio.pose(*MIDDLE), cover=COVER if 5 <= k < last else None) for k in range(last + 5)]
     found = numbers(play(VideoFaces(detector), frames, rate=10))
     assert found[:5] == [[1]] * 5
-    assert found[5:25] == [[]] * 20
-    assert found[27:] == [[2]] * 3
+    assert found[5:last] == [[]] * 10 * seconds
+    assert found[last + 2 :] == [[number]] * 3
+
+
+@pytest.mark.parametrize("empty", [4, 12])
+def test_two_people_who_change_seats_unseen_are_not_exchanged(studio: Any, detector: MTCNN, empty: int) -> None:
+    """The right numbers, or new ones."""
+    left, right, away = studio.pose(100, 120), studio.pose(220, 120), studio.pose(-200, 120)
+    poses = [(left, right)] * 12 + [(away, away)] * empty + [(right, left)] * 12
+    found = play(VideoFaces(detector), [studio.couple.frame(*pair) for pair in poses], rate=25)
+    seats = [{number: int(face.box_xyxy[0] > 140) for number, face in faces} for faces in (found[11], found[-1])]
+    assert sorted(seats[0]) == [1, 2]
+    assert all(seats[1].get(number, 1 - seat) == 1 - seat for number, seat in seats[0].items())
+    assert len(seats[1]) == 2
 
 
 def test_people_who_cross_keep_their_numbers(studio: Any, detector: MTCNN) -> None:

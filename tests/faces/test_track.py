@@ -138,7 +138,7 @@ def test_steps_of_any_length_give_the_same_motion() -> None:
 
 
 def test_memory_is_flat_over_hours() -> None:
-    tracker = Tracker()
+    tracker = Tracker(max_gap=1.0)
     for k in range(500):  # somebody new at every step
         tracker.update(k * 0.5, IMAGE, [face(*RANDOM.uniform(30, 200, 2))])
         assert len(tracker._tracks) <= 4  # a second, and the step since it was last looked for

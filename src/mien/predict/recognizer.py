@@ -311,7 +311,9 @@ class Recognizer:
                 continue
             quality = measure_quality(each.crops, [face for _, face in each.faces], frame.image.shape[:2])
             predictions = tuple(
-                Prediction(self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p, q), q)
+                Prediction(
+                    self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p, q) or frame.damaged, q
+                )
                 for (track, face), p, q in zip(each.faces, islice(probs, len(each.faces)), quality, strict=True)
             )
             yield Reading(each.name, frame, predictions, number=each.number)

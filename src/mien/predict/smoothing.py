@@ -30,8 +30,8 @@ MAX_UNSEEN = 1.0
 class Smoother(Protocol):
     """Takes the readings of a stream in order and returns each once, in that order, with smoothed probabilities.
 
-    Readings without a time (pictures, errors) and predictions without a track are returned unchanged. Another source, or a time
-    before the last one, starts again.
+    Readings without a time (pictures, errors), those of damaged frames and predictions without a track are returned unchanged.
+    Another source, or a time before the last one, starts again.
     """
 
     def push(self, reading: Reading) -> list[Reading]:
@@ -99,7 +99,7 @@ class Exponential:
         time = _time(reading)
         if not self._position.continues(reading):
             self._state = {}
-        if time is None:
+        if time is None or _is_damaged(reading):
             return [reading]
         self._state = {track: (t, p) for track, (t, p) in self._state.items() if time - t <= self.max_gap}
         return [_with_predictions(reading, lambda prediction: self._smooth(time, prediction))]
@@ -138,7 +138,7 @@ class Centred:
         done = [] if self._position.continues(reading) else self._end()
         time = _time(reading)
         self._waiting.append(reading)
-        for prediction in reading.predictions:
+        for prediction in () if _is_damaged(reading) else reading.predictions:
             if time is not None and prediction.track is not None:
                 answers = self._answers.setdefault(prediction.track, deque())
                 answers.append((time, prediction.probs.astype(np.float64)))
@@ -173,6 +173,8 @@ class Centred:
                 answers.popleft()
             if not answers:
                 del self._answers[track]
+        if _is_damaged(reading):
+            return reading
         return _with_predictions(reading, lambda prediction: self._smooth(time, prediction))
 
     def _smooth(self, time: float, prediction: Prediction) -> Prediction:
@@ -232,6 +234,10 @@ def _checked(seconds: float, unsure_below: float, max_gap: float) -> tuple[float
 
 def _time(reading: Reading) -> float | None:
     return None if reading.frame is None else reading.frame.time
+
+
+def _is_damaged(reading: Reading) -> bool:
+    return reading.frame is not None and reading.frame.damaged
 
 
 def _with_predictions(reading: Reading, smooth: Callable[[Prediction], Prediction]) -> Reading:

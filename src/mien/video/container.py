@@ -34,6 +34,9 @@ MAX_PIXELS = 36_000_000
 FRAME_LIMIT = {"max_pixels": str(MAX_PIXELS + 10**6)}
 """The option that stops a decoder at larger frames than the header says. ffmpeg counts some padding too."""
 
+STRICT = {"err_detect": "aggressive"}
+"""The option that makes ffmpeg report slices of H.264 that end before their data does; see docs/video.md."""
+
 MAX_ALLOCATION = 256 * 2**20
 """Bytes that ffmpeg may allocate at once. The index of a forty-hour video takes 200 MB."""
 
@@ -247,12 +250,13 @@ def open_video_stream(location: Location) -> tuple[InputContainer, VideoStream]:
     except InputError:
         container.close()
         raise
-    decoder.options = FRAME_LIMIT
+    decoder.options = FRAME_LIMIT | (STRICT if decoder.name == "h264" else {})
     # Frame threads pay for frames above 720p only: each thread adds a frame of delay and holds frames in memory.
     frame_threads = decoder.width * decoder.height > 1_000_000 and not location.live
     with suppress(av.FFmpegError, RuntimeError):  # ffmpeg already opened the decoder: it keeps its threads
         stream.thread_type = "AUTO" if frame_threads else "SLICE"
-        stream.thread_count = min(4, available_cores())
+        # With several threads for one frame, ffmpeg does not conceal or report most errors in H.264.
+        stream.thread_count = 1 if decoder.name == "h264" and not frame_threads else min(4, available_cores())
     return container, stream
 
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from mien.errors import InputError, reason
 from mien.structures import Frame
 from mien.video.container import MAX_PIXELS, VideoSource, check_size, locate, open_video_stream
-from mien.video.timestamps import Clock, FrameNumbers, declared_duration, duration_of, has_own_times
+from mien.video.damage import DamageTracker, Decoded, Holes
+from mien.video.timestamps import Clock, FrameNumbers, declared_duration, duration_of, has_own_times, is_shown
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -76,8 +77,8 @@ class VideoReader:
     Frames are upright: rotated and mirrored as the file says. Pixels that are not square are made square by stretching one
     side. A frame of another size than the first is scaled to it.
 
-    Iterating raises an `InputError` after the last readable frame if the video is truncated, if frames before its end are
-    missing because they are corrupt, or if a live stream stops.
+    Frames whose pixels may be wrong because the file is corrupt have `damaged` set. Iterating raises an `InputError` after the
+    last readable frame if the video is truncated, if frames before its end are missing or damaged, or if a live stream stops.
 
     Attributes:
         name: What errors call it.
@@ -87,14 +88,15 @@ class VideoReader:
         frames: Estimated number of frames, before sampling and cutting; None if unknown.
         live: Whether it is a camera or live stream.
         sound: Whether it has sound.
-        damaged: Packets that could not be decoded so far.
+        damaged: Frames so far that are missing or were decoded with errors.
+        marked: Frames so far whose pixels may be wrong, because they or frames that they copy from are damaged.
     """
 
     def __init__(self, source: VideoSource, sample: float | None, start: float, end: float, name: str | None = None) -> None:
         self._location = locate(source, name)
         self.name = self._location.name
         self._sample, self._start, self._end = sample, start, end
-        self.damaged = 0
+        self.damaged = self.marked = 0
         self._open()
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate <= 1000 else None
@@ -108,7 +110,7 @@ class VideoReader:
                     f"{self.name} has no frame that can be decoded: it is corrupt, truncated, or has frames of more than "
                     f"{MAX_PIXELS // 10**6} megapixels. Copy or download it again, or make it smaller."
                 )
-            self._describe(first)
+            self._describe(first.frame)
             self._frames = self._read(first)
         except BaseException:
             self.close()
@@ -134,7 +136,13 @@ class VideoReader:
 
     def _open(self) -> None:
         self._container, self._stream = open_video_stream(self._location)
-        self._numbers = FrameNumbers(has_own_times(self._container, self._stream))
+        rate = self._stream.average_rate
+        interval = float(1 / rate / self._stream.time_base) if rate and self._stream.time_base else None
+        self._is_broadcast = self._container.format.name == "mpegts"  # its recordings may end within a frame
+        self._numbers = FrameNumbers(has_own_times(self._container, self._stream), interval, self._is_broadcast)
+        self._holes = Holes(self._container, self._stream, self._location)
+        self._damage = DamageTracker(self._stream.codec_context.name, self._is_broadcast, hold=not self._location.live)
+        self._lost_at_end = 0  # frames
         self._failure: str | None = None  # why reading stopped, if nothing came after
         self._tail: deque[bool] = deque(maxlen=TAIL)  # whether each of the last frames is corrupt
 
@@ -151,27 +159,36 @@ class VideoReader:
         check_size(self.name, *self.size)
         self._clock.origin = self._numbers.first_stamp(self._numbers.stamp(first)) or 0
 
-    def _read(self, first: VideoFrame) -> Generator[Frame, None, None]:
+    def _read(self, first: Decoded) -> Generator[Frame, None, None]:
         """Yield the wanted frames, then check that the video is complete."""
         tolerance = min(float(self._tick) / 2, 0.0005) + 1e-9  # a container may round a time stamp by this
         is_part = self._start > tolerance
-        due, found, ignored = self._start - tolerance, False, 0
-        for frame in chain([first], self._from_start() if is_part and not self.live else self._following):
-            pts = self._numbers.stamp(frame)
+        due, found, lost = self._start - tolerance, False, 0
+        for decoded in chain([first], self._from_start() if is_part and not self.live else self._following):
+            pts = self._numbers.stamp(decoded.frame)
             number, time = self._numbers.frame(pts), self._clock.time(pts)
             if time >= self._end - tolerance:
                 break
+            if self._numbers.lost > lost:
+                self._damage.lost(decoded.place)
+            errors, lost = decoded.errors + self._numbers.lost - lost, self._numbers.lost
+            if time < self._start - tolerance:
+                continue
+            if found or not (is_part or self._is_broadcast):  # else the frames before cannot be decoded
+                self.damaged += errors
+            self.marked += decoded.damaged and not decoded.excused
             if time < due:
                 continue
-            image = self._image(frame)
+            image = self._image(decoded.frame)
             if image is not None:
-                if not found and (is_part or self._container.format.name == "mpegts"):
-                    ignored = self.damaged  # before the part, or before the first key frame of a broadcast
                 found = True
-                yield Frame(image, number, time)
+                yield Frame(image, number, time, decoded.damaged)
             if self._sample:
                 due = (math.floor((time + tolerance) * self._sample) + 1) / self._sample - tolerance
         else:
+            self.damaged += self._lost_at_end
+            if not self._numbers.trusted and (self._holes.found or (self._damage.counts_missing and not self._holes.empty)):
+                self.damaged += max(0, self._stream.frames - self._numbers.passed)
             self._check_end()
         if not found:
             until = "on" if math.isinf(self._end) else f"to {self._end:g} s"
@@ -179,77 +196,93 @@ class VideoReader:
                 f"{self.name} has no frame from {self._start:g} s {until}. It was read to {self._clock.end:.2f} s. "
                 "Choose another part."
             )
-        if self.damaged > ignored and not self.live:
+        if (self.damaged or self.marked) and not self.live:
             raise InputError(
-                f"{self.name} is corrupt in {self.damaged - ignored:,} places, whose frames are missing. The others were read. "
-                "Copy or download it again."
+                f"{self.name} is corrupt: {self.damaged:,} frames are missing or have errors, and {self.marked:,} of the frames "
+                "read are damaged, so their answers are marked as unsure. Copy or download it again."
             )
 
-    def _from_start(self) -> Iterator[VideoFrame]:
+    def _from_start(self) -> Iterator[Decoded]:
         """Yield the frames from the key frame before the start on, after counting those before the start."""
         import av
 
         self._clock.last = None  # the next frame does not follow the first
         target = self._clock.stamp(self._start)
-        for packet in self._packets():
-            self._numbers.packet(packet)
+        for packet, after_hole in self._packets():
+            if is_shown(packet):
+                self._numbers.packet(packet, after_hole)
             if not self._numbers.known or (packet.dts is not None and packet.dts > target):
                 break
-        if self._numbers.known:
+        if self._numbers.known and not self._holes.shift:
             for seconds in (0, 10, 60):  # before the target, until there is a key frame
                 self._numbers.jump(target)
                 self._tail.clear()
+                self._damage.restart()
+                self._holes.restart()
                 try:
                     self._container.seek(target - round(seconds / self._tick), stream=self._stream)
                 except av.FFmpegError:
                     continue
                 frames = self._decode()
                 first = next(frames, None)
-                if first is not None and first.pts is not None and first.pts <= target:
+                if first is not None and first.frame.pts is not None and first.frame.pts <= target:
                     yield from chain([first], frames)
                     return
         self._container.close()  # without time stamps or key frames: decode it all
         self._open()
         yield from self._decode()
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Iterator[Decoded]:
         """Yield frames in the order they are shown, from the current position; skip and count corrupt packets."""
         import av
 
-        is_broadcast = self._container.format.name == "mpegts"  # its recordings may end within a frame
-        for packet in self._packets():
-            self._numbers.packet(packet)
+        hole = False
+        for packet, after_hole in self._packets():
+            hole = hole or after_hole
+            if is_shown(packet):
+                self._numbers.packet(packet, hole)
+                self._damage.packet(packet, packet.pts if self._numbers.known else None, hole)
+                hole = False
+            if self._is_broadcast:  # noted; the decoder would mark the frame, but another one may be meant
+                packet.is_corrupt = False
             try:
                 # The decoder would report a packet that the file's end cut off late, and lose other frames with it.
-                frames = None if packet.is_corrupt and not is_broadcast else packet.decode()
+                frames = None if packet.is_corrupt else packet.decode()
             except (av.FFmpegError, ValueError):
                 frames = None
             if frames is None:
-                self.damaged += 1
+                self._damage.undecodable()
                 self._failure = "its last part is corrupt"
                 continue
             if packet.size:
                 self._failure = None
                 self._clock.packet(packet)
-            self._tail.extend(frame.is_corrupt and not is_broadcast for frame in frames)
-            yield from frames
+            self._tail.extend(frame.is_corrupt and not self._is_broadcast for frame in frames)
+            for frame in frames:
+                yield from self._damage.frame(frame, frame.pts if self._numbers.known else None, not packet.size)
+        self._lost_at_end = yield from self._damage.end()
 
-    def _packets(self) -> Iterator[Packet]:
-        """Yield the video's packets and an empty one at the end; continue after corrupt places of a file."""
+    def _packets(self) -> Iterator[tuple[Packet, bool]]:
+        """Yield the video's packets, each with whether bytes before it were skipped, and an empty one at the end."""
         import av
         from av.packet import Packet
 
+        hole = False
         for _ in range(100):  # give up after so many corrupt places
             try:
-                yield from self._container.demux(self._stream)
+                for packet in self._container.demux(*self._holes.streams):
+                    hole = self._holes.before(packet) or hole
+                    if packet.stream is self._stream:
+                        yield packet, hole
+                        hole = False
                 return
-            except (av.FFmpegError, OSError) as error:
+            except (av.FFmpegError, OSError, LookupError) as error:  # LookupError: a stream that the header does not name
                 self._failure = reason(error)
                 if self._location.timeout is not None:
                     break
         flush = Packet()  # makes the decoder return the frames it holds
         flush.stream = self._stream
-        yield flush
+        yield flush, False
 
     def _image(self, frame: VideoFrame) -> NDArray[np.uint8] | None:
         """Return a frame as RGB (H, W, 3), upright; None if it cannot be converted."""

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 SLACK = 0.25
 """Seconds by which a video may end before its declared duration without counting as truncated."""
 
+HOLE_PACKETS = 32
+"""Packets after a hole in the file within which the gap in the time stamps must be: decoders reorder up to 16."""
+
+MAX_GAP = 50
+"""Intervals of the longest gap in a broadcast that is a loss, and not a programme that was cut out."""
+
 
 class Clock:
     """Turns time stamps into seconds from the first frame.
@@ -73,26 +79,40 @@ class FrameNumbers:
     So a frame that cannot be decoded leaves a gap, and no other number changes. Where packets have no time stamps, or the
     stamps run backwards as in joined recordings, frames are counted instead.
 
+    Where bytes of the file were skipped, the packets in them are lost. A gap in the time stamps tells how many there were. In
+    a broadcast with a constant rate, a short gap is enough: its packets follow each other without a pattern.
+
     Args:
         trusted: Whether the time stamps are the frames' own, see `has_own_times`.
+        interval: Units of the time stamps from a frame to the next; None if unknown.
+        is_broadcast: The file is a recording of a broadcast.
+
+    Attributes:
+        lost: Number of packets lost so far; at least 1 for each gap in a video without a constant rate.
     """
 
-    def __init__(self, trusted: bool) -> None:
+    def __init__(self, trusted: bool, interval: float | None, is_broadcast: bool) -> None:
         self.trusted = self.known = trusted
+        self.interval, self.is_broadcast, self.lost = interval, is_broadcast, 0
+        self.after_hole = 0  # number of packets to come in which a gap is a loss
+        self.last_stamp: int | None = None  # of the frames passed
+        self.packets = 0
+        self.even = 0  # number of steps of one interval since the last gap
+        self.unstamped = 0  # frames without a time stamp since the last one with one
         self.waiting: list[int] = []  # a heap: time stamps of packets whose frames have not come yet
         self.passed = 0  # number of frames before those
         self.from_stamp: int | None = None
         self.last_dts: int | None = None
 
-    def packet(self, packet: Packet) -> None:
-        """Note a packet's time stamp."""
-        if not packet.size or packet.is_discard or _is_hidden(packet):
-            return
+    def packet(self, packet: Packet, after_hole: bool = False) -> None:
+        """Note the time stamp of a packet that `is_shown`, and whether bytes before it were skipped."""
+        self.after_hole = HOLE_PACKETS if after_hole else self.after_hole - 1
         backwards = packet.dts is not None and self.last_dts is not None and packet.dts < self.last_dts
         self.last_dts = packet.dts
-        if packet.pts is None or backwards:
+        self.packets += 1
+        if backwards or (packet.pts is None and self.packets <= HOLE_PACKETS):
             self.known = False
-        elif self.from_stamp is None or packet.pts >= self.from_stamp:
+        elif packet.pts is not None and (self.from_stamp is None or packet.pts >= self.from_stamp):
             heapq.heappush(self.waiting, packet.pts)
 
     def stamp(self, frame: VideoFrame) -> int | None:
@@ -106,6 +126,7 @@ class FrameNumbers:
             return before - 1  # between the key frame before a seek's target and the target
         if self.known and pts is not None:
             self._pass(pts + 1)
+        self.unstamped += pts is None
         self.passed = max(self.passed, before + 1)
         return self.passed - 1
 
@@ -121,13 +142,31 @@ class FrameNumbers:
 
     def _pass(self, before: int) -> None:
         while self.waiting and self.waiting[0] < before:
-            heapq.heappop(self.waiting)
+            stamp = heapq.heappop(self.waiting)
+            if self.last_stamp is not None:
+                self._step(stamp - self.last_stamp)
+            self.last_stamp = stamp
             self.passed += 1
 
+    def _step(self, step: int) -> None:
+        """Count the packets lost in the gap before a frame, if it is one and bytes were skipped there."""
+        interval = self.interval or math.inf
+        is_gap = step > 1.5 * interval
+        if is_gap and (self.after_hole > 0 or (self.is_broadcast and self.even >= HOLE_PACKETS and step < MAX_GAP * interval)):
+            missing = round(step / interval) - 1 - self.unstamped if self.even else 0
+            self.lost += max(missing, 0 if self.unstamped else 1)
+            self.passed += max(missing, 0)
+        if abs(step - interval) <= max(0.1 * interval, 1):
+            self.even += 1
+        elif not (is_gap and self.after_hole > 0):
+            self.even = 0
+        self.unstamped = 0
 
-def _is_hidden(packet: Packet) -> bool:
-    """Return whether a packet's frame is never shown. VP8 puts these into packets of their own."""
-    return packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+
+def is_shown(packet: Packet) -> bool:
+    """Return whether a packet has a frame that is shown. VP8 puts frames that never are into packets of their own."""
+    hidden = packet.stream.codec_context.name == "vp8" and packet.size and not memoryview(packet)[0] & 0x10
+    return bool(packet.size and not packet.is_discard and not hidden)
 
 
 def has_own_times(container: InputContainer, stream: VideoStream) -> bool:
