@@ -30,9 +30,9 @@ class Counting(MTCNN):
 
     asked = 0
 
-    def detect(self, image: Picture) -> list[Face]:
+    def detect_frame(self, image: Picture) -> list[Face]:
         self.asked += 1
-        return super().detect(image)
+        return super().detect_frame(image)
 
 
 class Unable:
@@ -272,8 +272,8 @@ def test_a_false_find_is_not_shown(studio: Any) -> None:
     """The wall is no face at a second look."""
 
     class Deceived(MTCNN):
-        def detect(self, image: Picture) -> list[Face]:
-            return [*super().detect(image), Face([20, 20, 70, 80], 0.95)]
+        def detect_frame(self, image: Picture) -> list[Face]:
+            return [*super().detect_frame(image), Face([20, 20, 70, 80], 0.95)]
 
     found = play(VideoFaces(Deceived(min_face=28, threads=1)), [studio.film.frame(studio.pose(*MIDDLE))] * 7)
     assert numbers(found) == [[1]] * 7
@@ -281,8 +281,8 @@ def test_a_false_find_is_not_shown(studio: Any) -> None:
 
 def test_a_followed_face_that_is_never_detected_again_is_let_go(studio: Any) -> None:
     class Once(Counting):
-        def detect(self, image: Picture) -> list[Face]:
-            found = super().detect(image)
+        def detect_frame(self, image: Picture) -> list[Face]:
+            found = super().detect_frame(image)
             return found if self.asked == 1 else []
 
     found = play(VideoFaces(Once(min_face=28, threads=1)), [studio.film.frame(studio.pose(*MIDDLE))] * 30, rate=20)

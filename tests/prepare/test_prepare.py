@@ -27,6 +27,7 @@ from PIL import Image
 from mien.datasets import apply_protocol, load_corpus
 from mien.datasets.crops import UPRIGHT, View, face_views, largest_face, views
 from mien.errors import DataError, OutputError
+from mien.faces import create_detector
 from mien.faces.crop import crop_face
 from mien.prepare import Report, Settings, prepare
 from mien.prepare.journal import Journal, Outcome
@@ -84,7 +85,7 @@ def test_the_paper_says_fifteen() -> None:
 @pytest.mark.parametrize("size", [40, 224])
 def test_the_upright_view_is_the_crop_resized(size: int, grey: bool) -> None:
     crop = Image.fromarray(largest_face(ASTRONAUT)).convert("L" if grey else "RGB")
-    box = Face([179.19, 65.04, 265.27, 173.27], 1.0)  # what the detector finds
+    (box,) = create_detector().detect(ASTRONAUT)
     for number in (1, 15):
         view = next(iter(face_views(ASTRONAUT, box, size, views(number), grey=grey)))
         assert np.array_equal(pixels(view), pixels(crop.resize((size, size), Image.Resampling.BILINEAR)))
@@ -211,7 +212,7 @@ def test_the_manifest_says_where_the_face_was(tmp_path: Path) -> None:
     assert list(row) == ["path", "label", "split", "sequence", "source", "box", "score"]
     box = [float(edge) for edge in row["box"].split()]
     assert np.abs(np.array(box) - [181, 65, 270, 178]).max() < 8
-    assert 0.9 < float(row["score"]) <= 1
+    assert 0.5 < float(row["score"]) <= 1
     assert (row["path"], row["label"], row["split"], row["source"]) == ("happy/a.png", "happy", "all", "happy/a.png")
 
 

@@ -37,7 +37,7 @@ def camera(
     ] = None,
     snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pictures that the key S saves.")] = Path(),
     model: options.Model = None,
-    detector: options.DetectorName = "mtcnn",
+    detector: options.DetectorName = "centerface",
     min_face: options.MinFace = None,
     max_faces: options.MaxFaces = None,
     align: options.Align = None,

@@ -20,7 +20,7 @@ def option(help: str, metavar: str | None, group: str, *names: str, **more: Any)
 
 
 Model = Annotated[str | None, option("A bundled model (see mien models) or an .onnx file.", "NAME|FILE", FACES)]
-DetectorName = Annotated[str, option("Face detector: mtcnn, centerface or haar.", "NAME", FACES)]
+DetectorName = Annotated[str, option("Face detector: centerface, mtcnn or haar.", "NAME", FACES)]
 MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]
 Align = Annotated[

@@ -55,7 +55,7 @@ def predict(
     jsonl: Annotated[bool, option("Print one JSON object per face instead of tables.", None, TERMINAL, "--jsonl")] = False,
     quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
     model: options.Model = None,
-    detector: options.DetectorName = "mtcnn",
+    detector: options.DetectorName = "centerface",
     no_detect: Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")] = False,
     min_face: options.MinFace = None,
     max_faces: options.MaxFaces = None,

@@ -3,6 +3,6 @@
 Importing this package loads no detector; `create_detector` does.
 """
 
-from mien.faces.detect import DETECTORS, Detector, Follower, create_detector, detector_names
+from mien.faces.detect import DEFAULT_DETECTOR, DETECTORS, Detector, Follower, create_detector, detector_names
 
-__all__ = ["DETECTORS", "Detector", "Follower", "create_detector", "detector_names"]
+__all__ = ["DEFAULT_DETECTOR", "DETECTORS", "Detector", "Follower", "create_detector", "detector_names"]

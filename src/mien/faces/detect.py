@@ -1,14 +1,14 @@
 """The interface of every face detector, their registry, and the parts they share.
 
 A model's `crop_scale` counts in sides of MTCNN's boxes. So every detector returns boxes that frame a face as MTCNN does: a
-`Framing` in its file says how to convert its own boxes. `benchmarks/detectors.py` measures those numbers.
+`Framing` in its file says how to convert its own boxes. `benchmarks/detection.py` measures those numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -68,7 +68,11 @@ def _haar(**arguments: object) -> Detector:
     return Haar(**arguments)  # type: ignore[arg-type]
 
 
-def create_detector(name: str = "mtcnn", **arguments: object) -> Detector:
+DEFAULT_DETECTOR = "centerface"
+"""It finds the most faces in the time that `mtcnn` takes; docs/faces.md compares them."""
+
+
+def create_detector(name: str = DEFAULT_DETECTOR, **arguments: object) -> Detector:
     """Return a detector.
 
     >>> create_detector("mtcnn", min_face=60).detect(np.zeros((120, 160, 3), np.uint8))
@@ -140,6 +144,83 @@ def check_arguments(min_face: float, threshold: float, max_size: int, threads: i
             f"the detector needs min_face and max_size of at least {smallest} px, a threshold from 0 to below 1 and at least "
             f"one thread, got {min_face}, {max_size}, {threshold}, {threads}"
         )
+
+
+MAX_FACE = 4
+"""Longer side of the largest face that is possible, as a multiple of the picture's longer side."""
+
+
+def check_faces(faces: Sequence[Face], image: NDArray[np.uint8]) -> None:
+    """Check that faces can be faces of a picture (H, W, 3) or (H, W), as a detector of one's own may not promise.
+
+    Raises:
+        InputError: A box is outside the picture, smaller than 1 px or far larger than the picture; or a landmark is further
+            than the box's longer side from the box.
+    """
+    height, width = image.shape[:2]
+    for face in faces:
+        left, top, right, bottom = face.box_xyxy.astype(float).tolist()
+        shorter, longer = sorted((right - left, bottom - top))
+        outside = right <= 0 or bottom <= 0 or left >= width or top >= height
+        if outside or shorter < 1 or longer > MAX_FACE * max(height, width):
+            where = f"the box {[round(edge, 1) for edge in (left, top, right, bottom)]}"
+        elif (
+            face.landmarks is not None
+            and ((face.landmarks < face.box_xyxy[:2] - longer) | (face.landmarks > face.box_xyxy[2:] + longer)).any()
+        ):
+            where = (
+                f"landmarks {np.round(face.landmarks.astype(float), 1).tolist()} beside the box {[left, top, right, bottom]}"
+            )
+        else:
+            continue
+        raise InputError(
+            f"the detector returned {where} for a picture of {width} x {height} px, which cannot be a face; boxes are left, "
+            "top, right, bottom and landmarks x, y, both in px of the picture"
+        )
+
+
+def roll(landmarks: NDArray[np.float32]) -> float:
+    """Return how far a face is turned clockwise, in degrees from -180 to 180: the direction from its eyes to its mouth."""
+    right, down = ((landmarks[3] + landmarks[4] - landmarks[0] - landmarks[1]) / 2).astype(float).tolist()
+    return math.degrees(math.atan2(-right, down))
+
+
+def turn(face: Face, size: tuple[int, int], quarters: int) -> Face:
+    """Return where a face is after its picture is turned counter-clockwise by quarters, as `np.rot90` does.
+
+    >>> turn(Face([0, 0, 10, 20], 1.0), (100, 50), 1).box_xyxy.tolist()
+    [0.0, 90.0, 20.0, 100.0]
+
+    Args:
+        face: A face of the picture.
+        size: The picture's width and height, px.
+        quarters: Number of quarter turns.
+    """
+    points = face.box_xyxy.reshape(2, 2)
+    if face.landmarks is not None:
+        points = np.concatenate([points, face.landmarks])
+    width, height = size
+    for _ in range(quarters % 4):
+        points = np.stack([points[:, 1], width - points[:, 0]], axis=1)
+        width, height = height, width
+    box = np.concatenate([points[:2].min(axis=0), points[:2].max(axis=0)])
+    return Face(box, face.score, points[2:] if len(points) > 2 else None)
+
+
+def search_again(search: Callable[[NDArray[np.uint8], bool], list[Face]], image: NDArray[np.uint8]) -> list[Face]:
+    """Return the faces of a picture in which none was found at first: by a finer search, then in the picture turned.
+
+    Args:
+        search: Returns the faces of a picture; the second argument asks for a finer search.
+        image: RGB, uint8 (H, W, 3).
+    """
+    faces = search(image, True)
+    for quarters in (1, 3, 2):
+        if faces:
+            break
+        turned = np.ascontiguousarray(np.rot90(image, quarters))
+        faces = [turn(face, turned.shape[1::-1], -quarters) for face in search(turned, False)]
+    return faces
 
 
 def check_picture(image: NDArray[np.uint8]) -> None:

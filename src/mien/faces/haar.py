@@ -8,6 +8,7 @@ frontal faces only and is here for comparison with older work. Boxes are convert
 from __future__ import annotations
 
 import importlib
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,13 +34,16 @@ HALF = 4
 """Number of agreeing windows that gives a score of 0.5."""
 
 FRAMING = Framing(width=0.83, height=1.08, down=0.01)
-"""From its boxes, which are squares, to MTCNN's, measured by `benchmarks/detectors.py`."""
+"""From its boxes, which are squares, to MTCNN's, measured by `benchmarks/detection.py`."""
+
+_LOCK = threading.Lock()
+"""A cascade gives wrong answers in two threads at once, and OpenCV's number of threads belongs to the whole process."""
 
 ADVICE = "run: pip install --force-reinstall 'opencv-python<5'"
 
 
 class Haar:
-    """The detector. Calls of one instance must not overlap.
+    """The detector. Calls from several threads take turns.
 
     Args:
         min_face: Side of the smallest face to find, px of the picture; the time goes with its inverse square.
@@ -80,13 +84,14 @@ class Haar:
         back = np.array([full.width / picture.width, full.height / picture.height], np.float32)
         smallest = max(SMALLEST, round(self.min_face / FRAMING.height / float(back.max())))
         grey = np.asarray(picture.convert("L"))
-        before = self._cv2.getNumThreads()
-        self._cv2.setNumThreads(min(self.threads, available_cores()))
-        try:
-            level = self._cv2.equalizeHist(grey)
-            found, agreeing = self._cascade.detectMultiScale2(level, STEP, minNeighbors=1, minSize=(smallest, smallest))
-        finally:
-            self._cv2.setNumThreads(before)
+        with _LOCK:
+            before = self._cv2.getNumThreads()
+            self._cv2.setNumThreads(min(self.threads, available_cores()))
+            try:
+                level = self._cv2.equalizeHist(grey)
+                found, agreeing = self._cascade.detectMultiScale2(level, STEP, minNeighbors=1, minSize=(smallest, smallest))
+            finally:
+                self._cv2.setNumThreads(before)
         squares = np.array(found, np.float32).reshape(-1, 4)  # left, top, width, height
         squares[:, 2:] += squares[:, :2]
         windows = np.array(agreeing, np.int64).reshape(-1)

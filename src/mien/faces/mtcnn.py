@@ -6,6 +6,7 @@ installed `mtcnn` 1.0 wheel (MIT licence, Iván de Paz Centeno), the graphs from
 
 This code differs from that wheel's in three points: each scale is resized from the one before, suppression is greedy, and the
 last threshold is 0.90. In a video O-Net alone follows a known face: its box, squared and fed back, stays on the face.
+CenterFace uses O-Net too, for exact boxes and landmarks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError
-from mien.faces.detect import check_arguments, check_picture, nms, read_verified, shrink
+from mien.faces.detect import check_arguments, check_picture, nms, read_verified, roll, search_again, shrink, turn
 from mien.onnx_session import Session, open_session
 from mien.structures import Face
 
@@ -30,8 +31,8 @@ Array = NDArray[np.float32]
 CELL, STRIDE = 12, 2
 """Side of P-Net's window and the step between two windows, px."""
 
-FACTOR = 0.709
-"""Ratio of one scale of the picture to the one before, about half the area."""
+FACTOR, FINE_FACTOR = 0.709, 0.84
+"""Ratio of one scale of the picture to the one before, about half the area; and in a picture that is searched again."""
 
 THRESHOLDS = (0.6, 0.7)
 """Lowest scores of boxes that pass P-Net and R-Net; O-Net's is the argument `threshold`."""
@@ -83,12 +84,14 @@ class MTCNN:
         self.min_face = min_face
         self.threshold = threshold
         self.max_size = max_size
-        self._pnet, self._rnet, self._onet = (_load(network, threads) for network in ("pnet", "rnet", "onet"))
+        self._pnet, self._rnet = (_load(network, threads) for network in ("pnet", "rnet"))
+        self.onet = ONet(threads)
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of an RGB picture, highest score first.
 
-        Boxes and landmarks are in px of `image`, where the first pixel covers 0 to 1. Boxes may reach outside the picture.
+        A picture in which nothing is found is searched again: in finer steps, then turned by 90, 270 and 180 degrees. Boxes and
+        landmarks are in px of `image`, where the first pixel covers 0 to 1. Boxes may reach outside the picture.
 
         Args:
             image: RGB, uint8 (H, W, 3), range 0-255.
@@ -96,21 +99,12 @@ class MTCNN:
         Raises:
             InputError: The array has another shape or type.
         """
+        return self.detect_frame(image) or search_again(self._search, image)
+
+    def detect_frame(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of a video's frame: as `detect`, but nothing is searched again, as the next frame follows soon."""
         check_picture(image)
-        if min(image.shape[:2]) < CELL:
-            return []
-        scale = min(1.0, self.max_size / max(image.shape[:2]))
-        picture = shrink(Image.fromarray(image), scale)
-        proposals = self._propose(picture, smallest=max(self.min_face * scale, min(self.min_face, SMALLEST)))
-        pixels = _normalize(np.asarray(picture))
-        boxes, scores, _ = _refine(self._rnet, pixels, proposals, THRESHOLDS[1])
-        keep = nms(boxes, scores, 0.7)
-        boxes, scores, landmarks = _refine(self._onet, pixels, _square(boxes[keep]), self.threshold)
-        back = np.array([image.shape[1] / picture.width, image.shape[0] / picture.height], np.float32)
-        return [
-            Face(boxes[i] * np.tile(back, 2), float(scores[i]), landmarks[i] * back)
-            for i in nms(boxes, scores, 0.7, of_smaller=True)
-        ]
+        return self._search(image, fine=False)
 
     def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face | None]:
         """Return where each face of the previous frame is in this one; None where it is lost.
@@ -126,26 +120,26 @@ class MTCNN:
             InputError: The array has another shape or type.
         """
         check_picture(image)
-        return [self._follow_one(image, face) for face in faces]
+        return [self.onet.look(image, face, min(FOLLOW, self.threshold)) for face in faces]
 
-    def _follow_one(self, image: NDArray[np.uint8], face: Face) -> Face | None:
-        square = _square(face.box_xyxy[None])
-        part, start, scale = _surroundings(image, square[0])
-        if not part.size:
-            return None
-        pixels, square = _normalize(part), ((square - start) * scale).astype(np.float32)
-        for _ in range(2):
-            boxes, scores, landmarks = _refine(self._onet, pixels, square, threshold=-1)
-            if not len(boxes):
-                return None
-            before, square = square, _square(boxes)
-            if np.abs(square - before).max() <= MOVED * (before[0, 2] - before[0, 0]):
-                break
-        if not scores[0] > min(FOLLOW, self.threshold):
-            return None
-        return Face(boxes[0] / scale + start, float(scores[0]), landmarks[0] / scale[:2] + start[:2])
+    def _search(self, image: NDArray[np.uint8], fine: bool) -> list[Face]:
+        if min(image.shape[:2]) < CELL:
+            return []
+        scale = min(1.0, self.max_size / max(image.shape[:2]))
+        picture = shrink(Image.fromarray(image), scale)
+        smallest = max(self.min_face * scale, min(self.min_face, SMALLEST))
+        proposals = self._propose(picture, smallest, FINE_FACTOR if fine else FACTOR)
+        pixels = _normalize(np.asarray(picture))
+        boxes, scores, _ = _refine(self._rnet, pixels, proposals, THRESHOLDS[1])
+        keep = nms(boxes, scores, 0.7)
+        boxes, scores, landmarks = _refine(self.onet.session, pixels, _square(boxes[keep]), self.threshold)
+        back = np.array([image.shape[1] / picture.width, image.shape[0] / picture.height], np.float32)
+        return [
+            Face(boxes[i] * np.tile(back, 2), float(scores[i]), landmarks[i] * back)
+            for i in nms(boxes, scores, 0.7, of_smaller=True)
+        ]
 
-    def _propose(self, picture: Image.Image, smallest: float) -> Array:
+    def _propose(self, picture: Image.Image, smallest: float, factor: float) -> Array:
         """Return P-Net's square boxes over all scales, (N, 4) in px of `picture`."""
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
         scale, level = CELL / smallest, picture
@@ -156,8 +150,54 @@ class MTCNN:
             windows *= np.tile(np.array(picture.size, np.float32) / size, 2)
             keep = nms(windows, certain, 0.5)
             boxes, scores = np.concatenate([boxes, windows[keep]]), np.concatenate([scores, certain[keep]])
-            scale *= FACTOR
+            scale *= factor
         return _square(boxes[nms(boxes, scores, 0.7)])
+
+
+class ONet:
+    """MTCNN's last network by itself: it looks again at a face that is already known.
+
+    Args:
+        threads: Threads the network runs on.
+
+    Raises:
+        CheckpointError: The weights are missing or corrupt.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.session = _load("onet", threads)
+
+    def look(self, image: NDArray[np.uint8], face: Face, threshold: float) -> Face | None:
+        """Return a face with O-Net's score, box and landmarks; None if the score is not above a threshold.
+
+        A face that its landmarks show turned by more than 45 degrees is turned upright first, by quarter turns.
+
+        Args:
+            image: RGB, uint8 (H, W, 3), range 0-255.
+            face: Where the face is, within 0.4 of its size.
+            threshold: Lowest score, 0 to 1.
+        """
+        part, start, scale = _surroundings(image, _square(face.box_xyxy[None])[0])
+        if not part.size:
+            return None
+        quarters = 0 if face.landmarks is None else round(roll(face.landmarks) / 90) % 4
+        size = part.shape[1::-1]
+        points = None if face.landmarks is None else (face.landmarks - start[:2]) * scale[:2]
+        known = turn(Face((face.box_xyxy - start) * scale, face.score, points), size, quarters)
+        part = np.rot90(part, quarters)
+        pixels, square = _normalize(part), _square(known.box_xyxy[None])
+        for _ in range(2):
+            boxes, scores, landmarks = _refine(self.session, pixels, square, threshold=-1)
+            if not len(boxes):
+                return None
+            before, square = square, _square(boxes)
+            if np.abs(square - before).max() <= MOVED * (before[0, 2] - before[0, 0]):
+                break
+        if not scores[0] > threshold:
+            return None
+        found = turn(Face(boxes[0], float(scores[0]), landmarks[0]), part.shape[1::-1], -quarters)
+        assert found.landmarks is not None
+        return Face(found.box_xyxy / scale + start, found.score, found.landmarks / scale[:2] + start[:2])
 
 
 def weights_folder() -> Path:

@@ -53,6 +53,7 @@ class VideoFaces:
             raise InputError(f"detect_every must be at least 1, got {detect_every}")
         self.detector = detector
         self.detect_every = detect_every
+        self._detect = getattr(detector, "detect_frame", detector.detect)  # without the second search of a photo
         self._follow = detector.follow if isinstance(detector, Follower) else None
         self._tracker = Tracker(max_gap)
         self._cuts = SceneCuts()
@@ -80,7 +81,7 @@ class VideoFaces:
     def _find(self, image: NDArray[np.uint8], time: float) -> tuple[list[Face], list[float]]:
         """Return the faces of a frame and, for each, when a detection last found it."""
         if self._follow is None:
-            self._detected, faces = self._frame, self.detector.detect(image)
+            self._detected, faces = self._frame, self._detect(image)
             return faces, [time] * len(faces)
         expected = self._tracker.expected(time)
         faces, confirmed = [], []
@@ -94,7 +95,7 @@ class VideoFaces:
             return faces, confirmed
 
         self._detected, self._detected_time = self._frame, time
-        detected = self.detector.detect(image)
+        detected = self._detect(image)
         agrees = iou(faces, detected) >= SAME_FACE
         confirmed = [time if any(row) else since for row, since in zip(agrees, confirmed, strict=True)]
         unknown = [face for face, known in zip(detected, agrees.sum(axis=0).tolist(), strict=True) if not known]

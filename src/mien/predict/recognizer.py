@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.calibration import calibrated_probs, prediction_set, set_limit
 from mien.errors import InputError, MienError, reason
-from mien.faces import create_detector
+from mien.faces import DEFAULT_DETECTOR, create_detector
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
+from mien.faces.detect import check_faces
 from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
 from mien.image import read_image
@@ -144,7 +145,7 @@ class Recognizer:
         self,
         model: str | os.PathLike[str] | Backend | None = None,
         *,
-        detector: str | Detector | None = "mtcnn",
+        detector: str | Detector | None = DEFAULT_DETECTOR,
         min_face: float | None = None,
         max_faces: int | None = None,
         align: bool | None = None,
@@ -286,8 +287,9 @@ class Recognizer:
         """Return the part of a picture that the network sees of each face; None stands for the whole picture.
 
         Raises:
-            InputError: Faces are aligned, and one has no landmarks.
+            InputError: Faces are aligned, and one has no landmarks; or a face cannot belong to this picture.
         """
+        check_faces([face for face in faces if face is not None], image)
         spec = self.backend.info.preprocess
         template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
         margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2

@@ -171,7 +171,7 @@ def prepare(
 
 @cache
 def _detector(min_face: float) -> Detector:
-    return create_detector("mtcnn", min_face=min_face, threads=1)
+    return create_detector(min_face=min_face, threads=1)
 
 
 def _prepare_photo(source: Path, out: Path, settings: Settings, outcome: Outcome) -> Outcome:
