@@ -68,9 +68,7 @@ class Place(NamedTuple):
     def is_orphan(self) -> bool:
         """Whether the file begins after what the frame copies from, as a cut video may."""
         before = self.group.before
-        return self.group.start is None or (
-            before is not None and before.start is None and self._is_shown_before_its_key_frame
-        )
+        return self.group.start is None or (before is not None and before.start is None and self._is_shown_before_its_key_frame)
 
     @property
     def _is_shown_before_its_key_frame(self) -> bool:
@@ -272,7 +270,7 @@ def _number_in_avi(location: Location, packet: Packet, position: int, number: in
         number: That packet's number.
     """
     path = location.file.removeprefix("file:") if isinstance(location.file, str) else None
-    with (nullcontext(location.file) if path is None else Path(path).open("rb")) as file:
+    with nullcontext(location.file) if path is None else Path(path).open("rb") as file:
         here = file.tell()
         file.seek(max(0, file.seek(0, os.SEEK_END) - AVI_INDEX))
         tail = file.read(AVI_INDEX)
