@@ -25,7 +25,6 @@ from mien.datasets.corpus import Corpus
 from mien.datasets.protocols.splits import random_split
 from mien.datasets.twins import HASH_BITS, NEAR, SHIFT, SIDE, Pairs, Step, Twins, find_twins
 from mien.errors import DataError
-from mien.output.table import escape_formula
 from mien.provenance import current_commit, hardware
 from mien.text import escape_formula
 
