@@ -264,3 +264,23 @@ def test_yaml_that_is_made_to_exhaust_is_refused(tmp_path: Path, text: str, why:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(RecipeError, match=rf"r\.yaml: cannot be read as YAML \(.*{why}"):
         load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("values", [None, [], 0.001, "text", {1: 2}])
+def test_values_that_are_not_a_mapping_of_names_are_refused(values: object) -> None:
+    with pytest.raises(RecipeError, match=r"^mine: "):
+        parse_recipe(values, "mine")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("preprocess.std", [float("nan")]),
+        ("preprocess.mean", [float("inf")]),
+        ("preprocess.mean", [0.5] * 2),
+        ("optim.lr", 1e400),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused_when_the_recipe_is_read(key: str, value: object) -> None:
+    with pytest.raises(RecipeError, match=key.split(".")[0]):
+        load_recipe("dlib_resnet/fer2013", {key: value})
