@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mien.atomic import atomic_path, uninterrupted
+from mien.atomic import atomic_path, check_outputs, uninterrupted
 from mien.errors import OutputError
 
 
@@ -101,3 +101,43 @@ def test_a_stop_during_a_block_that_fails_is_not_forgotten() -> None:
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         fail()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_output_never_replaces_an_input(tmp_path: Path) -> None:
+    data, link, other = tmp_path / "data.csv", tmp_path / "link.csv", tmp_path / "other.csv"
+    data.write_text("mine")
+    link.symlink_to(data)
+    os.link(data, tmp_path / "hard.csv")
+    for output in (data, link, tmp_path / "hard.csv", tmp_path / "." / "data.csv"):
+        with pytest.raises(OutputError, match="is read by this run, which would overwrite it; choose another name"):
+            check_outputs([None, other, output], ["camera:0", tmp_path / "missing", data])
+    check_outputs([other, None, Path("/dev/null"), Path("/dev/null")], [data])
+    assert data.read_text() == "mine"
+    assert not other.exists()
+
+
+def test_two_outputs_never_have_one_name(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is named for two outputs; choose two names"):
+        check_outputs([tmp_path / "a.csv", tmp_path / "x/../a.csv"], [])
+
+
+def test_an_output_never_replaces_a_file_of_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "happy").mkdir()
+    for name in ("happy/1.png", "labels.csv", "report.json"):
+        (tmp_path / name).touch()
+    for name in ("happy/1.png", "labels.csv"):
+        with pytest.raises(OutputError, match="may belong to the folder that this run reads; choose another folder"):
+            check_outputs([tmp_path / name], [tmp_path])
+    check_outputs([tmp_path / "report.json", tmp_path / "new.csv"], [tmp_path])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such modes")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_gets_the_mode_that_the_user_wants(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "best.safetensors") as path:
+            os.close(os.open(path, os.O_CREAT, 0o600))  # as safetensors does
+    finally:
+        os.umask(before)
+    assert (tmp_path / "best.safetensors").stat().st_mode & 0o777 == mode

@@ -245,3 +245,42 @@ def test_a_field_that_is_added_later_does_not_change_the_hash_of_older_recipes(s
     older = {**values, "train": {"epochs": 2, "batch_size": 8}}
     assert len(values["train"]) > len(older["train"])
     assert recipe_hash(parse_recipe(older, "")) == recipe_hash(parse_recipe(values, ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 20_000, "nested too deeply"),
+        ("{a: " * 20_000, "nested too deeply"),
+        ("a: &a [*a]", "more than 100,000 values"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+            "values, perhaps",
+        ),
+    ],
+    ids=["lists", "mappings", "a loop", "a bomb"],
+)
+def test_yaml_that_is_made_to_exhaust_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=rf"r\.yaml: cannot be read as YAML \(.*{why}"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("values", [None, [], 0.001, "text", {1: 2}])
+def test_values_that_are_not_a_mapping_of_names_are_refused(values: object) -> None:
+    with pytest.raises(RecipeError, match=r"^mine: "):
+        parse_recipe(values, "mine")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("preprocess.std", [float("nan")]),
+        ("preprocess.mean", [float("inf")]),
+        ("preprocess.mean", [0.5] * 2),
+        ("optim.lr", 1e400),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused_when_the_recipe_is_read(key: str, value: object) -> None:
+    with pytest.raises(RecipeError, match=key.split(".")[0]):
+        load_recipe("dlib_resnet/fer2013", {key: value})

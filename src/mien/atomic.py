@@ -116,7 +116,7 @@ def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Check that files can be written and replace nothing that the same command reads, before it does any work.
+    """Check that files can be written and replace nothing that the same run reads, before it does any work.
 
     Args:
         outputs: The files to write; None is left out.
@@ -136,7 +136,7 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.Path
         if output.is_file() and file_id(output) in read:
             raise OutputError(f"{output}: is read by this run, which would overwrite it; choose another name")
         if output.is_file() and real.suffix.lower() in _CORPUS_FILES and folders & {*real.parents}:
-            raise OutputError(f"{output}: may belong to the folder that this command reads; choose another folder")
+            raise OutputError(f"{output}: may belong to the folder that this run reads; choose another folder")
         if real in seen and (output.is_file() or not output.exists()):
             raise OutputError(f"{output}: is named for two outputs; choose two names")
         seen.add(real)

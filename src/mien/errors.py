@@ -17,9 +17,14 @@ Each message says what was wrong, where, and what to do. The command line prints
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mien.text import printable
+
+if TYPE_CHECKING:
+    from mien.structures import Prediction
 
 
 class MienError(Exception):
@@ -30,7 +35,13 @@ class MienError(Exception):
 
 
 class InputError(MienError):
-    """A picture or video cannot be read."""
+    """A picture or video cannot be read.
+
+    Attributes:
+        predictions: What `Recognizer.predict` found in everything else it was given, such as the other files of a folder.
+    """
+
+    predictions: Sequence[Prediction] = ()
 
 
 class DataError(MienError):

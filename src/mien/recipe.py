@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mien.errors import RecipeError
+from mien.errors import MienError, RecipeError
 from mien.preprocess import PreprocessSpec
 from mien.registry import nearest
 
@@ -40,7 +40,7 @@ Sampling = Literal["natural", "weighted", "balanced"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelPart(_Strict):
@@ -93,6 +93,14 @@ class PreprocessPart(_Strict):
     crop_scale: float = Field(1.0, gt=0)
     crop_shift: float = 0.0
     smooth: float = Field(0.0, ge=0, le=0.7)
+
+    @model_validator(mode="after")
+    def _check_spec(self) -> PreprocessPart:
+        try:
+            self.spec()
+        except MienError as error:
+            raise ValueError(f"preprocess: {error}") from None
+        return self
 
     def spec(self) -> PreprocessSpec:
         """Return the spec that travels with the weights."""
@@ -527,6 +535,8 @@ def explain_errors(model: type[BaseModel], error: ValidationError) -> str:
 def _explain(model: type[BaseModel], part: Any) -> str:
     if part["type"] == "value_error":  # raised by a validator of ours
         return str(part["ctx"]["error"])
+    if not part["loc"]:
+        return f"{part['msg'].lower()} (got {part['input']!r:.80})"
     *section, key = [str(step) for step in part["loc"]]
     where = ".".join([*section, key])
     if part["type"] != "extra_forbidden":

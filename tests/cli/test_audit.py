@@ -143,6 +143,27 @@ def test_a_name_that_is_no_text_is_reported(audit, folder: Path, tmp_path: Path)
     assert row["twin"] == "train/sad/caf\\udce9.png"
 
 
+def test_a_name_that_is_a_formula_is_not_one_in_the_table(audit, folder: Path, tmp_path: Path) -> None:
+    (folder / "train" / "sad" / "5.png").unlink()
+    (folder / "train" / "=cmd()").mkdir()
+    shutil.copy(folder / "train" / "happy" / "1.png", folder / "train" / "=cmd()" / "1.png")
+    assert audit(folder, "--corpus", "folder", "--out", tmp_path / "report.json")[0] == 0
+    with (tmp_path / "report-twins.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert "./=cmd()" in (row["label"], row["twin_label"])
+
+
+def test_a_corpus_is_not_overwritten(audit, folder: Path, fer2013_csv: Path, tmp_path: Path) -> None:
+    picture = folder / "train" / "happy" / "1.png"
+    before = picture.read_bytes()
+    refused(audit(folder, "--corpus", "folder", "--picture", picture), "1.png: may belong to the folder that this run reads")
+    assert picture.read_bytes() == before
+    twins = Path(shutil.copy(fer2013_csv, tmp_path / "fer-twins.csv"))
+    arguments = ("--corpus", "fer2013", "--out", tmp_path / "fer.json")
+    refused(audit(twins, *arguments), "fer-twins.csv: is read by this run")
+    assert twins.read_bytes() == fer2013_csv.read_bytes()
+
+
 def test_an_option_of_another_type_is_one_line_and_status_2(audit, folder: Path) -> None:
     refused(audit(folder, "--corpus", "ferplus", "--option", "classes=[8]"), "give a whole number")
     refused(audit(folder, "--corpus", "folder", "--option", "size={a: 1, 2: 3}"), "size is")

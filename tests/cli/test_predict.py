@@ -12,9 +12,12 @@ import onnx
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
+from mien.cli import app
 from mien.cli.progress import ReadingBar
 from mien.cli.show import summary_table
+from mien.errors import OutputError
 from mien.labels import label_set
 from mien.output.summary import Summary
 from mien.output.table import columns
@@ -264,3 +267,43 @@ def test_help_and_version_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--summary"])
+def test_a_list_of_names_is_not_overwritten(mien, tmp_path: Path, photo: Path, option: str) -> None:
+    names = tmp_path / "list.csv"
+    names.write_text(f"{photo}\n")
+    one_line_error(mien(f"@{names}", option, names), "list.csv: is read by this run")
+    assert names.read_text() == f"{photo}\n"
+
+
+def test_a_model_and_its_card_are_not_overwritten(mien, tmp_path: Path, tiny_onnx: Path, photo: Path) -> None:
+    card = tiny_onnx.with_suffix(".json")
+    card.write_text("{}")
+    one_line_error(mien(photo, "--summary", card), "tiny.json: is read by this run")
+    assert card.read_text() == "{}"
+    model = Path(shutil.copy(tiny_onnx, tmp_path / "m.csv"))
+    with pytest.raises(OutputError, match=r"m\.csv: is read by this run"):
+        CliRunner().invoke(app, ["predict", str(photo), "--out", str(model), "--model", str(model)], catch_exceptions=False)
+    assert model.read_bytes() == tiny_onnx.read_bytes()
+
+
+def test_a_source_with_the_name_of_a_table_is_not_overwritten(mien, tmp_path: Path, photo: Path) -> None:
+    source = Path(shutil.copy(photo, tmp_path / "data.csv"))
+    one_line_error(mien(source, "--out", source), "data.csv: is read by this run")
+    assert source.read_bytes() == photo.read_bytes()
+
+
+EVIL = "a\x1b[2J\x9b2J\u202e\x07.png"
+
+
+def test_names_do_not_act_on_the_terminal(mien, tmp_path: Path, photo: Path) -> None:
+    (tmp_path / EVIL).write_bytes(photo.read_bytes())
+    (tmp_path / f"bad{EVIL}").write_bytes(b"no picture")
+    for arguments in ([], ["--jsonl"], [*[photo] * 11, "--out", tmp_path / f"{EVIL}.csv"]):
+        status, out, err = mien(tmp_path / EVIL, tmp_path / f"bad{EVIL}", *arguments)
+        assert status == 3
+        assert all(line.isprintable() for line in (out + err).splitlines())
+        assert "u202e" in out
+        assert "\\u202e" in err
+    one_line_error(mien(tmp_path / f"bad{EVIL}"), "\\x1b[2J")

@@ -322,3 +322,17 @@ def test_only_predictions_and_rows_are_accepted(tmp_path: Path, item: object) ->
     with pytest.raises(InputError, match="made of predictions"):
         write_table(tmp_path / "t.csv", [item], CLASSES)  # type: ignore[list-item]
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_tables_own_name_need_not_be_utf8(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9" + ending.encode())
+    assert write_table(path, [Prediction(CLASSES, [0.5, 0.5], None, "a.jpg")], CLASSES) == 1
+    assert [os.fsencode(file.name) for file in tmp_path.iterdir()] == [b"caf\xe9" + ending.encode()]
+
+
+def test_a_json_line_does_not_act_on_a_terminal() -> None:
+    name = "a\x1b[2J\x9b2J\x7f\u202e\u2028.jpg"
+    (entry,) = rows([Prediction(CLASSES, [0.5, 0.5], None, name)])
+    assert json_line(entry).isprintable()
+    assert json.loads(json_line(entry))["source"] == name

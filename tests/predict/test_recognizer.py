@@ -181,6 +181,19 @@ def test_sources_together_give_what_each_gives_alone(recognizer: Recognizer, tmp
         np.testing.assert_allclose([p.probs for p in reading.predictions], [p.probs for p in alone], atol=1e-5)
 
 
+def test_predicting_a_folder_keeps_what_the_error_of_one_file_would_lose(recognizer: Recognizer, tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        Image.new("L", (48, 48), 99).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"b\.png: is empty .*1 could not be read completely; the 4 predictions of the rest"
+    ) as found:
+        recognizer.predict(tmp_path)
+    assert [Path(p.source).name for p in found.value.predictions] == ["a.png", "a.png", "c.png", "c.png"]
+    with pytest.raises(InputError, match=r"b\.png: is empty \(0 bytes\); copy or download it again$"):
+        recognizer.predict(tmp_path / "b.png")
+
+
 @pytest.mark.parametrize("several", [[PICTURE], (PICTURE, PICTURE), iter([PICTURE]), []])
 def test_predict_takes_one_source(recognizer: Recognizer, several: object) -> None:
     with pytest.raises(InputError, match="call stream"):

@@ -194,18 +194,28 @@ class Recognizer:
             bgr: Arrays are BGR, as OpenCV returns them.
 
         Raises:
-            InputError: The source, or a file in the folder, cannot be read; or there is more than one source.
+            InputError: The source, or a file in the folder, cannot be read; or there is more than one source. The others are
+                still read, and the error's `predictions` holds theirs.
         """
         single = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)
         if isinstance(source, Iterable) and not isinstance(source, single) and not hasattr(source, "read"):
             raise InputError(
                 "predict takes one source; for several call stream, which yields a reading for each picture or frame"
             )
-        predictions: list[Prediction] = []
+        predictions, errors = list[Prediction](), list[MienError]()
         for reading in self.stream([source], video, bgr=bgr):
-            if reading.error is not None:
-                raise reading.error
             predictions += reading.predictions
+            if reading.error is not None:
+                errors.append(reading.error)
+        if errors and predictions:
+            error = InputError(
+                f"{errors[0]} ({len(errors):,} could not be read completely; the {len(predictions):,} predictions of the rest "
+                "are in the `predictions` of this error; `stream` yields a reading for each picture or frame)"
+            )
+            error.predictions = predictions
+            raise error from errors[0]
+        if errors:
+            raise errors[0]
         return predictions
 
     def stream(
