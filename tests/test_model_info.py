@@ -60,6 +60,11 @@ def test_a_field_of_another_kind(tiny_info: ModelInfo, change: dict[str, object]
         ModelInfo.from_json(changed(tiny_info, **change), "m.onnx")
 
 
+def test_a_precision_that_does_not_exist(tiny_info: ModelInfo) -> None:
+    with pytest.raises(CheckpointError, match=r"m\.onnx: its precision 'int4' is not one of fp32, int8"):
+        ModelInfo.from_json(changed(tiny_info, precision="int4"), "m.onnx")
+
+
 @pytest.mark.parametrize("change", [{"channels": 2}, {"mean": 0.5}, {"colour": "red"}])
 def test_preprocessing_that_makes_no_sense_names_the_file(tiny_info: ModelInfo, change: dict[str, object]) -> None:
     text = changed(tiny_info, preprocess=tiny_info.preprocess.to_dict() | change)

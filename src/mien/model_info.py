@@ -26,6 +26,9 @@ FORMAT = 1
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
+PRECISIONS = ("fp32", "int8")
+"""What the networks of files compute in."""
+
 DIGEST_KEY = "mien_digest"
 """Key of the digest: a second key in ONNX files. safetensors does not keep the order of keys, so there it is in the JSON."""
 
@@ -125,6 +128,8 @@ class ModelInfo:
                 raise CheckpointError(
                     f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
                 )
+        if info.precision not in PRECISIONS:
+            raise CheckpointError(f"{source}: its precision {info.precision!r} is not one of {', '.join(PRECISIONS)}")
         if not has_digest:
             logging.getLogger("mien").warning(
                 "note: %s has no digest, so damage to it may go unnoticed; train or export it again to add one",
