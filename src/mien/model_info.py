@@ -123,8 +123,11 @@ class ModelInfo:
             raise CheckpointError(f"{source}: its mien metadata has a missing or unknown field ({error})") from None
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from None
-        for key, kind in _KINDS.items():
-            if not isinstance(getattr(info, key), kind):
+        found = {key: (getattr(info, key), kind) for key, kind in _KINDS.items()}
+        if isinstance(info.recipe, dict):
+            found["recipe.data"] = (info.recipe.get("data", {}), dict)
+        for key, (value, kind) in found.items():
+            if not isinstance(value, kind):
                 raise CheckpointError(
                     f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
                 )
