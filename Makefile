@@ -1,4 +1,4 @@
-# The only verbs to remember: demo, test, check, bench, tables, docs.
+# The only verbs to remember: demo, test, check, fuzz, bench, tables, docs.
 # Everything is installed into .venv; the stamps in it let a second call start at once.
 
 PYTHON ?= python3
@@ -6,12 +6,13 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench tables docs clean
+.PHONY: help demo test check fuzz bench tables docs clean
 
 help:
 	@echo "make demo    install mien and recognise the expressions in a photo"
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
+	@echo "make fuzz    read 20,000 damaged files of every kind; MIEN_FUZZ=1000000 make fuzz runs for hours"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
 	@echo "make tables  write the generated tables and pictures of README.md and docs/ again"
 	@echo "make docs    build the documentation into site/"
@@ -31,6 +32,9 @@ check: .venv/dev.stamp
 	@$(BIN)/lint-imports --no-cache --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(BIN)/python scripts/generate_docs.py --check
 	@echo "check: format, lint, types, imports and generated pages are in order"
+
+fuzz: .venv/dev.stamp
+	@MIEN_FUZZ=$${MIEN_FUZZ:-20000} $(BIN)/python -m pytest -s tests/fuzz
 
 bench: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.run_all

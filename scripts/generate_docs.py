@@ -180,12 +180,12 @@ def results() -> list[tuple[str, dict[str, Any]]]:
 
 
 def results_of(model: Path, split: str = "private_test") -> tuple[str, dict[str, Any]] | None:
-    """Return the newest evaluation of exactly this file (by sha256) on a split, or None."""
-    digest = weights.sha256(model)
+    """Return the newest evaluation of exactly this network (by the sha256 of its files) on a split, or None."""
+    files = weights.known_sha256(model)
     same = [
         (name, values)
         for name, values in results()
-        if values["model"].get("weights_sha256") == digest and values["data"]["split"] == split
+        if values["model"].get("weights_sha256") in files and values["data"]["split"] == split
     ]
     return max(same, key=lambda item: item[1]["date"], default=None)
 

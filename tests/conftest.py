@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mien.datasets import crops
 from mien.labels import label_set
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.prepare import run as prepare_run
 from mien.preprocess import PreprocessSpec
 
@@ -117,6 +117,7 @@ def write_onnx(path: Path, metadata: dict[str, str], classes: int = 7) -> Path:
         [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, {**metadata, DIGEST_KEY: NO_DIGEST})
     onnx.save(model, path)
+    write_digest(path)
     return path

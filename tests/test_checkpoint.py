@@ -4,11 +4,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mien.checkpoint import load_checkpoint, save_checkpoint, save_state
+from mien.checkpoint import load_checkpoint, read_info, save_checkpoint, save_state
+from mien.engine.torch_backend import TorchBackend
 from mien.errors import CheckpointError, OutputError
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -109,3 +111,50 @@ class Unsaved:
 
     def __reduce__(self) -> str:
         raise RuntimeError("bug")
+
+
+def test_damage_to_a_checkpoint_is_noticed(tmp_path: Path, info: ModelInfo):
+    """One bit of a weight gave other answers without a word."""
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, create_model("sa_csp_ca", groups=2).state_dict(), info)
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little") + 8
+    for position in (20, header - 1, header + 1, len(whole) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        for read in (load_checkpoint, read_info):
+            with pytest.raises(CheckpointError, match=r"a\.safetensors: is corrupt or was changed"):
+                read(path)
+    path.write_bytes(whole.replace(b"mien_digest", b"mien_digesT"))
+    with pytest.raises(CheckpointError, match="digest was removed"):
+        load_checkpoint(path)
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path, info: ModelInfo):
+    for name in "ab":
+        save_checkpoint(tmp_path / name, {"x": torch.ones(3), "y": torch.zeros(2)}, info)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_weights_that_give_no_finite_answer_are_refused(tmp_path: Path, info: ModelInfo):
+    model = create_model("sa_csp_ca", groups=2)
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    save_checkpoint(tmp_path / "a.safetensors", model.state_dict(), info)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: returned logits that are not finite"):
+        TorchBackend(tmp_path / "a.safetensors", "cpu").logits(np.zeros((1, 1, 40, 40), np.float32))
+
+
+@pytest.mark.parametrize("content", [b"", b"12345678", b"\xff" * 40])
+def test_the_facts_of_a_damaged_checkpoint(tmp_path: Path, content: bytes):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        read_info(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("arguments", [{"groups": 0}, {"groups": "x"}, {"groups": -1}, {"num_classes": 3}])
+def test_arguments_that_make_no_network(tmp_path: Path, info: ModelInfo, arguments: dict):
+    save_checkpoint(tmp_path / "a.safetensors", {"x": torch.ones(1)}, replace(info, arguments=arguments))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: "):
+        load_checkpoint(tmp_path / "a.safetensors")

@@ -1,10 +1,16 @@
+import hashlib
 import json
+import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mien.errors import CheckpointError
-from mien.model_info import ModelInfo
+from mien.model_info import DIGEST_KEY, NO_DIGEST, ModelInfo, check_digest, check_file_digest, write_digest
+
+ONNX_DIGEST = f"{DIGEST_KEY}\x12@{NO_DIGEST}".encode()
+CHECKPOINT_DIGEST = rf"\"{DIGEST_KEY}\": \"{NO_DIGEST}\"".encode()
 
 
 def changed(info: ModelInfo, **changes: object) -> str:
@@ -22,7 +28,7 @@ def test_a_copy_with_changes(tiny_info: ModelInfo) -> None:
     assert replace(int8, precision="fp32") == tiny_info
 
 
-@pytest.mark.parametrize("text", ["", "{", "3", "{}"])
+@pytest.mark.parametrize("text", ["", "{", "3", "{}", "[" * 100_000, '{"format": 1, "arch": "\\ud800"}'])
 def test_damaged_metadata(text: str) -> None:
     with pytest.raises(CheckpointError, match=r"a\.onnx: its mien metadata is corrupt"):
         ModelInfo.from_json(text, "a.onnx")
@@ -98,3 +104,46 @@ def test_calibration_out_of_range_is_refused(tiny_info: ModelInfo, calibration: 
     nan = changed(tiny_info, calibration={"temperature": float("nan")})
     with pytest.raises(CheckpointError, match=r"from 0\.05 to 20, got nan"):
         ModelInfo.from_json(nan, "m.onnx")
+
+
+@pytest.mark.parametrize("classes", [[], ["happy", "happy"], ["", "sad"], [" ", "sad"], ["a\x1b[2J", "b"], ["\xe9", "e\u0301"]])
+def test_classes_that_cannot_be_told_apart_or_shown(tiny_info: ModelInfo, classes: list[str]) -> None:
+    with pytest.raises(CheckpointError, match=r"^m\.onnx: its class"):
+        ModelInfo.from_json(changed(tiny_info, classes=classes), "m.onnx")
+
+
+@pytest.mark.parametrize("room", [ONNX_DIGEST, CHECKPOINT_DIGEST])
+def test_a_digest_covers_every_bit_of_a_file(tmp_path: Path, room: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08weights" + room + b"more")
+    write_digest(path)
+    whole = path.read_bytes()
+    start = whole.index(room[: room.index(b"00")]) + room.index(b"00")
+    assert hashlib.sha256(whole[:start] + b"0" * 64 + whole[start + 64 :]).hexdigest().encode() == whole[start : start + 64]
+    assert check_file_digest(path)
+    write_digest(path)
+    assert path.read_bytes() == whole
+    noticed = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            has_digest = check_digest(bytes(damaged), "m.onnx")
+        except CheckpointError:
+            noticed += 1
+        else:
+            assert not has_digest, "the key itself was damaged, so from_json refuses the file"
+    assert noticed > 8 * (len(whole) - len(room))
+
+
+def test_content_without_a_digest(tmp_path: Path, tiny_info: ModelInfo, caplog: pytest.LogCaptureFixture) -> None:
+    for content in (b"", b"weights", DIGEST_KEY.encode()):
+        (tmp_path / "m.onnx").write_bytes(content)
+        assert not check_file_digest(tmp_path / "m.onnx")
+    with pytest.raises(CheckpointError, match=r"missing\.onnx: cannot be read"):
+        check_file_digest(tmp_path / "missing.onnx")
+    with caplog.at_level(logging.WARNING, "mien"):
+        ModelInfo.from_json(changed(tiny_info, calibration=None), "old.onnx", has_digest=False)
+    assert "old.onnx has no digest" in caplog.text
+    with pytest.raises(CheckpointError, match="its digest was removed"):
+        ModelInfo.from_json(tiny_info.to_json(), "new.onnx", has_digest=False)

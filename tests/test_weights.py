@@ -6,6 +6,8 @@ import pytest
 
 from mien import weights
 from mien.errors import CheckpointError, UnknownNameError
+from mien.labels import label_set
+from mien.predict.onnx_backend import OnnxBackend
 
 
 @pytest.fixture
@@ -66,3 +68,18 @@ def test_an_install_without_models_says_what_to_do(tmp_path: Path, monkeypatch: 
 def test_every_model_in_the_wheel_is_intact() -> None:
     for path in weights.bundled().values():
         weights.verify(path)
+
+
+def test_the_card_next_to_a_file_of_the_user_is_compared(tiny_onnx: Path) -> None:
+    """Fault 18: the card of a path was never read."""
+    content, card = tiny_onnx.read_bytes(), weights.card_path(tiny_onnx)
+    right = {"sha256": weights.sha256(tiny_onnx), "bytes": len(content), "classes": list(label_set("fer2013")), "arch": "tiny"}
+    for values in (right, {"colour": "red"}):  # the second is not a card
+        card.write_text(json.dumps(values))
+        assert OnnxBackend(weights.resolve(tiny_onnx)).info.arch == "tiny"
+    for change in ({"sha256": "0" * 64}, {"bytes": 7}, {"classes": ["a", "b"]}, {"arch": "other"}, {"precision": "int8"}):
+        card.write_text(json.dumps(right | change))
+        with pytest.raises(
+            CheckpointError, match=rf"tiny\.onnx: is not the file that its card tiny\.json .*\({next(iter(change))} diff"
+        ):
+            OnnxBackend(weights.resolve(tiny_onnx))

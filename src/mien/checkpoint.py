@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mien.atomic import atomic_path
 from mien.errors import CheckpointError, MienError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, check_file_digest, write_digest
 from mien.models import Model, create_model
 
 LOSS_PREFIX = "loss."
@@ -22,7 +22,7 @@ LOSS_PREFIX = "loss."
 
 
 def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], info: ModelInfo) -> None:
-    """Write weights with the facts of their model. The file is complete or not there at all.
+    """Write weights with the facts of their model and a digest of both. The file is complete or not there at all.
 
     Raises:
         OutputError: The file cannot be written.
@@ -35,7 +35,8 @@ def save_checkpoint(path: str | os.PathLike[str], weights: dict[str, Tensor], in
         seen.add(dense.untyped_storage().data_ptr())
     with atomic_path(path) as tmp_path:
         try:
-            save_file(tensors, tmp_path, metadata={METADATA_KEY: info.to_json()})
+            save_file(tensors, tmp_path, metadata={METADATA_KEY: info.to_json(**{DIGEST_KEY: NO_DIGEST})})
+            write_digest(tmp_path)
         except SafetensorError as error:  # a full disk, a read-only folder
             raise _os_error(error) from None
 
@@ -71,19 +72,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
         raise CheckpointError(
             f"{file}: no such checkpoint; pass a .safetensors file or the folder of a run that has finished an epoch"
         )
+    has_digest = check_file_digest(file)
     try:
         with safe_open(file, framework="pt") as tensors:
             metadata = (tensors.metadata() or {}).get(METADATA_KEY)
             names = [name for name in tensors.keys() if not name.startswith(LOSS_PREFIX)]  # noqa: SIM118 (not a mapping)
             weights = {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file}: is not a safetensors file, or is corrupt ({error}); check the path, or copy the file again"
-        ) from None
-    info = ModelInfo.from_json(metadata, str(file))
+        raise _not_safetensors(file, error) from None
+    info = ModelInfo.from_json(metadata, str(file), has_digest)
     try:
         model = create_model(info.arch, num_classes=len(info.classes), **info.arguments)
-    except (MienError, TypeError) as error:  # TypeError: an argument given twice
+    except (MienError, TypeError, ValueError, RuntimeError, MemoryError) as error:  # arguments that make no network
         raise CheckpointError(f"{file}: {error}") from None
     try:
         model.load_state_dict(weights)
@@ -96,19 +96,29 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
     """Return the facts stored in a checkpoint or in a run's best epoch; None for weights that mien did not write.
 
     Raises:
-        CheckpointError: The file is of another format version.
+        CheckpointError: The file is corrupt or of another format version.
     """
     file = _weights_file(path)
     if file.suffix != ".safetensors":
         return None
-    with safe_open(file, framework="pt") as tensors:
-        metadata = (tensors.metadata() or {}).get(METADATA_KEY)
-    return None if metadata is None else ModelInfo.from_json(metadata, str(file))
+    has_digest = check_file_digest(file)
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            metadata = (tensors.metadata() or {}).get(METADATA_KEY)
+    except (SafetensorError, OSError) as error:
+        raise _not_safetensors(file, error) from None
+    return None if metadata is None else ModelInfo.from_json(metadata, str(file), has_digest)
 
 
 def _weights_file(path: str | os.PathLike[str]) -> Path:
     """Return the path itself if it is a file, or the best epoch of a run's folder."""
     return Path(path) / "best.safetensors" if Path(path).is_dir() else Path(path)
+
+
+def _not_safetensors(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: is not a safetensors file, or is corrupt ({error}); check the path, or copy the file again"
+    )
 
 
 def _os_error(error: SafetensorError) -> OSError:

@@ -19,12 +19,14 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from mien.text import printable
+
 
 class MienError(Exception):
-    """Base of every error a user can cause; `str(error)` is one line."""
+    """Base of every error a user can cause; `str(error)` is one line that a terminal shows as it is."""
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class InputError(MienError):

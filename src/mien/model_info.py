@@ -1,18 +1,25 @@
-"""`ModelInfo`: the facts that are stored with weights, in checkpoints and ONNX files alike.
+"""`ModelInfo`, the facts that are stored with weights, and the digest that protects both.
 
 Label order and preprocessing are properties of a model. Stored with it, they cannot differ from those it was trained with.
+The digest covers every byte of the file, so a bit that flips in a weight is noticed before the file is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import Any
 
 from mien.calibration import BOUNDS
-from mien.errors import CheckpointError
+from mien.errors import CheckpointError, reason
 from mien.preprocess import PreprocessSpec
+from mien.text import printable
 
 FORMAT = 1
 """Version of the stored format; other versions are refused."""
@@ -20,6 +27,14 @@ FORMAT = 1
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
+DIGEST_KEY = "mien_digest"
+"""Key of the digest: a second key in ONNX files. safetensors does not keep the order of keys, so there it is in the JSON."""
+
+NO_DIGEST = "0" * 64
+"""Value of the digest while it is computed."""
+
+_DIGEST = re.compile(DIGEST_KEY.encode() + rb'(?:\x12@|\\": \\")([0-9a-f]{64})(?![0-9a-f])')
+"""The digest as ONNX files (protobuf) and safetensors files (JSON within JSON) contain it."""
 
 _TEXTS = ("arch", "label_set", "precision", "data_fingerprint", "split_fingerprint", "commit", "mien_version")
 _KINDS = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("arguments", "recipe", "results", "calibration"), dict)
@@ -66,27 +81,29 @@ class ModelInfo:
     def __post_init__(self) -> None:
         check_calibration(self.calibration)
 
-    def to_json(self) -> str:
-        """Return the facts as they are stored."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+    def to_json(self, **more: str) -> str:
+        """Return the facts as they are stored, with more entries."""
+        return json.dumps({"format": FORMAT, **asdict(self), **more}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | None, source: str) -> ModelInfo:
+    def from_json(cls, text: str | None, source: str, has_digest: bool = True) -> ModelInfo:
         """Return what `to_json` wrote.
 
         Args:
             text: The stored facts; None if a file has none.
             source: The file, for error messages.
+            has_digest: Whether the file has a digest, see `check_digest`. If it has none, a note is logged.
 
         Raises:
-            CheckpointError: The facts are missing, corrupt or of another format version.
+            CheckpointError: The facts are missing, corrupt or of another format version, or the digest was removed.
         """
         if text is None:
             raise CheckpointError(f"{source}: has no mien metadata; write it with `mien train` or `mien export`")
         try:
             values = json.loads(text)
+            json.dumps(values, ensure_ascii=False).encode()  # refuses half characters, which no file can hold
             version = values.pop("format")
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             raise CheckpointError(f"{source}: its mien metadata is corrupt; train or export it again") from None
         if version != FORMAT:
             raise CheckpointError(
@@ -94,10 +111,10 @@ class ModelInfo:
                 + ("upgrade with pip install -U mien" if isinstance(version, int) and version > FORMAT else "export it again")
             )
         try:
-            classes = values["classes"]
-            if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-                raise CheckpointError("its classes are not a list of names; train or export it again")
-            values["classes"] = tuple(classes)
+            if not has_digest and "calibration" in values:  # both came in the same version
+                raise CheckpointError("its digest was removed; copy the file again, or export it again")
+            values.pop(DIGEST_KEY, None)
+            values["classes"] = _checked_classes(values["classes"])
             values["preprocess"] = PreprocessSpec.from_dict(values["preprocess"])
             info = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
@@ -109,6 +126,11 @@ class ModelInfo:
                 raise CheckpointError(
                     f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
                 )
+        if not has_digest:
+            logging.getLogger("mien").warning(
+                "note: %s has no digest, so damage to it may go unnoticed; train or export it again to add one",
+                printable(source),
+            )
         return info
 
 
@@ -134,3 +156,70 @@ def check_calibration(values: Any) -> None:
         for name, (number, low, high) in numbers.items():
             if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
                 raise CheckpointError(f"calibration.{name} must be a number from {low:g} to {high:g}, got {number!r}")
+
+
+def _checked_classes(classes: Any) -> tuple[str, ...]:
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise CheckpointError("its classes are not a list of names; train or export it again")
+    for name in classes:
+        if not name.strip() or any(unicodedata.category(sign) == "Cc" for sign in name):
+            raise CheckpointError(f"its class {name!r} is empty or has control characters; train or export it again")
+    if len({unicodedata.normalize("NFC", name) for name in classes}) < len(classes):
+        raise CheckpointError(f"its classes {classes} are not all different; train or export it again")
+    return tuple(classes)
+
+
+def check_digest(content: bytes | mmap, source: str) -> bool:
+    """Return whether the content of a model file has a digest, after comparing it with the content.
+
+    The digest is the SHA-256 of the file while the 64 digits of the digest are zeros.
+
+    Raises:
+        CheckpointError: The digest is not that of the content: the file was damaged or changed.
+    """
+    found = _find_digest(content)
+    if found is not None and found[1].decode() != _digest(content, found.start(1)):
+        raise CheckpointError(
+            f"{source}: is corrupt or was changed after mien wrote it (its digest does not match its content); "
+            "copy the file again, or export it again"
+        )
+    return found is not None
+
+
+def check_file_digest(path: Path) -> bool:
+    """Return what `check_digest` returns for the content of a file, which is not read into memory at once.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its digest is not that of its content.
+    """
+    try:
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                return False
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                return check_digest(content, str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({reason(error)})") from None
+
+
+def write_digest(path: Path) -> None:
+    """Replace the zeros, or the older digest, after `mien_digest` in a model file by the digest of its content."""
+    with path.open("r+b") as file, mmap(file.fileno(), 0) as content:
+        found = _find_digest(content)
+        if found is None:
+            raise ValueError(f"{path}: has no room for a digest")
+        start, end = found.span(1)
+        content[start:end] = _digest(content, start).encode()
+
+
+def _find_digest(content: bytes | mmap) -> re.Match[bytes] | None:
+    start = content.rfind(DIGEST_KEY.encode())
+    return None if start < 0 else _DIGEST.match(content, start)
+
+
+def _digest(content: bytes | mmap, start: int) -> str:
+    with memoryview(content) as view:
+        total = hashlib.sha256(view[:start])
+        total.update(NO_DIGEST.encode())
+        total.update(view[start + len(NO_DIGEST) :])
+    return total.hexdigest()

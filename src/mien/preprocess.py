@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError
+
+MAX_SIDE = 2048
+"""Largest height or width of an input, px; the largest networks in use take about 1000."""
+
+_RANGES = {"mean": (0, 1), "std": (1e-3, 100), "crop_scale": (0.1, 10), "crop_shift": (-1, 1), "smooth": (0, 0.7)}
+"""Smallest and largest value of each number in a `PreprocessSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,9 @@ class PreprocessSpec:
         crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
         smooth: Standard deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation
             blurs training images slightly; this gives other images the same blur. It is not applied to training images.
+
+    Raises:
+        CheckpointError: A value has another type or is out of range; names the field.
     """
 
     size: tuple[int, int]
@@ -41,17 +51,26 @@ class PreprocessSpec:
     smooth: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3) or len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise CheckpointError(
-                f"preprocessing needs 1 or 3 channels with a mean and a standard deviation each, got {self.channels} channels, "
-                f"{len(self.mean)} means, {len(self.std)} standard deviations"
-            )
-        if len(self.size) != 2 or min(self.size) < 1 or not min(self.std) > 0 or not self.crop_scale > 0:
-            raise CheckpointError(
-                f"preprocessing needs a height, a width, standard deviations and a crop scale above 0, got {self}"
-            )
-        if not 0 <= self.smooth <= 0.7:
-            raise CheckpointError(f"preprocessing.smooth is the strength of a three-tap blur, 0 to 0.7 px, got {self.smooth}")
+        if (
+            not isinstance(self.size, tuple)
+            or len(self.size) != 2
+            or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in self.size)
+        ):
+            raise CheckpointError(f"preprocess.size must be a height and a width, 1 to {MAX_SIDE} px, got {self.size!r}")
+        if type(self.channels) is not int or self.channels not in (1, 3):
+            raise CheckpointError(f"preprocess.channels must be 1 or 3, got {self.channels!r}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            per_channel = name in ("mean", "std")
+            numbers = value if per_channel else (value,)
+            if (
+                not isinstance(numbers, tuple)
+                or len(numbers) != (self.channels if per_channel else 1)
+                or not all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers)
+                or not all(low <= number <= high for number in numbers)  # also refuses nan
+            ):
+                what = f"{self.channels} number(s)" if per_channel else "a number"
+                raise CheckpointError(f"preprocess.{name} must be {what} from {low} to {high}, got {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON types."""

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mien import cli, weights
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 
 
 def run(*arguments: object):  # type: ignore[no-untyped-def]
@@ -26,9 +26,13 @@ def test_info_as_json(tiny_onnx: Path, tiny_info: ModelInfo) -> None:
 
 
 def test_info_reads_a_checkpoint_without_torch(tmp_path: Path, tiny_info: ModelInfo) -> None:
-    header = json.dumps({"__metadata__": {METADATA_KEY: tiny_info.to_json()}}).encode()
-    (tmp_path / "best.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    assert json.loads(run("info", tmp_path / "best.safetensors", "--json").output)["arch"] == "tiny"
+    header = json.dumps({"__metadata__": {METADATA_KEY: tiny_info.to_json(**{DIGEST_KEY: NO_DIGEST})}}).encode()
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    write_digest(path)
+    assert json.loads(run("info", path, "--json").output)["arch"] == "tiny"
+    path.write_bytes(path.read_bytes() + b"0")
+    assert "digest does not match" in str(run("info", path).exception)
 
 
 @pytest.mark.parametrize("content", [b"", b"12345678", b"\xff" * 40, (2).to_bytes(8, "little") + b"[]"])

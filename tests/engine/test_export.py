@@ -15,7 +15,7 @@ import torchvision.models.vgg
 import mien
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus
-from mien.engine.export import Export, calibration_crops, export_int8, export_onnx, write_card
+from mien.engine.export import Export, calibration_crops, export_int8, export_onnx, restamp, write_card
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import CheckpointError, MienError
 from mien.labels import label_set
@@ -23,7 +23,7 @@ from mien.model_info import ModelInfo
 from mien.models import create_model, names, resemotenet, sa_csp_ca, vgg16, vgg16_gcca
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec, preprocess
-from mien.weights import sha256
+from mien.weights import card_path, known_sha256, read_card, sha256
 
 FACES = list(np.random.default_rng(1).integers(0, 256, (9, 48, 48), dtype=np.uint8))
 SMALL: dict[str, dict[str, Any]] = {
@@ -157,6 +157,31 @@ def test_the_card_states_the_file(whole: Export):
     assert card["sha256"] == sha256(whole.path)
     assert card["bytes"] == whole.path.stat().st_size
     assert (card["arch"], card["parameters"], card["labels_equal_to_torch"]) == ("dlib_resnet", 7, 1)
+
+
+def test_restamping_changes_the_facts_and_the_card_but_no_answer(tmp_path: Path, whole: Export):
+    path = Path(shutil.copy(whole.path, tmp_path / "m.onnx"))
+    write_card(replace(whole, path=path), parameters=7)
+    first, before = sha256(path), OnnxBackend(path)
+    for smooth in (0.1, 0.2, 0.2):
+        info = replace(before.info, preprocess=replace(before.info.preprocess, smooth=smooth))
+        restamp(path, info)
+    after, card = OnnxBackend(path), read_card(path)
+    assert after.info == info
+    batch = preprocess(FACES, whole.info.preprocess)
+    np.testing.assert_array_equal(before.logits(batch), after.logits(batch))
+    assert (card["sha256"], card["bytes"], card["parameters"]) == (sha256(path), path.stat().st_size, 7)
+    assert known_sha256(path)[0] == card["sha256"]
+    assert known_sha256(path)[1] == first
+    assert len(known_sha256(path)) == 3, "the last restamping changed nothing"
+
+
+def test_an_older_card_does_not_stay_next_to_a_new_file(tmp_path: Path, checkpoint: Path):
+    card = card_path(tmp_path / "m.onnx")
+    card.write_text('{"sha256": "of another file"}')
+    export_onnx(checkpoint, tmp_path / "m.onnx", FACES)
+    assert not card.exists()
+    assert OnnxBackend(tmp_path / "m.onnx").info.arch == "dlib_resnet"
 
 
 @pytest.mark.parametrize("difference", [1.0, np.nan])

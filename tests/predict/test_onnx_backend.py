@@ -1,21 +1,33 @@
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from mien.errors import CheckpointError, InputError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.onnx_session import default_providers
 from mien.predict.onnx_backend import CHUNK, OnnxBackend
+from mien.predict.recognizer import Recognizer
+from mien.preprocess import preprocess
+from mien.weights import bundled
 
 
 def rewritten(path: Path, **metadata: str) -> Path:
+    """Return the file with other metadata and a digest that fits it."""
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, {**metadata, DIGEST_KEY: NO_DIGEST})
     onnx.save(model, path)
+    write_digest(path)
     return path
 
 
@@ -103,3 +115,209 @@ def test_a_file_that_went_away_or_changed_meanwhile(tiny_onnx: Path) -> None:
 def test_no_threads_are_refused(tiny_onnx: Path) -> None:
     with pytest.raises(InputError, match="at least 1, got -1"):
         OnnxBackend(tiny_onnx, threads=-1)
+
+
+def edited(path: Path, edit: Callable[[onnx.GraphProto], object], metadata: dict[str, str] | None = None) -> Path:
+    """Return the file with another graph and a digest that fits it."""
+    model = onnx.load(path)
+    edit(model.graph)
+    onnx.save(model, path)
+    return rewritten(path, **(metadata or {METADATA_KEY: {e.key: e.value for e in model.metadata_props}[METADATA_KEY]}))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_bit_that_flips_anywhere_is_noticed(tiny_onnx: Path, seed: int) -> None:
+    content = bytearray(tiny_onnx.read_bytes())
+    content[np.random.default_rng(seed).integers(len(content))] ^= 1 << seed % 8
+    tiny_onnx.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"tiny\.onnx: "):
+        OnnxBackend(tiny_onnx)
+
+
+def test_a_weight_that_was_changed_is_noticed(tiny_onnx: Path) -> None:
+    """Fault 18: one bit of the bundled model turned 84 % happy into 100 %."""
+    model = onnx.load(tiny_onnx)
+    filters = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    filters.flat[0] *= 1000
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(filters, model.graph.initializer[0].name))
+    onnx.save(model, tiny_onnx)
+    with pytest.raises(CheckpointError, match=r"tiny\.onnx: is corrupt or was changed"):
+        OnnxBackend(tiny_onnx)
+
+
+def test_a_file_of_an_earlier_version_loads_with_a_note(
+    tiny_onnx: Path, tiny_info: ModelInfo, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, old = onnx.load(tiny_onnx), json.loads(tiny_info.to_json())
+    del old["calibration"]
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(old)})
+    onnx.save(model, tiny_onnx)
+    assert OnnxBackend(tiny_onnx).info == tiny_info
+    assert "tiny.onnx has no digest" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mean", "a"), ("crop_shift", float("nan")), ("crop_shift", 1e9), ("size", [48.0, 48.0]), ("size", [40, 41])],
+)
+def test_preprocessing_out_of_range(tiny_onnx: Path, tiny_info: ModelInfo, field: str, value: object) -> None:
+    facts = json.loads(tiny_info.to_json())
+    facts["preprocess"][field] = value
+    with pytest.raises(CheckpointError, match=rf"tiny\.onnx: .*({field}|metadata)"):
+        OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: json.dumps(facts)}))
+
+
+def test_metadata_that_is_not_utf8(tiny_onnx: Path) -> None:
+    content = tiny_onnx.read_bytes()
+    assert content.count(b"crop_scale") == 1
+    tiny_onnx.write_bytes(content.replace(b"crop_scale", b"crop_scal\xff"))
+    write_digest(tiny_onnx)
+    with pytest.raises(CheckpointError, match=r"tiny\.onnx: "):
+        OnnxBackend(tiny_onnx)
+
+
+def fixed_batch(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def another_type(graph: onnx.GraphProto) -> None:
+    graph.node.append(helper.make_node("Cast", ["raw"], ["logits"], to=TensorProto.DOUBLE))
+    graph.node[-2].output[0] = "raw"
+    graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"), [(fixed_batch, "batches of exactly 1; export it again"), (another_type, "do not match its metadata")]
+)
+def test_a_graph_of_another_kind_is_refused(tiny_onnx: Path, edit: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        OnnxBackend(edited(tiny_onnx, edit))
+
+
+def append(*nodes: onnx.NodeProto, **values: Any) -> Callable[[onnx.GraphProto], None]:
+    """Return an edit that puts nodes between the network's last layer, now `raw`, and `logits`."""
+
+    def edit(graph: onnx.GraphProto) -> None:
+        graph.node[-1].output[0] = "raw"
+        graph.node.extend(nodes)
+        graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in values.items())
+
+    return edit
+
+
+ONE = (helper.make_node("Shape", ["raw"], ["rows"], end=1), helper.make_node("Div", ["rows", "rows"], ["one"]))
+"""Nodes that compute the number 1 in a way that ONNX Runtime does not see through when it opens the file."""
+
+ONE_ROW = append(*ONE, helper.make_node("Slice", ["raw", "zero", "one"], ["logits"]), zero=np.array([0]))
+NAN = append(helper.make_node("Sub", ["raw", "raw"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["logits"]))
+FAILING = append(
+    *ONE,
+    helper.make_node("Add", ["rows", "one"], ["more"]),
+    helper.make_node("Concat", ["more", "seven"], ["shape"], axis=0),
+    helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+    helper.make_node("Add", ["raw", "zeros"], ["logits"]),
+    seven=np.array([7]),
+)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"), [(ONE_ROW, r"\(1, 7\) for 2 faces"), (NAN, "not finite"), (FAILING, "fails when it runs")]
+)
+def test_answers_are_checked(tiny_onnx: Path, edit: Any, message: str) -> None:
+    """One row: the second face of a picture disappeared without a word. The others ended in tracebacks."""
+    recognizer = Recognizer(edited(tiny_onnx, edit), detector=None)
+    with pytest.raises(CheckpointError, match=message):
+        recognizer.predict_faces([np.zeros((48, 48), np.uint8)] * 2)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_answers_of_a_custom_backend_are_checked(tiny_onnx: Path, rows: int) -> None:
+    class Custom(OnnxBackend):
+        def logits(self, batch: np.ndarray) -> np.ndarray:
+            return np.zeros((rows, 7), np.float32)
+
+    recognizer = Recognizer(Custom(tiny_onnx), detector=None)
+    with pytest.raises(CheckpointError, match=rf"Custom: returned logits of shape \({rows}, 7\) for 2 faces"):
+        recognizer.predict_faces([np.zeros((48, 48), np.uint8)] * 2)
+
+
+BOMBS = {
+    "constant": append(
+        helper.make_node("ConstantOfShape", ["size"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["raw", "sum"], ["logits"]),
+        size=np.array([2**30]),
+    ),
+    "expand": append(
+        helper.make_node("Expand", ["maps", "size"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["raw", "sum"], ["logits"]),
+        size=np.array([200_000, 1, 1, 1, 1]),
+    ),
+    "many": append(
+        helper.make_node("ConstantOfShape", ["size"], ["big0"]),
+        *[helper.make_node("Add", [f"big{i}", "one"], [f"big{i + 1}"]) for i in range(40)],
+        helper.make_node("Sum", [f"big{i}" for i in range(41)], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["raw", "sum"], ["logits"]),
+        size=np.array([2**24]),
+        one=np.ones(1, np.float32),
+    ),
+}
+"""Small graphs that ask for 4, 5 and 3 GB."""
+
+RUN_ALL = """
+import resource, sys
+import numpy as np
+from mien.errors import CheckpointError
+from mien.predict.onnx_backend import OnnxBackend
+for path in sys.argv[1:]:
+    backend, faces = OnnxBackend(path), np.zeros((12, 1, 40, 40), np.float32)
+    try:
+        print(backend.logits(faces).shape)
+    except CheckpointError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_small_file_that_asks_for_gigabytes_is_refused(tmp_path: Path, tiny_onnx: Path) -> None:
+    """Fault 12: a few hundred bytes of ONNX took 8.8 GB. A large but honest network runs with fewer faces at a time."""
+    files = []
+    wide = append(  # 100 MB per face
+        helper.make_node("Tile", ["image", "repeats"], ["big"]),
+        helper.make_node("ReduceSum", ["big", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Reshape", ["sum", "column"], ["sums"]),
+        helper.make_node("Add", ["raw", "sums"], ["logits"]),
+        repeats=np.array([1, 15_000, 1, 1]),
+        axes=np.array([1, 2, 3]),
+        column=np.array([-1, 1]),
+    )
+    for name, edit in {**BOMBS, "wide": wide}.items():
+        files.append(tmp_path / f"{name}.onnx")
+        files[-1].write_bytes(tiny_onnx.read_bytes())
+        edited(files[-1], edit)
+        assert files[-1].stat().st_size < 10_000
+    command = [sys.executable, "-c", RUN_ALL, *map(str, files)]
+    *lines, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ["needs too much memory" in line for line in lines] == [True, True, True, False]
+    assert lines[-1] == "(12, 7)"
+    assert int(peak) < 1.5 * 2**20  # KiB
+
+
+@pytest.mark.parametrize("model", bundled())
+def test_the_example_without_mien_computes_the_same_input(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 23: inputs that differed in the last bit moved probabilities of an int8 file by 0.011."""
+    root = Path(__file__).parents[2]
+    code = re.search(r"```python\n(.*?)```", (root / "docs/model-file.md").read_text(), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(root)
+    names: dict[str, Any] = {}
+    exec(code[1].replace("default_weights()", repr(str(bundled()[model]))), names)
+    backend = OnnxBackend(bundled()[model])
+    crop = Image.open("docs/assets/astronaut.jpg").convert("RGB").crop((165, 55, 285, 175))
+    image = preprocess([np.asarray(crop)], backend.info.preprocess)
+    np.testing.assert_array_equal(names["image"], image)
+    np.testing.assert_allclose(
+        names["logits"], backend.logits(image)[0], atol=1e-4 if backend.info.precision == "fp32" else 0.1
+    )

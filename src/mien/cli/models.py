@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.errors import CheckpointError, InputError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +131,7 @@ def info(
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for key, value in values.items():
-        sheet.add_row(key, Text("\n".join(_lines(key, value)) or "not stated"))
+        sheet.add_row(key, Text("\n".join(map(printable, _lines(key, value))) or "not stated"))
     Console(highlight=False).print(sheet)
 
 
@@ -143,7 +144,7 @@ def _lines(key: str, value: Any) -> list[str]:
 
 
 def _read_info(path: Path) -> ModelInfo:
-    from mien.model_info import METADATA_KEY, ModelInfo
+    from mien.model_info import METADATA_KEY, ModelInfo, check_file_digest
 
     if path.suffix != ".safetensors":
         from mien.predict.onnx_backend import OnnxBackend
@@ -155,6 +156,6 @@ def _read_info(path: Path) -> ModelInfo:
         with path.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
         metadata = header.get("__metadata__", {}).get(METADATA_KEY)
-    except (ValueError, TypeError, AttributeError, OSError):
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError, MemoryError):
         raise CheckpointError(f"{path}: is not a safetensors file or is corrupt; train or download it again") from None
-    return ModelInfo.from_json(metadata, str(path))
+    return ModelInfo.from_json(metadata, str(path), check_file_digest(path))

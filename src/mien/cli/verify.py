@@ -107,7 +107,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
 
 def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) -> Path:
     """Return the file with the weights that results were measured with: the one given, one next to them, or a bundled one."""
-    from mien.weights import bundled, sha256
+    from mien.weights import bundled, known_sha256, sha256
 
     wanted = recorded["model"].get("weights_sha256")
     if wanted is None:
@@ -115,12 +115,13 @@ def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) ->
     if weights is not None:
         if not weights.is_file():
             raise CheckpointError(f"{weights}: no such file; --weights takes a .safetensors or .onnx file")
-        if (found := sha256(weights)) != wanted:
+        if wanted not in known_sha256(weights):
+            found = sha256(weights)
             raise CheckpointError(f"{weights}: these are other weights (sha256 {found[:16]}...; the file has {wanted[:16]}...)")
         return weights
     near = sorted(file for suffix in ("safetensors", "onnx") for file in path.parent.glob(f"*.{suffix}"))
     for file in (*near, *bundled().values()):
-        if sha256(file) == wanted:
+        if wanted in known_sha256(file):
             return file
     raise CheckpointError(
         f"its weights (sha256 {wanted[:16]}...) are neither in {path.parent} nor bundled; give their file with --weights FILE"

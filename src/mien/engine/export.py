@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -28,11 +29,11 @@ from mien.atomic import atomic_path
 from mien.datasets import Corpus
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import MienError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.models import Model
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
-from mien.weights import card_path, sha256
+from mien.weights import card_path, read_card, sha256
 
 OPSET = 18
 MAX_NARROW_CHANNELS = 8
@@ -78,7 +79,7 @@ def export_onnx(
 
     Args:
         checkpoint: A safetensors file or the folder of a run.
-        path: The `.onnx` file to write.
+        path: The `.onnx` file to write. An older card next to it is deleted.
         probe: Face crops to compare the logits on; by default 64 images of noise.
         half_size: Store the weights in float16, which halves the file. It still computes in float32. The returned difference of
             logits includes the rounding.
@@ -100,9 +101,11 @@ def export_onnx(
             raise MienError(f"{path}: not written, its logits differ from torch by {difference:.2g}; please report this model")
         if half_size:
             _halve(tmp_path, path)
+            store_info(tmp_path, info)
             difference, agreement = _compare(backend, tmp_path, probe)
             if not (agreement >= HALF_AGREEMENT and difference <= HALF_TOLERANCE):  # also refuses nan
                 raise MienError(f"{path}: not written, float16 changes its predictions; export it without --half-size")
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     return Export(path, info, difference, agreement)
 
 
@@ -134,7 +137,7 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
     Args:
         checkpoint: The checkpoint of `fp32`; the logits are compared with it.
         fp32: The float32 file.
-        path: The `.onnx` file to write.
+        path: The `.onnx` file to write. An older card next to it is deleted.
         calibration: Face crops of the training split, which set the ranges of the activations.
 
     Raises:
@@ -162,7 +165,25 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
         )
         store_info(tmp_path, info)
         difference, agreement = _compare(backend, tmp_path, calibration[:512])
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     return Export(path, info, difference, agreement)
+
+
+def store_info(path: Path, info: ModelInfo) -> None:
+    """Store the model's facts and a new digest in an ONNX file, in place, and remove what exporters leave in it.
+
+    Whatever changes the facts or the network of a file must call this, or mien will refuse the file. Its card has to be
+    written again too (`write_card`).
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]  # stack traces of the exporter: long, and full of local paths
+        part.doc_string = ""
+    helper.set_model_props(model, {METADATA_KEY: info.to_json(), DIGEST_KEY: NO_DIGEST})
+    model.producer_name, model.producer_version = "mien", info.mien_version
+    onnx.save(model, str(path))
+    write_digest(path)
 
 
 def write_card(export: Export, **facts: Any) -> Path:
@@ -187,10 +208,33 @@ def write_card(export: Export, **facts: Any) -> Path:
         "labels_equal_to_torch": export.agreement,
         "results": info.results,
     } | facts
-    path = card_path(export.path)
+    return _write_json(card_path(export.path), card)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> Path:
     with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        tmp_path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def restamp(path: Path, info: ModelInfo) -> None:
+    """Store other facts in an exported file, with a new digest and a new card. The network stays the same.
+
+    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    card, before = read_card(path), sha256(path)
+    with atomic_path(path) as tmp_path:
+        shutil.copyfile(path, tmp_path)
+        store_info(tmp_path, info)
+        card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
+    if card and (now := sha256(path)) != before:
+        former = [each for each in (*card.get("former_sha256", []), before) if each != now]
+        card |= {"sha256": now, "bytes": path.stat().st_size, "recipe": info.recipe.get("name", ""), "former_sha256": former}
+    if card:
+        _write_json(card_path(path), card)
 
 
 def calibration_crops(corpus: Corpus, split: str = "train", count: int = 1024) -> list[NDArray[np.uint8]]:
@@ -260,18 +304,6 @@ def _narrow_convolutions(path: Path) -> list[str]:
             if widths[node.input[1]] * groups <= MAX_NARROW_CHANNELS:
                 found.append(node.name)
     return found
-
-
-def store_info(path: Path, info: ModelInfo) -> None:
-    """Store the model's facts in an ONNX file, and remove what the exporter left in it."""
-    model = onnx.load(str(path))
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]  # stack traces of the exporter: long, and full of local paths
-        part.doc_string = ""
-    helper.set_model_props(model, {METADATA_KEY: info.to_json()})
-    model.producer_name, model.producer_version = "mien", info.mien_version
-    onnx.save(model, str(path))
 
 
 def _compare(backend: TorchBackend, path: Path, crops: list[NDArray[np.uint8]]) -> tuple[float, float]:

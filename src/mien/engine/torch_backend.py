@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mien.checkpoint import load_checkpoint
+from mien.predict.onnx_backend import check_logits
 
 
 class TorchBackend:
@@ -28,6 +29,7 @@ class TorchBackend:
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
         model, self.info = load_checkpoint(path)
+        self._source = os.fspath(path)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self._device)
 
@@ -38,6 +40,12 @@ class TorchBackend:
 
     @torch.inference_mode()
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits, float32 (N, K), for preprocessed crops, float32 (N, C, h, w)."""
+        """Return logits, float32 (N, K), for preprocessed crops, float32 (N, C, h, w).
+
+        Raises:
+            CheckpointError: A logit is not finite.
+        """
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # TF32 rounds to 10 bits
-            return self.model(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
+            logits: NDArray[np.float32] = self.model(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
+        check_logits(logits, len(batch), self.info, self._source)
+        return logits

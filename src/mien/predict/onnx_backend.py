@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import CheckpointError, InputError
-from mien.model_info import METADATA_KEY, ModelInfo
+from mien.model_info import METADATA_KEY, ModelInfo, check_digest
 from mien.onnx_session import Session, default_providers, open_session
 from mien.provenance import available_cores
+from mien.weights import check_card
 
 CHUNK = 8
 """Images per chunk of a large batch. Chunks that run on one thread each stay in the cache; threads that share a run do not."""
+
+MAX_FILE_BYTES = 2**31
+"""Size from which protobuf refuses a file."""
 
 
 class OnnxBackend:
@@ -34,7 +39,8 @@ class OnnxBackend:
         threads: Threads in use.
 
     Raises:
-        CheckpointError: The file is missing, damaged, not written by mien, or of another format version.
+        CheckpointError: The file is missing, damaged, not written by mien, or of another format version; or its shapes do not
+            match its metadata, or the card next to it describes another file.
         InputError: `threads` is below 1.
     """
 
@@ -46,20 +52,38 @@ class OnnxBackend:
         if not self.path.is_file():
             raise CheckpointError(f"{path}: no such model file")
         try:
+            if self.path.stat().st_size >= MAX_FILE_BYTES:
+                raise CheckpointError(f"{path}: is larger than 2 GiB, so it is not an ONNX file with its weights inside")
             self._file = self.path.read_bytes()  # once, so that both sessions run the same network
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        has_digest = check_digest(self._file, str(path))  # before ONNX Runtime reads it
         self._session = _open(self._file, self.path, self.threads, providers or default_providers())
         self._single: Session | None = None
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path))
         self.providers: list[str] = self._session.get_providers()
-        spec, inputs, outputs = self.info.preprocess, self._session.get_inputs(), self._session.get_outputs()
-        found = [(node.name, list(node.shape[1:])) for node in (*inputs, *outputs)]
-        if found != [("image", [spec.channels, *spec.size]), ("logits", [len(self.info.classes)])]:
-            raise CheckpointError(f"{path}: its inputs and outputs {found} do not match its metadata; export it again")
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            found = [
+                (node.name, node.type, list(node.shape)) for node in (*self._session.get_inputs(), *self._session.get_outputs())
+            ]
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{path}: has a name or metadata that is not UTF-8; export or download it again") from None
+        self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path), has_digest)
+        self._check_shapes(found)
+        check_card(self.path, self._file, self.info)
+
+    def _check_shapes(self, found: list[tuple[str, str, list[Any]]]) -> None:
+        """Check that the network takes any number of images of the stored size and returns a logit for each class."""
+        spec = self.info.preprocess
+        expected = [("image", [spec.channels, *spec.size]), ("logits", [len(self.info.classes)])]
+        if [(name, shape[1:]) for name, _, shape in found] != expected or any(kind != "tensor(float)" for _, kind, _ in found):
+            raise CheckpointError(f"{self.path}: its inputs and outputs {found} do not match its metadata; export it again")
+        if fixed := [shape[0] for _, _, shape in found if isinstance(shape[0], int)]:
+            raise CheckpointError(
+                f"{self.path}: takes or returns batches of exactly {fixed[0]}; export it again with a first axis of any length"
+            )
 
     @property
     def device(self) -> str:
@@ -77,6 +101,7 @@ class OnnxBackend:
 
         Raises:
             InputError: The batch is not float32 or does not have this network's input shape.
+            CheckpointError: The network fails, takes too much memory, or does not return one finite row per crop.
         """
         spec = self.info.preprocess
         shape = (spec.channels, *spec.size)
@@ -87,18 +112,51 @@ class OnnxBackend:
         if not len(batch):
             return np.empty((0, len(self.info.classes)), np.float32)
         if len(batch) < 2 * CHUNK or self.threads == 1 or self.providers != ["CPUExecutionProvider"]:
-            return self._session.run(["logits"], {"image": batch})[0]
+            return self._run(self._session, batch)
         with self._lock:  # a large batch is run in small chunks, each on one thread
             if self._single is None:
                 self._single, self._file = _open(self._file, self.path, 1, self.providers), b""
         single = self._single
         chunks = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
-        return np.concatenate(list(self._pool.map(lambda chunk: single.run(["logits"], {"image": chunk})[0], chunks)))
+        return np.concatenate(list(self._pool.map(lambda chunk: self._run(single, chunk), chunks)))
+
+    def _run(self, session: Session, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            logits = session.run(["logits"], {"image": batch})[0]
+        except Exception as error:  # onnxruntime's own errors share no base class
+            no_memory = "bfc_arena" in str(error)
+            if no_memory and len(batch) > 1:  # a large network, or many threads: less at a time may fit
+                half = len(batch) // 2
+                return np.concatenate([self._run(session, batch[:half]), self._run(session, batch[half:])])
+            what = "needs too much memory for one face" if no_memory else "fails when it runs"
+            raise CheckpointError(f"{self.path}: {what} ({_reason(error)}); export or download it again") from None
+        check_logits(logits, len(batch), self.info, str(self.path))
+        return logits
+
+
+def check_logits(logits: NDArray[np.float32], rows: int, info: ModelInfo, source: str) -> None:
+    """Check that a network returned one row of finite logits per face.
+
+    Raises:
+        CheckpointError: It did not.
+    """
+    if logits.shape != (rows, len(info.classes)):
+        raise CheckpointError(
+            f"{source}: returned logits of shape {logits.shape} for {rows} faces and {len(info.classes)} classes; "
+            "the file is damaged or is not a classifier of single faces"
+        )
+    if not np.isfinite(logits).all():
+        raise CheckpointError(f"{source}: returned logits that are not finite (nan or infinity); the file is damaged")
 
 
 def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:
     try:
-        return open_session(file, threads, providers=providers)
+        return open_session(file, threads, providers=providers, bounded=True)
     except Exception as error:  # onnxruntime's own errors share no base class
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path}: is damaged or not an ONNX file ({reason}); export or download it again") from None
+        raise CheckpointError(
+            f"{path}: is damaged or not an ONNX file ({_reason(error)}); export or download it again"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -25,7 +25,7 @@ from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_f
 from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
 from mien.image import read_image
-from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.onnx_backend import OnnxBackend, check_logits
 from mien.predict.smoothing import create_smoother
 from mien.preprocess import check_crops, preprocess
 from mien.structures import Face, Frame, Prediction, Quality, Reading
@@ -349,7 +349,8 @@ class Recognizer:
         logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
         if not logits:
             return np.empty((0, len(self.classes)), np.float32)
-        return calibrated_probs(np.concatenate(logits), self.backend.info.calibration)
+        check_logits(stacked := np.concatenate(logits), len(crops), self.backend.info, type(self.backend).__name__)
+        return calibrated_probs(stacked, self.backend.info.calibration)
 
 
 def _batches(located: Iterator[_Located], size: int) -> Iterator[list[_Located]]:

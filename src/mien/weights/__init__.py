@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import CheckpointError, UnknownNameError
+from mien.model_info import ModelInfo
 from mien.registry import nearest
 
 FOLDER = Path(__file__).parent
@@ -78,6 +79,34 @@ def read_card(model: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise CheckpointError(f"{path}: this model card is corrupt; install or export the model again")
     return card
+
+
+def check_card(model: Path, content: bytes, info: ModelInfo) -> None:
+    """Check that the card next to an `.onnx` file, if there is one, describes this file.
+
+    Raises:
+        CheckpointError: The card is corrupt or describes another file; names what differs.
+    """
+    card = read_card(model)
+    if "sha256" not in card:  # none, or a file of something else
+        return
+    stored = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "arch": info.arch,
+        "precision": info.precision,
+        "classes": list(info.classes),
+    }
+    if differing := [key for key, value in stored.items() if card.get(key, value) != value]:
+        raise CheckpointError(
+            f"{model}: is not the file that its card {card_path(model).name} describes ({', '.join(differing)} differ); "
+            "copy both again, or delete the card"
+        )
+
+
+def known_sha256(model: Path) -> list[str]:
+    """Return the SHA-256 of an `.onnx` file and of earlier files with the same network, whose metadata alone was rewritten."""
+    return [sha256(model), *read_card(model).get("former_sha256", [])]
 
 
 def sha256(path: Path) -> str:
