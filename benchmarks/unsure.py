@@ -221,10 +221,8 @@ def _degraded_photo(image: Crop, face: Face) -> Iterator[tuple[str, Crop]]:
         "16 px",
         put(Image.fromarray(around).resize(small, Image.Resampling.BOX).resize(around.shape[1::-1], Image.Resampling.BICUBIC)),
     )
-    for share in (0.25, 0.45):
-        covered = image.copy()
-        covered[bottom - round(share * side) :] = covered[bottom - round(share * side) - 1]
-        yield f"cut off below, {100 * share:g} %", covered
+    for share in (25, 45):
+        yield f"cut off below, {share} %", image[: max(1, bottom - round(share / 100 * (bottom - top)))]
 
 
 def main() -> None:

@@ -85,12 +85,28 @@ def test_classes_that_are_no_names(tiny_info: ModelInfo, classes: object) -> Non
 
 def test_calibration_is_empty_unless_stored(tiny_info: ModelInfo) -> None:
     assert ModelInfo.from_json(changed(tiny_info, calibration=None), "m.onnx").calibration == {}
-    fitted = replace(tiny_info, calibration={"temperature": 1.25})
+    values = {"temperature": 1.25, "power": 1.5, "lead": 0.2, "set_limits": {"0.9": 0.1}, "split": "public_test", "images": 280}
+    fitted = replace(tiny_info, calibration=values)
     assert ModelInfo.from_json(fitted.to_json(), "m.onnx") == fitted
 
 
 @pytest.mark.parametrize(
-    "calibration", [{"temperature": 0.04}, {"temperature": 21}, {"temperature": "1"}, {"temperature": True}, {"other": 1}, [1]]
+    "calibration",
+    [
+        {"temperature": 0.04},
+        {"temperature": 21},
+        {"temperature": "1"},
+        {"temperature": True},
+        {"other": 1},
+        [1],
+        {"power": 5},
+        {"lead": -0.1},
+        {"images": 0},
+        {"split": 3},
+        {"set_limits": [0.9]},
+        {"set_limits": {"0.9": 2}},
+        {"set_limits": {"ninety": 0.1}},
+    ],
 )
 def test_calibration_out_of_range_is_refused(tiny_info: ModelInfo, calibration: object) -> None:
     with pytest.raises(CheckpointError, match=r"^m\.onnx: .*calibration"):

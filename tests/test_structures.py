@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien.structures import Face, Prediction
+from mien.structures import Face, Prediction, Quality
 
 POINTS = np.arange(10).reshape(5, 2)
 
@@ -61,7 +61,10 @@ def test_bad_probabilities_are_refused(probs: list[float]) -> None:
 def test_a_prediction_survives_json(weights: list[float]) -> None:
     classes = tuple(f"class {i}" for i in range(len(weights)))
     prediction = Prediction(classes, np.array(weights) / sum(weights), Face([0, 0, 5, 5], 0.5), "a.jpg")
+    seen = Quality(5, 20.5, 10.25, 99, -12.5, None, 0.5)
+    prediction = dataclasses.replace(prediction, quality=seen, set=classes[:2])
     again = Prediction.from_dict(json.loads(json.dumps(prediction.to_dict())))
+    assert (again.quality, again.set) == (seen, classes[:2])
     assert again.classes == classes
     assert again.source == "a.jpg"
     np.testing.assert_allclose(again.probs, prediction.probs, atol=1e-6)

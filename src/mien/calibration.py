@@ -18,6 +18,9 @@ from mien.errors import DataError, InputError
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 """Shares of faces whose prediction set contains the right expression, for which limits are fitted."""
 
+TIE = 1e-6
+"""Least lead of the first class, which keeps it the first where a power above 1 makes two distances equal."""
+
 LEAST = 200
 """Smallest number of images to fit on; with fewer, the limit for 99 % would be that of one image."""
 
@@ -42,7 +45,8 @@ def calibrated_probs(logits: NDArray[np.floating[Any]], calibration: Mapping[str
         ((logits.max(axis=-1, keepdims=True) - logits) / calibration.get("temperature", 1.0)) ** calibration.get("power", 1.0)
     )
     first = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
-    raised = np.exp(scores + calibration.get("lead", 0.0) * first)
+    lead = max(calibration.get("lead", 0.0), TIE) if calibration else 0.0
+    raised = np.exp(scores + lead * first)
     return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 

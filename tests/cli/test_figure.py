@@ -31,6 +31,7 @@ def words(path: Path) -> list[str]:
         (["confusion", SMALL[0]], "row-normalised, %"),
         (["confusion", SMALL[0], "--show", "counts"], "counts"),
         (["rates", *SMALL], "false positive rate, %"),
+        (["reliability", *SMALL], "confidence, %"),
         (["curves", RESULTS / "sa_csp_ca"], "(selection split)"),
         (["cost", *SMALL, "--latency", BENCHMARK, "--twin-free"], "parameters, millions"),
     ],

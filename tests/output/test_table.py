@@ -30,16 +30,17 @@ from mien.output.table import (
     to_dataframe,
     write_table,
 )
-from mien.structures import Face, Prediction
+from mien.structures import Face, Prediction, Quality
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("happy", "sad")
 MARKS = [[2, 3], [8, 3.25], [5, 6], [3, 9], [7.125, 9]]
+SEEN = Quality(29.5, 21.128, 7, 120.25, None, -3.5, 0)
 FOUND = [
-    Prediction(CLASSES, [0.75, 0.25], Face([1, 2, 30.5, 40], 0.99, MARKS), "a.mp4", 0, 0.0, 1),
+    Prediction(CLASSES, [0.75, 0.25], Face([1, 2, 30.5, 40], 0.99, MARKS), "a.mp4", 0, 0.0, 1, quality=SEEN),
     Prediction(CLASSES, [0.5, 0.5], Face([3, 4, 10, 20], 0.9), "a.mp4", 0, 0.0, 2, True),
     Prediction(CLASSES, [0.1, 0.9], Face([3, 4, 10, 20], 0.9), "a.mp4", 2, 1 / 15, 2),
-    Prediction(CLASSES, [0.125, 0.875], None, "b, b.jpg"),
+    Prediction(CLASSES, [0.125, 0.875], None, "b, b.jpg", quality=Quality(48, 30, 12, 99), set=("sad", "happy")),
 ]
 
 
@@ -70,11 +71,28 @@ def test_a_row_has_the_stated_columns_in_order() -> None:
     assert list(first) == columns(CLASSES)
     marks = [2.0, 3.0, 8.0, 3.25, 5.0, 6.0, 3.0, 9.0, 7.12, 9.0]
     head = ["a.mp4", 0, 0.0, 1, 1, 1.0, 2.0, 30.5, 40.0, *marks]
-    assert list(first.values()) == [*head, 0.99, "happy", 0.75, False, 0.75, 0.25]
+    assert list(first.values()) == [
+        *head,
+        0.99,
+        29.5,
+        21.13,
+        7.0,
+        120.25,
+        None,
+        -3.5,
+        0.0,
+        "happy",
+        0.75,
+        False,
+        None,
+        0.75,
+        0.25,
+    ]
+    assert (fourth["set"], fourth["size"], fourth["cut"]) == ("sad; happy", 48, None)
     assert [entry["face"] for entry in (first, second, third, fourth)] == [1, 2, 1, 1]
     assert [third[key] for key in ("time", "track", "nose_x", "score")] == [0.066667, 2, None, 0.9]
     empty = [key for key, value in fourth.items() if value is None]
-    assert empty == ["frame", "time", "track", *columns(())[5:20]]
+    assert empty == ["frame", "time", "track", *columns(())[5:20], "yaw", "roll", "cut"]
 
 
 def test_the_documentation_describes_every_column() -> None:

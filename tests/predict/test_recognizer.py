@@ -1,6 +1,8 @@
 import io
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mien.calibration import calibrated_probs
+from mien.engine.export import store_info
 from mien.errors import CheckpointError, InputError, UnknownNameError
 from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, crop_face
 from mien.model_info import ModelInfo
@@ -226,6 +229,38 @@ def test_unsure_is_a_confidence_below_what_is_asked(tiny_onnx: Path) -> None:
         recognizer = Recognizer(tiny_onnx, detector=None, unsure_below=below)
         assert recognizer.predict(PICTURE)[0].unsure is unsure
         assert recognizer.predict_faces([PICTURE])[0].unsure is unsure
+
+
+def test_a_picture_without_anything_to_see_is_unsure_whatever_the_network_says(tiny_onnx: Path) -> None:
+    black = np.zeros((96, 96, 3), np.uint8)
+    for recognizer in (Recognizer(detector=None), Recognizer(tiny_onnx, detector=Fixed(Face([10, 10, 60, 60], 0.9)))):
+        for prediction in (*recognizer.predict(black), *recognizer.predict_faces([black])):
+            assert prediction.unsure
+            assert prediction.quality is not None
+            assert prediction.quality.sharpness == prediction.quality.brightness == 0
+    assert not Recognizer(detector=None, unsure_below=0).predict(black)[0].unsure
+
+
+def test_a_calibrated_model_gives_calibrated_probabilities_and_sets(
+    tmp_path: Path, tiny_onnx: Path, tiny_info: ModelInfo
+) -> None:
+    calibration = {"temperature": 4.0, "power": 1.5, "lead": 0.1, "set_limits": {"0.9": 0.12}}
+    path = Path(shutil.copy(tiny_onnx, tmp_path / "calibrated.onnx"))
+    store_info(path, replace(tiny_info, calibration=calibration))
+    recognizer = Recognizer(path, detector=Fixed(LARGE), coverage=0.9)
+    (prediction,) = recognizer.predict(PICTURE)
+    crop = recognizer.crops(PICTURE, [LARGE])
+    logits = recognizer.backend.logits(preprocess(crop, tiny_info.preprocess))
+    np.testing.assert_allclose(prediction.probs, calibrated_probs(logits, calibration)[0], atol=1e-6)
+    assert prediction.set == tuple(prediction.classes[i] for i in np.argsort(-prediction.probs) if prediction.probs[i] >= 0.12)
+    assert recognizer.predict_faces(crop)[0].set == prediction.set
+    assert recognizer.predict(np.zeros_like(PICTURE))[0].set is not None
+    assert len(recognizer.predict(np.zeros_like(PICTURE))[0].set or ()) == 7  # nothing to see: it may be any of them
+    assert Recognizer(path, detector=None).predict(PICTURE)[0].set is None
+    with pytest.raises(InputError, match=r"coverage 0\.8: .*choose one of 0\.9"):
+        Recognizer(path, coverage=0.8)
+    with pytest.raises(InputError, match="mien calibrate"):
+        Recognizer(tiny_onnx, coverage=0.9)
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "empty", "folder", "missing"])

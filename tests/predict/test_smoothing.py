@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from mien.errors import InputError, UnknownNameError
 from mien.predict.smoothing import SMOOTHERS, Smoother, create_smoother
-from mien.structures import Frame, Prediction, Reading
+from mien.structures import Frame, Prediction, Quality, Reading
 
 CLASSES = ("happy", "sad", "surprise")
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -199,6 +200,19 @@ def test_memory_is_flat_over_a_long_video(name: str) -> None:
         list(smoother.push(reading(i * 0.1, {i // 10: HAPPY})))
         sizes.append(known())
     assert max(sizes) <= 4
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_frame_with_nothing_to_see_is_unsure_however_steady_the_answer(name: str) -> None:
+    times = np.arange(0, 2, 0.1)
+    steady = [reading(t, {1: np.array([0.98, 0.01, 0.01])}) for t in times]
+    seen = [Quality(50, 0.0 if i == 10 else 30.0, 30, 90) for i in range(len(times))]
+    given = [
+        replace(each, predictions=(replace(each.predictions[0], quality=quality),))
+        for each, quality in zip(steady, seen, strict=True)
+    ]
+    results = run(create_smoother(name, 0.3, unsure_below=0.5), given)
+    assert [r.predictions[0].unsure for r in results] == [i == 10 for i in range(len(times))]
 
 
 @pytest.mark.parametrize("arguments", [{"seconds": 0}, {"seconds": math.inf}, {"unsure_below": 1.5}, {"max_gap": 0}])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mien.report import Run
 
 app = typer.Typer(
-    help="Draw a figure from results: confusion matrices, accuracy curves, sweeps, rates by class, accuracy against cost.",
+    help="Draw a figure from results: confusion matrices, curves, sweeps, rates by class, reliability, accuracy against cost.",
     no_args_is_help=True,
 )
 
@@ -106,6 +106,15 @@ def rates(results: Results, out: Out) -> None:
     from mien.report import pool_folds, rates_figure
 
     _write(out, rates_figure(pool_folds(results)))
+
+
+@app.command()
+def reliability(results: Results, out: Out) -> None:
+    """Draw accuracy against confidence (a reliability diagram) and against the share of answers kept (risk and coverage)."""
+    _check_out(out)
+    from mien.report import pool_folds, reliability_figure
+
+    _write(out, reliability_figure(pool_folds(results)))
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +10,16 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from mien.atomic import atomic_path
 from mien.calibration import calibrated_probs, fit_calibration
 from mien.checkpoint import save_checkpoint
 from mien.datasets import Corpus
-from mien.engine.export import store_info
+from mien.engine.export import restamp
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import DataError
 from mien.evaluate import predict_split
 from mien.metrics import classification_report
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
-from mien.weights import card_path, read_card, sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,11 @@ def calibrate(path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | 
     values = fit_calibration(logits, target) | {"split": split, "images": len(target)}
     probs = (calibrated_probs(logits, each) for each in ({}, values))
     before, after = (classification_report(each, target, corpus.classes)["ece"] for each in probs)
-    _store(path, replace(info, calibration=values))
+    info = replace(info, calibration=values)
+    if path.suffix == ".onnx":
+        restamp(path, info)
+    else:
+        save_checkpoint(path, load_file(path), info)
     return Calibration(values, (before, after))
 
 
@@ -80,18 +80,3 @@ def _selection_split(info: ModelInfo, corpus: Corpus) -> str:
             "give the same data and protocol"
         )
     return str(split)
-
-
-def _store(path: Path, info: ModelInfo) -> None:
-    if path.suffix != ".onnx":
-        save_checkpoint(path, load_file(path), info)
-        return
-    card, before = read_card(path), sha256(path)
-    with atomic_path(path) as tmp_path:
-        shutil.copyfile(path, tmp_path)
-        store_info(tmp_path, info)
-    if card:
-        former = {"former_sha256": [*card.get("former_sha256", []), before]}  # results of the same network name it
-        card |= {"sha256": sha256(path), "bytes": path.stat().st_size} | former
-        with atomic_path(card_path(path)) as tmp_path:
-            tmp_path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -27,8 +27,11 @@ SHARPNESS = (6.0, 75.0)
 DETAIL = 6.0
 """Below this detail, grey levels, an eye or the mouth is hidden."""
 
+CUT = 0.25
+"""Share of the face outside the picture above which a part that matters is hidden too."""
+
 HIDDEN_COST = 0.2
-"""What a hidden eye or mouth takes from the confidence."""
+"""What a hidden part takes from the confidence."""
 
 NOSE_DEPTH = 0.5
 """How far the tip of the nose is in front of the eyes and the mouth, as a multiple of the distance between the eyes."""
@@ -61,14 +64,15 @@ def measure_quality(
 def trusted(confidence: float, quality: Quality | None) -> float:
     """Return how much of a confidence can be trusted, 0 to 1; an answer is unsure if it is below `unsure_below`.
 
-    It is the confidence of a face that is plain to see, 0.2 less if an eye or the mouth is hidden, and 0 if there is nothing to
-    see.
+    It is the confidence of a face that is plain to see, 0.2 less if an eye or the mouth is hidden or a quarter of the face is
+    outside the picture, and 0 if there is nothing to see.
     """
     if quality is None:
         return confidence
     if not SHARPNESS[0] <= quality.sharpness <= SHARPNESS[1]:
         return 0.0
-    return confidence if quality.detail >= DETAIL else max(0.0, confidence - HIDDEN_COST)
+    hidden = quality.detail < DETAIL or (quality.cut or 0.0) > CUT
+    return max(0.0, confidence - HIDDEN_COST) if hidden else confidence
 
 
 def _size(face: Face | None, crop: NDArray[np.uint8]) -> float:

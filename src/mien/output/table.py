@@ -84,8 +84,8 @@ SCHEMA = (
         "unsure",
         "boolean",
         "",
-        "whether `confidence` is below the limit: `--unsure-below` (0.5), plus 0.2 if an eye or the mouth is hidden; always if "
-        "there is nothing to see",
+        "whether `confidence` is below the limit: `--unsure-below` (0.5), plus 0.2 if an eye, the mouth or a quarter of the "
+        "face is hidden; always if there is nothing to see",
     ),
     Column("set", "text", "", "with `--coverage`: the expressions it may be, the most probable first, separated by `; `"),
 )

@@ -123,8 +123,9 @@ class Recognizer:
         max_faces: Keep at most this many faces per picture, the largest; None keeps all.
         align: Rotate each face upright by its five landmarks before it is cropped. None aligns the faces that have plausible
             landmarks; True requires a detector that returns them.
-        unsure_below: Predictions with a confidence below this are marked `unsure`: 0.2 sooner if an eye or the mouth is hidden,
-            and always if there is nothing to see (see `mien.faces.quality.trusted`). 0 marks none.
+        unsure_below: Predictions with a confidence below this are marked `unsure`. The limit is 0.2 higher if an eye, the mouth
+            or a quarter of the face is hidden. If there is nothing to see, every answer is unsure (see
+            `mien.faces.quality.trusted`). 0 marks none.
         coverage: Also give each prediction a `set` of expressions. On faces like those the model was calibrated on, this share
             of the sets contains the right one. None gives no sets.
         threads: Threads of the network and of the detector; None takes every core this process may use, and the detector's own

@@ -1,4 +1,4 @@
-"""Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, accuracy against cost.
+"""Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, reliability, accuracy against cost.
 
 Each `*_figure` function returns a matplotlib `Figure`, and `write_figure` writes it as PNG or SVG.
 """
@@ -6,7 +6,7 @@ Each `*_figure` function returns a matplotlib `Figure`, and `write_figure` write
 from __future__ import annotations
 
 from mien.report.cost import measure_latencies, read_latencies
-from mien.report.figures import confusion_figure, cost_figure, curves_figure, rates_figure, sweep_figure
+from mien.report.figures import confusion_figure, cost_figure, curves_figure, rates_figure, reliability_figure, sweep_figure
 from mien.report.inputs import Measured, Run, pool_folds, read_runs
 from mien.report.style import write_figure
 
@@ -21,6 +21,7 @@ __all__ = [
     "rates_figure",
     "read_latencies",
     "read_runs",
+    "reliability_figure",
     "sweep_figure",
     "write_figure",
 ]

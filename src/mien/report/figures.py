@@ -25,11 +25,18 @@ from mien.report.inputs import (
 )
 from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
 from mien.report.titles import describe_measured, describe_runs, runs_scale, spread
+from mien.results import read_predictions
 from mien.statistics import interval_of_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+BINS = 10
+"""Bins of the confidence in a reliability diagram."""
+
+RARE = 0.005
+"""Share of the answers up to which a bin is left out: its accuracy says little."""
 
 DECADE = 10.0
 """Ratio of the largest to the smallest value above which an axis is logarithmic."""
@@ -96,6 +103,41 @@ def rates_figure(measured: Sequence[Measured]) -> Figure:
     add_title(figure, [*describe_measured(measured), "bars: 95 % intervals (Wilson)"])
     if len(measured) > 1:
         add_legend(figure, panels[0])
+    return figure
+
+
+@figure_style()
+def reliability_figure(measured: Sequence[Measured]) -> Figure:
+    """Return accuracy against confidence (is the confidence honest?) and against coverage (what if only sure answers count?).
+
+    The predictions next to each results file are read; the folds of one run are pooled.
+
+    Raises:
+        DataError: The measurements are not of the same split and classes, or their predictions are missing or damaged.
+    """
+    from matplotlib.figure import Figure
+
+    require_one_split(measured)
+    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
+    calibration, coverage = figure.subplots(1, 2)
+    calibration.plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
+    for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
+        folds = [read_predictions(path) for path in each.paths]
+        right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
+        confidence = np.concatenate([probs.max(1) for _, _, probs in folds])
+        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        means = [(confidence[bins == i].mean(), right[bins == i].mean()) for i in range(BINS) if (bins == i).mean() > RARE]
+        calibration.plot(*(100 * np.array(means).T), label=label, **look(number))
+        covered = np.arange(1, len(right) + 1) / len(right)
+        kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
+        begun = covered >= 0.05  # the first few answers say little
+        coverage.plot(100 * covered[begun], 100 * kept[begun], **look(number) | {"marker": ""})
+    calibration.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
+    coverage.set(xlabel="share of answers kept, the most confident first, %", ylabel="accuracy of these, %", xlim=(0, 100))
+    for axes in (calibration, coverage):
+        axes.grid()
+    add_title(figure, describe_measured(measured))
+    add_legend(figure, calibration)
     return figure
 
 

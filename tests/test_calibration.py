@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from mien.calibration import COVERAGES, calibrated_probs, fit_calibration, prediction_set, set_limit
+from mien.errors import DataError, InputError
+from mien.metrics import classification_report
+
+TRUE = {"temperature": 2.5, "power": 1.6, "lead": 0.25}
+
+
+def sample(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits, and labels drawn from the probabilities that `TRUE` makes of them."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(count, 7)) * 1.5
+    probs = calibrated_probs(logits, TRUE)
+    return logits, (probs.cumsum(1) < random.random((count, 1))).sum(1).clip(0, 6)
+
+
+def test_without_a_calibration_it_is_the_softmax_and_the_temperature_divides_the_logits() -> None:
+    logits, _ = sample(50, 0)
+    np.testing.assert_allclose(calibrated_probs(logits, {}), softmax(logits, 1), rtol=1e-5)
+    np.testing.assert_allclose(calibrated_probs(logits, {"temperature": 2.5}), softmax(logits / 2.5, 1), rtol=1e-5)
+
+
+def test_power_and_lead_are_as_documented() -> None:
+    scores = np.exp([0.25, -((1 / 2.5) ** 1.6), -((3 / 2.5) ** 1.6)])
+    np.testing.assert_allclose(calibrated_probs(np.array([[5.0, 4.0, 2.0]]), TRUE)[0], scores / scores.sum(), rtol=1e-6)
+
+
+def test_calibration_changes_no_label() -> None:
+    logits = np.random.default_rng(0).normal(size=(500, 7)).astype(np.float32) * 10
+    for calibration in (TRUE, {"temperature": 20.0, "power": 4.0}, {"temperature": 0.05, "power": 0.25, "lead": 2.0}):
+        np.testing.assert_array_equal(calibrated_probs(logits, calibration).argmax(1), logits.argmax(1))
+
+
+def test_the_fit_finds_what_made_the_labels_and_lowers_the_error_on_other_images() -> None:
+    fitted = fit_calibration(*sample(8_000, 1))
+    assert [fitted[name] for name in TRUE] == pytest.approx(list(TRUE.values()), rel=0.1, abs=0.05)
+    logits, target = sample(8_000, 2)
+    before, after = (classification_report(calibrated_probs(logits, c), target, list("abcdefg"))["ece"] for c in ({}, fitted))
+    assert after < 0.02 < 0.05 < before
+
+
+def test_prediction_sets_contain_the_right_class_as_often_as_asked() -> None:
+    fitted = fit_calibration(*sample(5_000, 3))
+    logits, target = sample(5_000, 4)
+    probs = calibrated_probs(logits, fitted)
+    sizes = []
+    for coverage in COVERAGES:
+        sets = [prediction_set(each, set_limit(fitted, coverage)) for each in probs]
+        assert np.mean([label in each for label, each in zip(target, sets, strict=True)]) == pytest.approx(coverage, abs=0.02)
+        sizes.append(np.mean(list(map(len, sets))))
+    assert sizes == sorted(sizes)
+
+
+def test_a_prediction_set_has_the_most_probable_first_and_is_never_empty() -> None:
+    probs = np.array([0.2, 0.45, 0.05, 0.3], np.float32)
+    assert prediction_set(probs, 0.2).tolist() == [1, 3, 0]
+    assert prediction_set(probs, 0.9).tolist() == [1]
+    assert prediction_set(probs, 0.0).tolist() == [1, 3, 0, 2]
+
+
+def test_what_cannot_be_fitted_or_was_not_is_refused() -> None:
+    with pytest.raises(DataError, match="at least 200 images"):
+        fit_calibration(*sample(199, 0))
+    with pytest.raises(InputError, match="mien calibrate"):
+        set_limit({}, 0.9)
+    with pytest.raises(InputError, match=r"choose one of 0\.8, 0\.9, 0\.95, 0\.99"):
+        set_limit(fit_calibration(*sample(200, 0)), 0.7)
