@@ -147,7 +147,9 @@ def test_one_crop_is_no_list_of_crops(tiny_onnx: Path, crop: np.ndarray) -> None
 def test_a_crop_with_its_channels_first_is_not_several_grey_crops(tiny_onnx: Path, channels: int) -> None:
     recognizer = Recognizer(tiny_onnx, detector=None)
     array = np.zeros((channels, 48, 48), np.uint8)
-    with pytest.raises(InputError, match=rf"{re.escape('[crop[:3].transpose(1, 2, 0)]')}.* {channels} grey crops, give list\(crops\)"):
+    with pytest.raises(
+        InputError, match=rf"{re.escape('[crop[:3].transpose(1, 2, 0)]')}.* {channels} grey crops, give list\(crops\)"
+    ):
         recognizer.predict_faces(array)  # type: ignore[arg-type]
     assert len(recognizer.predict_faces(list(array))) == channels
 
