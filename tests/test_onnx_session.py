@@ -22,9 +22,15 @@ def test_predicting_leaves_an_empty_home_empty(tmp_path: Path, detector: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_program_that_imports_mien_first_sends_nothing(tmp_path: Path) -> None:
+    run(tmp_path, "-c", "import mien, onnxruntime; mien.Recognizer()")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_setting_of_the_user_is_kept(tmp_path: Path) -> None:
-    code = "import mien.onnx_session, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import mien, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     assert run(tmp_path, "-c", code) == "1\n"
+    assert run(tmp_path, "-c", code, ORT_DISABLE_TELEMETRY="") == "1\n"  # ONNX Runtime takes an empty value for no value
     assert run(tmp_path, "-c", code, ORT_DISABLE_TELEMETRY="0") == "0\n"
 
 

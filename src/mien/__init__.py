@@ -12,9 +12,14 @@ The names below are loaded when first used, so `import mien` costs nothing and n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# mien works offline. ONNX Runtime 1.31 writes a device id to ~/.cache/Microsoft and looks up an upload host, unless this is set
+# before its import. A value that the user has set is kept; see docs/privacy.md.
+os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
 
 _HOME: dict[str, str] = {
     "Face": "mien.structures",

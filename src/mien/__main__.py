@@ -7,8 +7,9 @@ import sys
 def main() -> None:
     """Run the command line: the entry point of the `mien` script."""
     try:
-        from mien.cli import main
+        from mien.cli import main, set_environment
 
+        set_environment()
         main()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,8 +1,6 @@
-"""The only module that imports ONNX Runtime, and the sessions that run its networks.
+"""Sessions of ONNX Runtime that survive forks, pickling and copying.
 
-ONNX Runtime 1.31 writes a device id and an event database to `~/.cache/Microsoft` and contacts an upload host. mien promises to
-work offline, so it sets `ORT_DISABLE_TELEMETRY=1` before the import; setting it later has no effect. A value that the user has
-set is kept. docs/privacy.md says more.
+No other module imports ONNX Runtime, except its quantiser in `mien.engine.export`.
 """
 
 from __future__ import annotations
@@ -15,14 +13,10 @@ from typing import Any
 from weakref import WeakSet
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from mien.provenance import available_cores
-
-if not os.environ.get("ORT_DISABLE_TELEMETRY"):
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime
 
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in order of preference."""

@@ -107,7 +107,7 @@ def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
         if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.size == 0 or (crop.ndim == 3 and crop.shape[2] != 3):
             raise InputError(
                 f"crop {i} must be uint8 of shape (H, W) or (H, W, 3), got {crop.dtype} {crop.shape}; "
-                f"{conversion(crop, 'crop')}"
+                + conversion(crop, "crop")
             )
 
 

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -81,18 +82,23 @@ def stopping() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def obey_quota() -> None:
-    """Limit the threads of libraries that know the affinity of the process, but not the quota of its container.
+def set_environment() -> None:
+    """Set what libraries read when they are imported. Values that the user has set are kept.
 
-    They are torch, OpenBLAS and Arrow. Each reads `OMP_NUM_THREADS` when it is imported. A value that the user has set is kept.
+    - torch, OpenBLAS and Arrow know the affinity of the process, but not the quota of its container.
+    - Matplotlib keeps a list of fonts in the home folder, and torch keeps compiled code in the folder for temporary files. Both
+      belong into mien's cache.
     """
     if core_quotas():
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+    with suppress(RuntimeError):  # this user has no home
+        cache = Path(os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien")
+        for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torch")):
+            os.environ.setdefault(name, str(cache.absolute() / folder))
 
 
 def main() -> None:
     """Run the command line: the entry point of the `mien` script."""
-    obey_quota()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names and bars that the terminal cannot show
