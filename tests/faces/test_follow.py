@@ -189,9 +189,7 @@ def test_hidden_by_a_board_and_seen_again(studio: Any, detector: MTCNN) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "number"), [(2, 1), (4, 2)])
-def test_an_occlusion_of_over_three_seconds_gives_a_new_number(
-    studio: Any, detector: MTCNN, seconds: int, number: int
-) -> None:
+def test_an_occlusion_of_over_three_seconds_gives_a_new_number(studio: Any, detector: MTCNN, seconds: int, number: int) -> None:
     last = 5 + 10 * seconds
     frames = [studio.film.frame(studio.pose(*MIDDLE), cover=COVER if 5 <= k < last else None) for k in range(last + 5)]
     found = numbers(play(VideoFaces(detector), frames, rate=10))

@@ -298,7 +298,9 @@ class Recognizer:
                 yield Reading(each.name, None, error=each.error, number=each.number)
                 continue
             predictions = tuple(
-                Prediction(self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p) or frame.damaged)
+                Prediction(
+                    self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p) or frame.damaged
+                )
                 for (track, face), p in zip(each.faces, islice(probs, len(each.faces)), strict=True)
             )
             yield Reading(each.name, frame, predictions, number=each.number)
