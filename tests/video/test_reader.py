@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,7 +268,7 @@ def test_a_corrupt_frame_leaves_a_gap_and_moves_no_other(tmp_path: Path, start: 
     expected = [i for i in range(24 if start else 0, COUNT) if i not in (16, 17, 32)]
     assert [frame.index for frame in frames] == expected
     assert [number_in(frame.image) for frame in frames] == expected
-    assert f"{path} is corrupt: {1 if start else 3} frames are missing or have errors, and 0 of the frames read" in text
+    assert f"{path} is corrupt: {1 if start else 3} frames are missing or have errors. 0 of the frames " in text
     assert len(read(path, start=0.8, end=1.2)) == 9  # no corrupt frame is among these
     assert "is corrupt: 2 frames are missing" in failing(path, end=1.0)[1]
 
@@ -475,9 +476,46 @@ def test_data_in_memory_and_open_files(clips: Path, name: str) -> None:
     assert "Give a path" in refused(3)
 
 
-def test_a_playlist_reaches_no_other_file(clips: Path) -> None:
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile:{clips}/b_frames.ts\n#EXT-X-ENDLIST\n"
-    assert "is not a video" in refused(playlist.encode())
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{clip}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile {name}\n",
+    "nested": "ffconcat version 1.0\nfile list.m3u8\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT2S">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{name}</BaseURL>'
+    "<SegmentBase/></Representation></AdaptationSet></Period></MPD>\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("ending", ["mp4", "m3u8", "txt"])
+def test_a_playlist_reaches_no_other_file(clips: Path, kind: str, ending: str) -> None:
+    """Not in memory, and not next to what it names."""
+    text = PLAYLISTS[kind].format(clip=f"file:{clips}/b_frames.ts", name="b_frames.mp4")
+    (clips / "list.m3u8").write_text(PLAYLISTS["hls"].format(clip="b_frames.ts"))
+    path = clips / f"playlist.{ending}"
+    path.write_text(text)
+    for source in (path, text.encode()):
+        assert "is not a video mien can read: it is text, such as a playlist" in refused(source)
+
+
+def test_a_stream_of_segments_is_read(clips: Path) -> None:
+    """The playlist of a network stream may name others."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (clips / "list.m3u8").write_text(PLAYLISTS["hls"].format(clip="b_frames.ts"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(clips))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            frames = read(f"http://127.0.0.1:{server.server_port}/list.m3u8")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [number_in(frame.image) for frame in frames] == list(range(COUNT))
 
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "100%d.mp4", "a b'c.mp4", os.fsdecode(b"caf\xe9.mp4"), "-.mp4"])

@@ -52,6 +52,9 @@ def predict(
             "Plot the expressions in a video over time: .png or .svg. For several videos, name a folder.", "FILE|FOLDER", FILES
         ),
     ] = None,
+    all_frames: Annotated[
+        bool, option("Also write a row for each frame of a video without a face; its other cells are empty.", None, FILES)
+    ] = False,
     jsonl: Annotated[bool, option("Print one JSON object per face instead of tables.", None, TERMINAL, "--jsonl")] = False,
     quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
     model: options.Model = None,
@@ -84,9 +87,18 @@ def predict(
     recognizer = Recognizer(model, **faces, unsure_below=unsure_below, coverage=coverage)  # type: ignore[arg-type]
     about = settings(recognizer, video, faces)
     sources = list(expand(paths))
-    printer = Printer(len(sources), quiet=quiet, jsonl=jsonl)
+    printer = Printer(len(sources), quiet=quiet, jsonl=jsonl, classes=recognizer.classes, all_frames=all_frames)
     targets = Targets(out, summary, annotate, timeline)
-    run = RunWriter(targets, recognizer.classes, about, sources, fps=fps, resume=resume, inputs=other_inputs(recognizer, paths))
+    run = RunWriter(
+        targets,
+        recognizer.classes,
+        about,
+        sources,
+        fps=fps,
+        all_frames=all_frames,
+        resume=resume,
+        inputs=other_inputs(recognizer, paths),
+    )
     if resume and not run.resumed:
         printer.line("there is nothing to resume; reading all sources")
     _run(recognizer, video, sources, run, printer)
@@ -164,11 +176,15 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
 
 
 def _report_files(run: RunWriter, printer: Printer) -> None:
-    from mien.cli.show import summary_table
+    from mien.cli.show import seen_line, summary_table
     from mien.text import printable
 
-    if any(video["by_person"] for video in run.summary.to_dict()["videos"]):
+    videos = run.summary.to_dict()["videos"]
+    if any(video["by_person"] for video in videos):
         printer.line(summary_table(run.summary))
+    for video in videos:
+        if video["by_person"] and (line := seen_line(video)):
+            printer.line(line)
     for video in run.videos_without_faces:
         printer.line(f"{printable(video)}: no face found")
     for warning in run.warnings:

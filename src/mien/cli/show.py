@@ -33,9 +33,13 @@ class Printer:
         sources: Number of sources.
         quiet: Print nothing.
         jsonl: Print only the rows of the table, one JSON object per line.
+        classes: The model's classes, by output index.
+        all_frames: With `jsonl`, also print a row for each frame of a video without a face.
     """
 
-    def __init__(self, sources: int, *, quiet: bool, jsonl: bool) -> None:
+    def __init__(
+        self, sources: int, *, quiet: bool, jsonl: bool, classes: Sequence[str] = (), all_frames: bool = False
+    ) -> None:
         from rich.console import Console
 
         class Terminal(Console):
@@ -43,15 +47,16 @@ class Printer:
                 raise
 
         self.few, self.jsonl = sources <= FEW, jsonl
+        self._classes, self._all_frames = classes, all_frames
         self.prints_text = not (quiet or jsonl)
         self.console = Terminal(highlight=False, emoji=False)
 
     def reading(self, reading: Reading) -> None:
         """Print the faces of a picture; those of a video's frame only as JSON."""
         if self.jsonl:
-            from mien.output.table import json_line, rows
+            from mien.output.table import json_line, reading_rows
 
-            for row in rows(reading.predictions):
+            for row in reading_rows(reading, self._classes, self._all_frames):
                 typer.echo(json_line(row))
         elif self.prints_text and reading.frame is not None and reading.frame.index is None:
             if self.few:
@@ -146,6 +151,19 @@ def summary_table(summary: Summary, max_people: int = 8) -> Table:
         if hidden:
             table.add_row("", "", "", f"and {hidden} more", end_section=True)
     return table
+
+
+def seen_line(video: dict[str, Any]) -> str | None:
+    """Return in how many frames of a video there was a face, given its summary; None if in all, or if nobody counted."""
+    from mien.output.summary import format_time
+
+    read, found = video["frames_read"], video["frames"]
+    if not read or read == found:
+        return None
+    gap = max(video["longest_gaps"], key=lambda gap: gap["length"])
+    longest = f"the longest {gap['length']:.1f} s at {format_time(gap['start'])}"
+    gaps = f"{video['gaps']:,} gaps, {longest}" if video["gaps"] > 1 else f"a gap of {longest.removeprefix('the longest ')}"
+    return f"{video['source']}: a face in {found:,} of {read:,} frames ({video['detection_rate']:.0%}); {gaps}"
 
 
 def _summary_cells(source: str | None, person: dict[str, Any]) -> list[str | Text]:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mien.atomic import check_place, output_error
 from mien.errors import OutputError
@@ -26,6 +27,8 @@ _TABLES = (
     # name: as JSON, which is ASCII, because a file name may contain bytes that are not text
     # complete: read to the end, without an error; size and mtime: the file as it was when it was read
     "CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT UNIQUE, complete INTEGER, size INTEGER, mtime INTEGER)",
+    # what was counted of a video's frames, as JSON
+    "CREATE TABLE IF NOT EXISTS seen (source INTEGER PRIMARY KEY, seen TEXT)",
     # stored in the order of its key, so that reading the table needs no sorting
     "CREATE TABLE faces (source INTEGER, number INTEGER, face TEXT, PRIMARY KEY (source, number)) WITHOUT ROWID",
 )
@@ -73,6 +76,7 @@ class Journal:
         classes: The model's classes, by output index.
         about: What the rows depend on, such as the model's digest and the options. A resumed run must have the same; a
             Parquet table stores it.
+        all_frames: Some rows may be those of frames without a face, see `write_table`.
         resume: Continue the journal of an earlier run, if there is one. Otherwise that is dropped as soon as a source of this
             run is finished.
 
@@ -88,11 +92,17 @@ class Journal:
     """
 
     def __init__(
-        self, table: str | os.PathLike[str], classes: Sequence[str], about: Mapping[str, str], *, resume: bool = False
+        self,
+        table: str | os.PathLike[str],
+        classes: Sequence[str],
+        about: Mapping[str, str],
+        *,
+        all_frames: bool = False,
+        resume: bool = False,
     ) -> None:
         check_table(table, classes)
         self.table, self.path = Path(table), journal_path(table)
-        self.classes, self.about = tuple(classes), dict(about)
+        self.classes, self.about, self._all_frames = tuple(classes), dict(about), all_frames
         self._settings = {**about, "classes": ", ".join(classes)}
         self.resumed = self.dropped = 0
         self._columns = columns(classes)
@@ -130,6 +140,16 @@ class Journal:
                 "INSERT INTO faces VALUES (?, ?, ?)", [(self._source, first + i, face) for i, face in enumerate(faces)]
             )
 
+    def note_seen(self, seen: dict[str, Any]) -> None:
+        """Keep what was counted of the frames of the source that was begun, as JSON types."""
+        self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", self._source, json.dumps(seen))
+
+    def seen(self, source: str) -> dict[str, Any] | None:
+        """Return what was counted of a source's frames; None if nothing was."""
+        query = "SELECT seen FROM seen JOIN sources ON source = id WHERE name = ?"
+        found = self._execute(query, json.dumps(source)).fetchone()
+        return None if found is None else json.loads(found[0])
+
     def end(self) -> None:
         """Mark the source that was begun as complete; from here on not even `kill -9` loses its rows."""
         self._execute("UPDATE sources SET complete = TRUE WHERE id = ?", self._source)
@@ -161,7 +181,7 @@ class Journal:
             OutputError: The table cannot be written; the journal is kept.
         """
         try:
-            write_table(self.table, self.rows(), self.classes, self.about)
+            write_table(self.table, self.rows(), self.classes, self.about, self._all_frames)
             if self._source is not None:  # it is read again from its start
                 self._execute("DELETE FROM faces WHERE source = ?", self._source)
             self._commit()
@@ -234,6 +254,7 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if resume and version:
                 self._check(database, version)
+                database.execute(_TABLES[2])
                 (self.resumed,) = database.execute("SELECT count(size) FROM sources WHERE complete").fetchone()
             else:
                 if version == FORMAT:

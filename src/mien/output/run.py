@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,8 +20,8 @@ from mien.output import annotate, timeline
 from mien.output.annotate import Annotator, write_picture
 from mien.output.journal import Journal, journal_sources
 from mien.output.paths import OutputPaths
-from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Summary, write_summary
-from mien.output.table import check_ending, rows
+from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Seen, Summary, write_summary
+from mien.output.table import check_ending, reading_rows
 from mien.output.timeline import Timeline
 from mien.structures import Reading
 from mien.video.sources import Source
@@ -70,6 +70,7 @@ class _Current:
     is_video: bool
     timeline: Timeline | None
     faces: int = 0
+    seen: Seen = field(default_factory=Seen)
     failed: bool = False  # to be read, or to be drawn; then nothing more is drawn
 
 
@@ -86,6 +87,7 @@ class RunWriter:
         about: What the rows depend on: the model and the options.
         sources: What the run reads.
         fps: Frames read per second of video; None for all.
+        all_frames: Also write a row for each frame of a video without a face.
         resume: Continue the journal of an interrupted run.
         resumable: Keep a journal for `resume` if a source was not read.
         inputs: Other files that the run reads, such as the model.
@@ -114,11 +116,13 @@ class RunWriter:
         sources: Sequence[Source],
         *,
         fps: float | None = None,
+        all_frames: bool = False,
         resume: bool = False,
         resumable: bool = True,
         inputs: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.targets, self.classes, self._sources, self._resume = targets, tuple(classes), sources, resume
+        self._all_frames = all_frames
         self._max_gap = max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
         self._live = {source.name for source in sources if source.kind == "live"}
         if targets.summary is not None:
@@ -136,7 +140,8 @@ class RunWriter:
         self._journal: Journal | None = None
         if targets.table is not None:
             drawn = [name for name in ("annotate", "timeline") if getattr(targets, name) is not None]
-            self._journal = Journal(targets.table, classes, {**about, "drawn": ", ".join(drawn) or "nothing"}, resume=resume)
+            about = {**about, "drawn": ", ".join(drawn) or "nothing", **({"all_frames": "True"} if all_frames else {})}
+            self._journal = Journal(targets.table, classes, about, all_frames=all_frames, resume=resume)
             if resume:
                 self._journal.drop_failures(except_for={source.name for source in sources})
         self.resumed = 0 if self._journal is None else self._journal.resumed
@@ -147,6 +152,7 @@ class RunWriter:
         self.failures: list[tuple[str, MienError]] = []
         self.written: list[Path] = []
         self.read = 0
+        self._videos: set[str] = set()  # read by this run
         self._current: _Current | None = None
 
     def __enter__(self) -> Self:
@@ -189,7 +195,9 @@ class RunWriter:
             self.read += 1
             current.faces += len(reading.predictions)
             if self._journal is not None:
-                self._journal.add(rows(reading.predictions))
+                self._journal.add(reading_rows(reading, self.classes, self._all_frames))
+            if current.is_video and reading.frame is not None:
+                current.seen.add(reading.frame.time or 0.0, len(reading.predictions), reading.frame.damaged)
             self.summary.extend(reading.predictions)
             if current.timeline is not None:
                 current.timeline.extend(reading.predictions)
@@ -222,6 +230,11 @@ class RunWriter:
                 path = self._timelines.path(current.name)
                 current.timeline.draw(path)
                 self.written.append(path)
+        if current.is_video:
+            self.summary.add_video(current.name).seen = seen = current.seen.to_dict()
+            self._videos.add(current.name)
+            if self._journal is not None:
+                self._journal.note_seen(seen)
         if current.is_video and not current.faces:
             self.videos_without_faces.append(current.name)
         if self._journal is not None and current.failed:
@@ -249,8 +262,9 @@ class RunWriter:
         if self._journal is not None and self._resume:  # the journal also contains what was read before this run
             self.summary = Summary(self.classes, self._max_gap)
             for source in self._sources:
-                if source.kind in PLOTTED and self._journal.complete(source.name):
-                    self.summary.add_video(source.name)
+                if source.kind in PLOTTED and (source.name in self._videos or self._journal.complete(source.name)):
+                    video = self.summary.add_video(source.name)
+                    video.seen = self._journal.seen(source.name) or video.seen
             self.summary.extend(self._journal.rows())
         try:
             if self._journal is not None:

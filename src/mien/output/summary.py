@@ -1,5 +1,7 @@
 """What each person of a video showed: time in each expression, changes, longest stretches, mean probabilities.
 
+It also says in how many of the frames there was a face at all, and when there was none.
+
 Time is counted between samples: an expression lasts until the person's next sampled frame, unless that is more than `max_gap`
 seconds away. A person's last frame before such a gap, or before the end, counts for no time. Samples pass through one at a
 time, so memory grows with the number of people, not with the length of the video.
@@ -26,6 +28,9 @@ MAX_SAMPLE_GAP = 1.5
 `mien.predict.smoothing` has a shorter limit of its own, after which it forgets a person.
 """
 
+LONGEST_GAPS = 20
+"""Stretches without a face that a summary lists, the longest."""
+
 FORMATS = (".json", ".csv")
 """File endings of a summary."""
 
@@ -35,6 +40,57 @@ class Stretch(NamedTuple):
 
     start: float
     length: float
+
+
+class Seen:
+    """Counts the frames of a video, those with a face, and the gaps: stretches of frames without one.
+
+    Attributes:
+        frames: Number of frames read.
+        with_face: Number of those with a face.
+        damaged: Number of those that are damaged.
+        gaps: Number of gaps.
+        gap_seconds: Length of all gaps: each lasts from its first frame to the next frame with a face, or to the last one.
+        longest: Start and length of the longest gaps, in seconds, at most `LONGEST_GAPS`.
+    """
+
+    def __init__(self) -> None:
+        self.frames = self.with_face = self.damaged = self.gaps = 0
+        self.gap_seconds = 0.0
+        self.longest: list[Stretch] = []
+        self._gap: Stretch | None = None  # the one that lasts
+
+    def add(self, time: float, faces: int, damaged: bool = False) -> None:
+        """Add the next frame: its time in seconds and its number of faces."""
+        self.frames += 1
+        self.with_face += faces > 0
+        self.damaged += damaged
+        if self._gap is not None:
+            self._gap = self._gap._replace(length=max(0.0, time - self._gap.start))
+        if faces:
+            self.end()
+        elif self._gap is None:
+            self._gap = Stretch(time, 0.0)
+
+    def end(self) -> None:
+        """End the gap that lasts, if there is one."""
+        if self._gap is not None:
+            self.gaps += 1
+            self.gap_seconds += self._gap.length
+            self.longest = sorted([*self.longest, self._gap], key=lambda gap: -gap.length)[:LONGEST_GAPS]
+            self._gap = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON types."""
+        self.end()
+        return {
+            "frames_read": self.frames,
+            "frames_damaged": self.damaged,
+            "detection_rate": round(self.with_face / self.frames, 6) if self.frames else None,
+            "gaps": self.gaps,
+            "gap_seconds": round(self.gap_seconds, 6),
+            "longest_gaps": [{"start": round(gap.start, 6), "length": round(gap.length, 6)} for gap in sorted(self.longest)],
+        }
 
 
 class Totals:
@@ -130,6 +186,7 @@ class VideoTotals(Totals):
         super().__init__(num_classes)
         self.people: dict[int | None, PersonTotals] = defaultdict(lambda: PersonTotals(num_classes))
         self.frames = 0
+        self.seen: dict[str, Any] = dict.fromkeys(Seen().to_dict())  # unknown, unless every frame was counted
         self._frame: tuple[int | None, float | None] | None = None
 
     def add(self, entry: Row, label: int, probs: Sequence[float], max_gap: float) -> None:
@@ -150,7 +207,9 @@ class VideoTotals(Totals):
             self.seconds = [sum(each) for each in zip(*(person.seconds for person in self.people.values()), strict=True)]
         people = sorted(self.people.items(), key=lambda item: (item[0] is None, item[0] or 0))  # those not followed last
         return {
+            **{name: self.seen[name] for name in ("frames_read", "frames_damaged")},
             "frames": self.frames,
+            **{name: self.seen[name] for name in ("detection_rate", "gaps", "gap_seconds", "longest_gaps")},
             "people": sum(track is not None for track in self.people),
             **super().to_dict(classes),
             "by_person": [{"track": track, **person.to_dict(classes)} for track, person in people],
@@ -182,6 +241,9 @@ class Summary:
     def add(self, item: Prediction | Row) -> None:
         """Add one face; the faces of a person must come in order of time."""
         entry = row(item) if isinstance(item, Prediction) else item
+        if entry["label"] is None:  # a frame without a face
+            self.add_video(entry["source"])
+            return
         label, probs = self._index[entry["label"]], [entry[name] for name in self._names]
         if entry["time"] is None and entry["frame"] is None:
             self._pictures.add_face(label, probs, entry["unsure"], None)
@@ -234,10 +296,11 @@ def summary_columns(classes: Sequence[str]) -> list[str]:
     ['share_happy', 'mean_happy', 'longest_happy_start', 'longest_happy_length']
     """
     per_class = ("share_{}", "mean_{}", "longest_{}_start", "longest_{}_length")
-    return ["source", *_PERSON_COLUMNS, *(pattern.format(name) for pattern in per_class for name in classes)]
+    return ["source", *_PERSON_COLUMNS, *_VIDEO_COLUMNS, *(pattern.format(name) for pattern in per_class for name in classes)]
 
 
 _PERSON_COLUMNS = ("track", "start", "end", "seconds", "faces", "unsure", "share_of", "changes")
+_VIDEO_COLUMNS = ("frames_read", "frames_damaged", "frames", "detection_rate", "gaps", "gap_seconds")
 
 
 def _csv_rows(summary: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -246,6 +309,7 @@ def _csv_rows(summary: dict[str, Any]) -> Iterable[dict[str, Any]]:
         changes = sum(person["changes"] for person in video["by_person"])
         for entry in (*video["by_person"], {**video, "track": "all", "changes": changes}):
             cells = {"source": video["source"], **{name: entry[name] for name in _PERSON_COLUMNS}}
+            cells |= {name: entry.get(name) for name in _VIDEO_COLUMNS}
             for name, share in entry["share"].items():
                 cells |= {f"share_{name}": share, f"mean_{name}": entry["mean"][name]}
                 if stretch := entry.get("longest", {}).get(name):

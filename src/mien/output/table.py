@@ -20,7 +20,7 @@ import numpy as np
 
 from mien.atomic import atomic_path
 from mien.errors import InputError, LabelError, OutputError, require
-from mien.structures import Prediction
+from mien.structures import Prediction, Reading
 from mien.text import FORMULA_SIGNS, escape_formula, escape_invalid_utf8, escape_json
 
 FORMATS = (".csv", ".parquet", ".jsonl")
@@ -148,6 +148,11 @@ def row(prediction: Prediction, number: int = 1) -> Row:
     return dict(zip(_column_names(p.classes), (*place, *quality, *answer, *probs), strict=True))
 
 
+def empty_row(classes: Sequence[str], source: str, frame: int, time: float | None) -> Row:
+    """Return the row of a video's frame without a face, for a table with all frames: the other cells are empty."""
+    return dict.fromkeys(_column_names(tuple(classes))) | {"source": source, "frame": frame, "time": _rounded(time)}
+
+
 def _rounded_pixels(values: np.ndarray) -> list[Any]:
     return (np.round(values.astype(np.float64), 2) + 0.0).ravel().tolist()  # + 0.0 turns -0.0 into 0.0
 
@@ -178,6 +183,20 @@ def rows(items: Items) -> Iterator[Row]:
             yield item
         else:
             raise InputError(f"a table is made of predictions, got {type(item).__name__}; give what Recognizer.predict returns")
+
+
+def reading_rows(reading: Reading, classes: Sequence[str], all_frames: bool = False) -> Iterator[Row]:
+    """Yield the rows of one picture or frame.
+
+    Args:
+        reading: What `Recognizer.stream` yielded.
+        classes: The model's classes, by output index.
+        all_frames: Yield an `empty_row` for a video's frame without a face.
+    """
+    frame = reading.frame
+    if all_frames and not reading.predictions and frame is not None and frame.index is not None:
+        yield empty_row(classes, reading.source, frame.index, frame.time)
+    yield from rows(reading.predictions)
 
 
 def check_table(path: str | os.PathLike[str], classes: Sequence[str]) -> str:
@@ -213,6 +232,7 @@ def write_table(
     items: Items,
     classes: Sequence[str],
     about: Mapping[str, str] | None = None,
+    all_frames: bool = False,
 ) -> int:
     """Write a table, completely or not at all, and return its number of rows, which may be 0.
 
@@ -221,6 +241,7 @@ def write_table(
         items: Predictions, rows as `rows` yields them, or lists of them; taken one at a time.
         classes: The model's classes, by output index.
         about: Metadata for a Parquet file, such as the model and the smoothing; the other formats have no place for it.
+        all_frames: The items may include an `empty_row`, so every column of a Parquet file may be empty.
 
     Raises:
         OutputError: The ending is unknown or the file cannot be written.
@@ -240,7 +261,7 @@ def write_table(
         if ending == ".csv":
             write_csv(tmp_path, names, counted())
         elif ending == ".parquet":
-            _write_parquet(tmp_path, names, counted(), dict(about or {}))
+            _write_parquet(tmp_path, names, counted(), dict(about or {}), all_frames)
         else:
             with tmp_path.open("w", newline="", encoding="utf-8") as file:
                 file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in counted())
@@ -262,6 +283,8 @@ def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
     names = columns(classes) if classes is not None else list(table[0] if table else NAMES)
     lines = [list(map(_clean, _values(entry, names))) for entry in table]
     kinds = {column.name: _PANDAS_TYPES[column.kind] for column in _described(names)}
+    if any(entry["label"] is None for entry in table):
+        kinds |= {"unsure": "boolean"}  # which may be empty
     return pandas.DataFrame(lines, columns=names, dtype=object).astype(kinds)
 
 
@@ -316,9 +339,11 @@ def _described(names: Sequence[str]) -> list[Column]:
     return [*SCHEMA, *(Column(name, "number", "0 to 1", f"probability of {name}") for name in classes)]
 
 
-def _write_parquet(path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: dict[str, str]) -> None:
+def _write_parquet(
+    path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: dict[str, str], all_frames: bool
+) -> None:
     arrow, parquet = require("pyarrow", "tables"), require("pyarrow.parquet", "tables")
-    nullable = set(NAMES) - {"face", "label", "confidence", "unsure"}
+    nullable = set(names) if all_frames else set(NAMES) - {"face", "label", "confidence", "unsure"}
     fields = [
         arrow.field(
             column.name,

@@ -122,7 +122,7 @@ class Timeline:
         """
         entry = row(item) if isinstance(item, Prediction) else item
         time, source = entry["time"], entry["source"]
-        if time is None or (not self._any_source and source != self.source):
+        if time is None or entry["label"] is None or (not self._any_source and source != self.source):
             return
         if self._first_time is None:
             self._first_time, self.source = time, source

@@ -43,6 +43,9 @@ MAX_ALLOCATION = 256 * 2**20
 TIMEOUT = 10.0
 """Seconds that a camera or URL may send nothing."""
 
+PLAYLISTS = frozenset(("hls", "dash", "concat", "sdp", "rtsp", "image2", "lavfi", "ffmetadata", "webm_dash_manifest"))
+"""ffmpeg's formats that open other files or addresses. A file of one of them is not read, whatever its name is."""
+
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp")
 """Schemes of live streams. An `http` or `https` URL may be a file or a stream."""
 
@@ -104,7 +107,7 @@ def scheme_of(name: str) -> str | None:
 def shown_url(url: str) -> str:
     """Return a URL's scheme, host and path, which are safe to show: user, password, query and fragment may be secret.
 
-    The path ends before the first part with `=`, because some cameras expect the password there.
+    The path ends before the first part with `=` (or `%3D`, or `%3F`), because some cameras expect the password there.
 
     >>> shown_url("rtsp://me:secret@door:554/1"), shown_url("https://host/film.mp4?token=secret#t=2")
     ('rtsp://door:554/1', 'https://host/film.mp4')
@@ -116,7 +119,7 @@ def shown_url(url: str) -> str:
     host = host.rpartition("@")[2]
     if not re.fullmatch(r"(\[[^\[\]]*\]|[^:]*)(:\d*)?", host):  # the start of a password with `/`, `?` or `#` in it
         return f"{scheme}://..."
-    return f"{scheme}://{host}{slash}" + re.sub(r"[^/]*=.*", "", path, flags=re.DOTALL)
+    return f"{scheme}://{host}{slash}" + re.sub(r"[^/]*(=|%3[df]).*", "", path, flags=re.DOTALL | re.IGNORECASE)
 
 
 def locate(source: VideoSource, name: str | None = None) -> Location:
@@ -212,6 +215,8 @@ def open_container(location: Location) -> InputContainer:
     if hasattr(location.file, "seek"):
         location.file.seek(0)
     options = location.options | FRAME_LIMIT
+    if location.timeout is None:
+        options["format_whitelist"] = _formats_of_files()
     try:
         return av.open(location.file, "r", location.format, options, timeout=location.timeout, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
@@ -219,6 +224,8 @@ def open_container(location: Location) -> InputContainer:
             text = "{}: no such camera, or another program uses it ({}). The first camera is camera:0."
         elif location.timeout is not None:
             text = "{} cannot be opened ({}). Check the URL and the network."
+        elif _is_text(location):
+            text = "{} is not a video mien can read: it is text, such as a playlist ({}). Give the videos themselves."
         else:
             text = "{} is not a video mien can read, or its start or end is missing ({}). Copy or download it again."
         raise InputError(text.format(location.name, reason(error))) from None
@@ -265,6 +272,28 @@ def check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         limit = f"{MAX_PIXELS // 10**6} megapixels"
         raise InputError(f"{name} has frames of {width}x{height}, more than the {limit} mien reads. Make it smaller.")
+
+
+@cache
+def _formats_of_files() -> str:
+    """Return the names of ffmpeg's formats without `PLAYLISTS`, as its option `format_whitelist` takes them."""
+    import av
+
+    return ",".join(sorted(name for name in av.formats_available - PLAYLISTS if av.ContainerFormat(name).is_input))
+
+
+def _is_text(location: Location) -> bool:
+    """Return whether the first line of a file is text."""
+    try:
+        if isinstance(location.file, str):
+            with Path(location.file.removeprefix("file:")).open("rb") as file:
+                start = file.read(256)
+        else:
+            location.file.seek(0)
+            start = location.file.read(256)
+        return start.partition(b"\n")[0].decode("utf-8-sig").strip().isprintable()
+    except (OSError, ValueError):
+        return False
 
 
 @cache

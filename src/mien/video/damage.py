@@ -249,8 +249,8 @@ class Holes:
         self.found = self.found or hole
         self.empty = self.empty or not packet.size
         if self._kind == "avi" and packet.stream_index == self._stream.index and packet.dts is not None:
-            if hole and self._video is not None:
-                number = _number_in_avi(self._location, packet, *self._video)
+            if hole and self._video is not None and packet.dts is not None:
+                number = _number_in_avi(self._location, packet, start - self._video[0], self._video[1])
                 self.shift = self.shift if number is None else number - packet.dts
             packet.dts += self.shift
             packet.pts = None if packet.pts is None else packet.pts + self.shift
@@ -258,7 +258,7 @@ class Holes:
         return hole
 
 
-def _number_in_avi(location: Location, packet: Packet, position: int, number: int) -> int | None:
+def _number_in_avi(location: Location, packet: Packet, distance: int, number: int) -> int | None:
     """Return a packet's number in the index at the end of an AVI file; None if the file has no index.
 
     AVI files store no times, so a packet's time is its number. The packet is found by its size, near its position.
@@ -266,8 +266,8 @@ def _number_in_avi(location: Location, packet: Packet, position: int, number: in
     Args:
         location: The file.
         packet: A packet after lost ones.
-        position: Where the last packet before them begins.
-        number: That packet's number.
+        distance: Bytes from the start of the last packet before them to its start.
+        number: The number of that last packet.
     """
     path = location.file.removeprefix("file:") if isinstance(location.file, str) else None
     with nullcontext(location.file) if path is None else Path(path).open("rb") as file:
@@ -283,6 +283,6 @@ def _number_in_avi(location: Location, packet: Packet, position: int, number: in
     video = [(offset, size) for name, _, offset, size in entries if name[:2] == b"%02d" % packet.stream_index]
     if number >= len(video):
         return None
-    expected = packet.pos - position + video[number][0]
+    expected = video[number][0] + distance
     alike = [i for i in range(number + 1, len(video)) if video[i][1] == packet.size]
     return min(alike, key=lambda i: abs(video[i][0] - expected), default=None)

@@ -198,8 +198,8 @@ class VideoReader:
             )
         if (self.damaged or self.marked) and not self.live:
             raise InputError(
-                f"{self.name} is corrupt: {self.damaged:,} frames are missing or have errors, and {self.marked:,} of the "
-                "frames read are damaged, so their answers are marked as unsure. Copy or download it again."
+                f"{self.name} is corrupt: {self.damaged:,} frames are missing or have errors. {self.marked:,} of the frames "
+                "read are damaged, and their answers marked as unsure. Copy or download it again."
             )
 
     def _from_start(self) -> Iterator[Decoded]:
