@@ -344,6 +344,41 @@ def robustness() -> str:
     return f"{table}\n\n{read['data']['images']:,} faces. {_origin(run, read)}"
 
 
+DETECTORS = ("centerface", "mtcnn", "mtcnn, first search only", "haar")
+"""The columns of the tables of detectors."""
+
+PHOTO_ROWS = (
+    "upright, 40 px and more", "under 40 px", "sunglasses, hand or hair", "turned by more than 20 degrees", "view: profile",
+    "light: dark", "skin: dark", "skin: medium", "skin: light", "kind: drawn",
+)  # fmt: skip
+"""The groups of faces that the documentation shows."""
+
+
+def detection() -> str:
+    """Return the faces that each detector finds: the newest run of benchmarks/detection.py."""
+    run = pictures.newest_run("detection")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    photos, changed = read["photos"], read["changed"]
+    counts = [photos["detectors"][name] for name in DETECTORS]
+    groups = [group for group in PHOTO_ROWS if group in photos["faces"]]
+    rows = [[f"{group} ({photos['faces'][group]})", *(str(each["found"][group]) for each in counts)] for group in groups]
+    rows.append(["**boxes without a face**", *(str(each["false"]) for each in counts)])
+    slowest = photos["detectors"]["mtcnn, first search only"]["ms_per_picture"]
+    rows.append(
+        ["**time, relative to the first search of `mtcnn`**", *(f"{each['ms_per_picture'] / slowest:.2f}" for each in counts)]
+    )
+    head = [*(f"`{name}`" for name in DETECTORS[:2]), "`mtcnn`, first search only", "`haar`"]
+    first = _table([f"faces in {photos['pictures']} photos", *head], rows)
+    rows = [[change, *(str(by[name]["found"]) for name in DETECTORS)] for change, by in changed["by_change"].items()]
+    false = [str(sum(by[name]["false"] for by in changed["by_change"].values())) for name in DETECTORS]
+    rows.append(["**boxes without a face, all rows**", *false])
+    turned = [by for change, by in changed["by_change"].items() if change.startswith("turned")]
+    sums = [[sum(by[name].get(key, 0) for by in turned) for key in ("same_label", "comparable")] for name in DETECTORS]
+    rows.append(["**turned faces with the label of the upright one**", *(f"{same} of {all_}" for same, all_ in sums)])
+    second = _table([f"{changed['faces']} faces, each", *head], rows)
+    return f"{first}\n\n{second}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
+
+
 def _origin(run: Path, read: dict[str, Any]) -> str:
     model = Path(read["model"]["file"]).stem
     return f"FER2013 {read['data']['split']}, model `{model}`, from `{run.relative_to(ROOT).as_posix()}`."
@@ -445,6 +480,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "crop": crop,
     "robustness": robustness,
+    "detection": detection,
     "corpus-facts": corpus_facts,
     "class-counts": class_counts,
     "brightness": brightness,

@@ -29,8 +29,8 @@ class Face:
     Attributes:
         box_xyxy: Left, top, right, bottom in px of the image, float32 (4,); may reach outside the image.
         score: The detector's confidence, 0 to 1.
-        landmarks: Left eye, right eye, nose, left and right mouth corner in px, float32 (5, 2); left and right as seen in the
-            image. None if the detector gives none.
+        landmarks: Left eye, right eye, nose, left and right mouth corner in px, float32 (5, 2); left and right as seen when
+            the face is upright. None if the detector gives none.
     """
 
     box_xyxy: NDArray[np.float32]

@@ -267,7 +267,7 @@ def test_the_table_says_what_it_hangs_on_and_leaves_no_journal(camera, headless,
     whole, half = tmp_path / "whole.parquet", tmp_path / "half.csv"
     assert camera(film, "--out", whole, "--smooth-seconds", "0.5")[0] == 0
     about = {key.decode(): value.decode() for key, value in pq.read_schema(whole).metadata.items()}
-    assert (about["smooth"], about["smooth_seconds"], about["detector"]) == ("exponential", "0.5", "mtcnn")
+    assert (about["smooth"], about["smooth_seconds"], about["detector"]) == ("exponential", "0.5", "centerface")
     broken = tmp_path / "half.mkv"
     with av.open(str(film)) as source, av.open(str(broken), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])

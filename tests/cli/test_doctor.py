@@ -22,7 +22,7 @@ def bundle(tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_whole_install(bundle: Path) -> None:
     result = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    for word in ("onnxruntime", "CPUExecutionProvider", "GPU", "intact", "mtcnn loads and runs", "extra train"):
+    for word in ("onnxruntime", "CPUExecutionProvider", "GPU", "intact", "centerface loads and runs", "extra train"):
         assert word in result.output
 
 

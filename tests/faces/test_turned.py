@@ -110,6 +110,8 @@ def test_a_turned_face_is_followed(centerface: CenterFace) -> None:
         assert followed.landmarks is not None
         assert abs((roll(followed.landmarks) - degrees + 180) % 360 - 180) < 15
     assert centerface.follow(np.zeros_like(UPRIGHT), [face]) == [None]
+    far = [Face([-1e5, -1e5, 1e5, 1e5], 1.0), Face([900, 900, 940, 950], 1.0), Face([10, 10, 10.2, 10.2], 1.0)]
+    assert centerface.follow(np.zeros_like(UPRIGHT), far) == [None] * 3
 
 
 @pytest.mark.parametrize("name", detector_names())

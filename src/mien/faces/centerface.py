@@ -18,7 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.faces.detect import Framing, check_arguments, check_picture, nms, read_verified, roll, search_again, shrink, turn
+from mien.faces.detect import (
+    MAX_FACE,
+    Framing,
+    check_arguments,
+    check_picture,
+    nms,
+    read_verified,
+    roll,
+    search_again,
+    shrink,
+    turn,
+)
 from mien.faces.mtcnn import CELL as MTCNN_SMALLEST
 from mien.faces.mtcnn import FOLLOW, MTCNN
 from mien.onnx_session import open_session
@@ -50,6 +61,9 @@ TURNED = 40
 
 LOOK, AROUND = 96, 2.4
 """Side of the network's input when it looks again, px, and of the square around the face, in longer sides of its box."""
+
+TIE = 0.1
+"""How much higher the score must be in another direction than in that of the face's first landmarks."""
 
 MTCNN_THRESHOLD = 0.9
 """Lowest score of a face that only MTCNN finds."""
@@ -158,16 +172,19 @@ class CenterFace:
         """Return a face as the network sees it larger, in the best of four directions; None if it then sees no face."""
         centre = (face.box_xyxy[:2] + face.box_xyxy[2:]).astype(float) / 2
         side = AROUND * float((face.box_xyxy[2:] - face.box_xyxy[:2]).max())
+        if not 1 <= side <= AROUND * MAX_FACE * max(full.size):
+            return None
         edges = np.round(np.concatenate([centre - side / 2, centre + side / 2])).astype(int).tolist()
         part = np.asarray(full.crop(edges).resize((LOOK, LOOK), Image.Resampling.BILINEAR, reducing_gap=2.0))
         values = np.stack([np.rot90(part, quarters) for quarters in range(4)]).transpose(0, 3, 1, 2).astype(np.float32)
-        best, direction = None, 0
+        best, direction, most = None, 0, 0.0
+        expected = 0 if face.landmarks is None else round(roll(face.landmarks) / 90) % 4
         for quarters, faces in enumerate(self._run(values, self.threshold, np.ones(2, np.float32))):
             for each in faces:
                 off = np.abs(each.box_xyxy[:2] + each.box_xyxy[2:] - LOOK).max() / 2
                 size = AROUND * (each.box_xyxy[2:] - each.box_xyxy[:2]).max() / LOOK
-                if off < LOOK / AROUND / 2 and 0.5 < size < 2 and (best is None or each.score > best.score):
-                    best, direction = each, quarters
+                if off < LOOK / AROUND / 2 and 0.5 < size < 2 and each.score + (quarters == expected) * TIE > most:
+                    best, direction, most = each, quarters, each.score + (quarters == expected) * TIE
         if best is None or best.landmarks is None:
             return None
         best = turn(best, (LOOK, LOOK), -direction)

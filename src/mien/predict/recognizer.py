@@ -164,6 +164,7 @@ class Recognizer:
             model = OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
         self.backend: Backend = model
         given = {key: value for key, value in {"min_face": min_face, "threads": threads}.items() if value is not None}
+        self._own_detector = not isinstance(detector, str)  # one of mien's own needs no check
         self.detector = create_detector(detector, **given) if isinstance(detector, str) else detector
         if align and self.detector is None:
             raise InputError("ready crops have no landmarks to align by; choose a detector, or leave align out")
@@ -298,9 +299,10 @@ class Recognizer:
         """Return the part of a picture that the network sees of each face; None stands for the whole picture.
 
         Raises:
-            InputError: Faces are aligned, and one has no landmarks; or a face cannot belong to this picture.
+            InputError: Faces are aligned, and one has no landmarks; or the user's detector returned an impossible face.
         """
-        check_faces([face for face in faces if face is not None], image)
+        if self._own_detector:
+            check_faces([face for face in faces if face is not None], image)
         spec = self.backend.info.preprocess
         template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
         margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
