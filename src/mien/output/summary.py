@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
-from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row, write_csv
+from mien.output.table import Row, check_ending, columns, row, write_csv
 from mien.structures import Prediction
+from mien.text import escape_invalid_utf8
 
 MAX_SAMPLE_GAP = 1.5
 """Seconds between two samples of a person beyond which nothing is known of the time between: above 1, so that `--fps 1` counts.

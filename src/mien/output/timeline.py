@@ -21,8 +21,9 @@ from mien.atomic import atomic_path
 from mien.errors import InputError, require
 from mien.output.annotate import COLOURS
 from mien.output.summary import MAX_SAMPLE_GAP, format_time
-from mien.output.table import Row, check_ending, columns, escape_invalid_utf8, row
+from mien.output.table import Row, check_ending, columns, row
 from mien.structures import Prediction
+from mien.text import escape_invalid_utf8
 
 FORMATS = (".png", ".svg")
 """File endings of a timeline."""
