@@ -57,7 +57,16 @@ def test_a_missing_or_unknown_field(tiny_info: ModelInfo, change: dict[str, obje
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipe": ["a"]}, {"arguments": [1]}, {"results": 3}, {"arch": 7}, {"commit": 5}, {"label_set": 1}]
+    "change",
+    [
+        {"recipe": ["a"]},
+        {"recipe": {"data": "a"}},
+        {"arguments": [1]},
+        {"results": 3},
+        {"arch": 7},
+        {"commit": 5},
+        {"label_set": 1},
+    ],
 )
 def test_a_field_of_another_kind(tiny_info: ModelInfo, change: dict[str, object]) -> None:
     (key,) = change
