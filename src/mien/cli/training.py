@@ -288,6 +288,9 @@ def _show(results: dict[str, Any]) -> None:
         values = [results[p][key] if results[p] else None for p in parts]
         if key != "votes_agreement" or any(value is not None for value in values):
             add(key, values, "{:.4f}" if key == "kappa" else "{:.2%}")
+    for coverage, found in (results["sets"] or {}).items():
+        shown = f"{found['coverage']:.2%}, {found['size']:.2f} classes".replace("%", " %")
+        table.add_row(f"sets for {float(coverage):.0%}".replace("%", " %"), shown)
     for key in ("recall", "fpr"):
         for name in results["classes"]:
             add(f"{key} {name}", [results[p][key][name] if results[p] else None for p in parts])
