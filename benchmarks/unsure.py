@@ -48,12 +48,10 @@ def sunglasses(image: Crop, grey: Value, eyes: Sequence[Point], width: float) ->
 
 def mask(image: Crop, grey: Value, nose: Point, mouth: Point, width: float) -> Crop:
     """Paint a mask from the nose to the chin; `width` is the distance between the eyes."""
-    (x, y), chin = nose, (1.6 * mouth[0] - 0.6 * nose[0], nose[1] + 2.4 * (mouth[1] - nose[1]))
-    edge = [(x - w * width, y + h * (chin[1] - y)) for w, h in ((1, 0), (0, -0.15), (-1, 0), (-0.9, 0.75))]
+    (x, y), height = nose, 2.4 * (mouth[1] - nose[1])
+    edge = [(x - w * width, y + h * height) for w, h in ((1, 0), (0, -0.15), (-1, 0), (-0.9, 0.75), (0, 1), (0.9, 0.75))]
     picture = Image.fromarray(image)
-    ImageDraw.Draw(picture).polygon(
-        [*edge, chin, (x + 0.9 * width, y + 0.75 * (chin[1] - y))], fill=(int(grey),) * (1 if image.ndim == 2 else 3)
-    )
+    ImageDraw.Draw(picture).polygon(edge, fill=(int(grey),) * (1 if image.ndim == 2 else 3))
     return np.asarray(picture)
 
 

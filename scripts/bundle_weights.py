@@ -1,4 +1,4 @@
-"""Bundle a finished run with the package: export its weights, measure the exported files and write their cards.
+"""Bundle a finished run with the package: export its weights, calibrate and measure the files, and write their cards.
 
     python scripts/bundle_weights.py runs/a --data fer2013.csv [--name sa_csp_ca-fer2013]
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mien import weights
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.datasets import Corpus, load_corpus, vote_counts
+from mien.engine.calibrate import calibrate
 from mien.engine.export import Export, calibration_crops, export_int8, export_onnx, write_card
 from mien.engine.torch_backend import TorchBackend
 from mien.evaluate import evaluate, write_evaluation
@@ -30,7 +31,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
-    """Export, measure, write the cards."""
+    """Export, calibrate, measure, write the cards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--data", type=Path, required=True, help="the corpus it was trained on")
@@ -56,6 +57,8 @@ def main() -> None:
     crops = calibration_crops(corpus)
     fp32 = export_onnx(arguments.run, target, crops, half_size=True)
     int8 = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
+    for export in (fp32, int8):
+        calibrate(export.path, corpus)
     votes = vote_counts(corpus, arguments.data)
     fp32_results = measure(fp32, corpus, folder, "onnx", votes)
     int8_results = measure(int8, corpus, folder, "onnx-int8", votes)

@@ -379,6 +379,64 @@ def detection() -> str:
     return f"{first}\n\n{second}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
 
 
+def unsure() -> str:
+    """Return how accuracy and sure answers fall on degraded faces: the newest run of benchmarks/unsure.py."""
+    run = pictures.newest_run("unsure")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    head = ["faces", "accuracy", "sure", "accuracy of sure answers", "left of the accuracy", "left of the sure answers"]
+
+    def rows(found: dict[str, Any], names: dict[str, str]) -> list[list[str]]:
+        keys = ("accuracy", "sure", "accuracy_of_sure", "accuracy_left", "sure_left")
+        return [[title, *(_share(found[name].get(key)) for key in keys)] for name, title in names.items()]
+
+    clean = rows({"none": read["clean"]}, {"none": "FER2013, as they are"})
+    degraded = rows(read["degraded"], UNSURE)
+    empty = rows(
+        {name: each | {"accuracy": None} for name, each in read["no_face"].items()},
+        {k: f"no face: {k}" for k in read["no_face"]},
+    )
+    real = {name: each for name, each in (read["photos"] or {}).items() if isinstance(each, dict)}
+    photos = rows(real, {name: f"real photos: {name.replace('none', 'as they are')}" for name in real})
+    table = _table(head, [*clean, *degraded, *empty, *photos])
+    number = real["none"]["faces"] if real else 0
+    rules = _table(
+        ["rule", "area under the risk-coverage curve", "sure", "accuracy of sure answers"],
+        [
+            [name, f"{each['aurc']:.4f}", _share(each["coverage"]), _share(each["accuracy"])]
+            for name, each in read["rules"].items()
+        ],
+    )
+    origin = f"{read['data']['images']:,} faces of {_origin(run, read)[:-1]}; real photos: {number} faces."
+    return f"{table}\n\n{origin}\n\nThe rules that were compared, on all degraded faces together:\n\n{rules}\n"
+
+
+UNSURE = {
+    "size 24": "24 px",
+    "size 16": "16 px",
+    "size 10": "10 px",
+    "blur 1": "blurred, 1 px of 48",
+    "blur 2": "blurred, 2 px",
+    "noise 20": "noise of 20 grey levels",
+    "noise 60": "noise of 60",
+    "dark 0.3": "30 % of the light",
+    "dark 0.1": "10 % of the light",
+    "contrast 0.1": "10 % of the contrast",
+    "square 0.3": "a square of 30 % covered",
+    "part eyes": "eyes covered",
+    "part mouth": "mouth covered",
+    "sunglasses 10": "sunglasses",
+    "mask 150": "mask",
+    "cut left 45": "45 % cut off left",
+    "cut bottom 45": "45 % cut off below",
+    "turned 180": "upside down",
+}
+"""Rows of `unsure`, by their names in the run."""
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
 def _origin(run: Path, read: dict[str, Any]) -> str:
     model = Path(read["model"]["file"]).stem
     return f"FER2013 {read['data']['split']}, model `{model}`, from `{run.relative_to(ROOT).as_posix()}`."
@@ -481,6 +539,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "crop": crop,
     "robustness": robustness,
     "detection": detection,
+    "unsure": unsure,
     "corpus-facts": corpus_facts,
     "class-counts": class_counts,
     "brightness": brightness,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import mien
 from mien import metrics
 from mien.atomic import atomic_path
-from mien.calibration import calibrated_probs
+from mien.calibration import calibrated_probs, prediction_set
 from mien.datasets import CORPORA, Corpus
 from mien.datasets.twins import twins_in
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
@@ -225,6 +225,7 @@ def evaluate(
         "view": view,
         "standard": report(np.ones(len(rows), np.bool_)),
         "twin_free": report(free) if free.any() else None,
+        "sets": _set_coverage(probs, target, info.calibration.get("set_limits", {})),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
         "hardware": hardware() | {"device": backend.device},
@@ -235,6 +236,18 @@ def evaluate(
     }
     results["digest"] = digest(results)
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _set_coverage(
+    probs: NDArray[np.float32], target: NDArray[np.int64], limits: dict[str, float]
+) -> dict[str, dict[str, float]] | None:
+    """Return, by the coverage asked for, how often the prediction set has the right class, and its mean size."""
+    found = {}
+    for coverage, limit in limits.items():
+        sets = [prediction_set(each, limit) for each in probs]
+        right = np.mean([label in each for label, each in zip(target, sets, strict=True)])
+        found[coverage] = {"coverage": float(right), "size": float(np.mean([len(each) for each in sets]))}
+    return found or None
 
 
 def _measured_classes(

@@ -14,7 +14,7 @@ from mien.datasets import Corpus, load_corpus
 from mien.engine.calibrate import calibrate
 from mien.engine.export import export_onnx, write_card
 from mien.errors import DataError, InputError
-from mien.evaluate import predict_split
+from mien.evaluate import evaluate, predict_split
 from mien.metrics import classification_report
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -71,6 +71,12 @@ def test_a_model_file_learns_its_calibration_and_nothing_else(
     assert (card["sha256"], card["bytes"], card["former_sha256"]) == (sha256(path), path.stat().st_size, [old])
     target = corpus.target[corpus.where("public_test")]
     raw, fitted = (predict_split(each, corpus, "public_test") for each in (before, after))
+    measured = evaluate(after, corpus, "public_test").results
+    assert {share: each["coverage"] >= float(share) for share, each in measured["sets"].items()} == dict.fromkeys(
+        ("0.8", "0.9", "0.95", "0.99"), True
+    )
+    assert 1 <= measured["sets"]["0.8"]["size"] <= measured["sets"]["0.99"]["size"] <= 7
+    assert evaluate(before, corpus, "public_test").results["sets"] is None
     errors = [classification_report(probs, target, corpus.classes)["ece"] for probs in (raw, fitted)]
     assert errors[1] < errors[0]
     assert f"was {errors[0]:.2%}".replace("%", " %") in shown

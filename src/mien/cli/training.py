@@ -351,6 +351,9 @@ def _show(results: dict[str, Any]) -> None:
             table.add_row(
                 "  95 % interval", *("-" if r is None else f"{r[0]:.1%} to {r[1]:.1%}".replace("%", " %") for r in ranges)
             )
+    for coverage, found in (results["sets"] or {}).items():
+        shown = f"{found['coverage']:.2%}, {found['size']:.2f} classes".replace("%", " %")
+        table.add_row(f"sets for {float(coverage):.0%}".replace("%", " %"), shown)
     for key in ("recall", "fpr"):
         for name in results["classes"]:
             add(f"{key} {name}", [results[p][key][name] if results[p] else None for p in parts])

@@ -18,7 +18,7 @@ from mien.structures import Face, Quality
 SIDE = 40
 """Side to which a crop is reduced before it is measured, px: that of the smallest bundled network's input."""
 
-PARTS = ((0.40, 0.31, 0.06, 0.10), (0.40, 0.69, 0.06, 0.10), (0.79, 0.50, 0.06, 0.12))
+PARTS = ((0.385, 0.31, 0.05, 0.09), (0.385, 0.69, 0.05, 0.09), (0.79, 0.50, 0.06, 0.12))
 """Both eyes and the mouth in a crop like FER2013's: centre (down, right), half height and half width, as shares of the side."""
 
 SHARPNESS = (6.0, 75.0)

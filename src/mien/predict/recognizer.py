@@ -342,9 +342,13 @@ class Recognizer:
         Raises:
             InputError: A crop has another type or shape.
         """
-        probs = self.probabilities(crops)
-        seen = zip(probs, measure_quality(crops, [None] * len(crops)), strict=True)
-        return [self._with_set(Prediction(self.classes, p, unsure=self._is_unsure(p, q), quality=q)) for p, q in seen]
+        probs, size = self.probabilities(crops), self.batch_size
+        parts = [crops[i : i + size] for i in range(0, len(crops), size)]
+        quality = [each for part in parts for each in measure_quality(part, [None] * len(part))]
+        predictions = (
+            Prediction(self.classes, p, unsure=self._is_unsure(p, q), quality=q) for p, q in zip(probs, quality, strict=True)
+        )
+        return list(map(self._with_set, predictions))
 
     def _is_unsure(self, probs: NDArray[np.float32], quality: Quality) -> bool:
         return trusted(float(probs.max()), quality) < self.unsure_below
