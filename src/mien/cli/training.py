@@ -153,9 +153,7 @@ def evaluate(
     backend, file = open_model(model)
     if out is not None:
         check_place(out)
-    measured = (
-        open_corpus({"corpus": corpus, "options": read_with}, data, soft_labels=False) if corpus else corpus_of(backend, data)
-    )
+    measured = _measured_corpus(backend, data, corpus, read_with)
     split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
     if out is None:
         parts = (data.stem if corpus else "", split, "" if view == "single" else view, f"as-{map_to}" if map_to else "")
@@ -184,6 +182,18 @@ def evaluate(
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
         typer.echo(f"wrote {path}")
+
+
+def _measured_corpus(backend: Backend, data: Path, name: str | None, options: dict[str, Any] | None) -> Corpus:
+    """Return the corpus of a name, by default the one that trained the model."""
+    if name is not None:
+        return open_corpus({"corpus": name, "options": options}, data, soft_labels=False)
+    try:
+        return corpus_of(backend, data)
+    except DataError as error:
+        raise DataError(
+            f"{error}. The model was trained on this corpus; if your data are another, say so with --corpus"
+        ) from None
 
 
 def _default_results(model: str, file: Path, split: str) -> Path:
