@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.datasets import load_corpus
+from mien.labels import label_set, mapping
 from mien.predict.recognizer import Recognizer
 
 SIDE = 48
@@ -78,7 +79,8 @@ def score(recognizer: Recognizer, crops: Sequence[Crop], sample: Sample) -> dict
 def outcome(recognizer: Recognizer, crops: Sequence[Crop], sample: Sample) -> tuple[dict[str, float], NDArray[np.bool_]]:
     """Return the score and which faces were recognised, (N,)."""
     probs = recognizer.probabilities(crops)
-    right = probs.argmax(axis=1) == sample.target
+    answer = np.array([-1 if i is None else i for i in mapping(recognizer.classes, label_set("fer2013"))])
+    right = answer[probs.argmax(axis=1)] == sample.target
     scores = {
         "accuracy": round(float(right.mean()), 4),
         "accuracy_twin_free": round(float(right[sample.twin_free].mean()), 4),

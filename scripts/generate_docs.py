@@ -488,6 +488,22 @@ def twins() -> str:
     return _table(["corpus", "test split", "images", *KINDS.values()], cells)
 
 
+def zero_shot() -> str:
+    """Return one row per bundled model measured on CK+48, on which none was trained: with all its classes, and with six."""
+    rows = []
+    for path in sorted((ROOT / "results/ckplus48").glob("*-six-classes.json")):
+        name = path.name.removesuffix("-six-classes.json")
+        parts = [read_results(file)["standard"] for file in (path.with_name(f"{name}.json"), path)]
+        cells = [
+            f"{_per_cent(part['accuracy'])} ({', '.join(f'{100 * x:.1f}' for x in part['accuracy_interval'])})"
+            for part in parts
+        ]
+        rows.append([f"`{name}`", f"{parts[0]['images']:,}", *cells, _per_cent(parts[1]["uar"]), _per_cent(parts[0]["ece"])])
+    head = ["model", "images", "accuracy, seven answers", "accuracy, six answers", "uar, six answers", "ece, seven answers"]
+    note = "In brackets: 95 % interval. Six answers: with `--map-to ckplus`. From `results/ckplus48/`."
+    return f"{_table(head, rows)}\n\n{note}"
+
+
 def imbalance() -> str:
     """Return the metrics of each method for uneven classes: mean and standard deviation over the seeds."""
     parts = []
@@ -544,6 +560,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "class-counts": class_counts,
     "brightness": brightness,
     "twins": twins,
+    "zero-shot": zero_shot,
     "imbalance": imbalance,
     "claims-overview": claims.overview,
     "claims": claims.tables,

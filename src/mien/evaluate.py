@@ -168,11 +168,10 @@ def evaluate(
             trained on its test images, or `training` is not what trained it.
         CheckpointError: A logit is nan or infinite.
     """
-    info = backend.info
+    info, rows, unknown = backend.info, corpus.where(split), dict[str, int]()
     protocol = protocol_of(info, corpus, split)
     _require_same_split(info, corpus)
     classes, columns, index = _measured_classes(info, corpus, map_to)
-    rows, unknown = corpus.where(split), {}
     for ours, name in enumerate(corpus.classes):
         if index[ours] < 0 and (count := int((corpus.target[rows] == ours).sum())):
             unknown[name] = count

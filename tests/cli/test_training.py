@@ -113,6 +113,7 @@ def test_a_bundled_model_is_measured_on_pictures_of_ones_own(tmp_path: Path, own
     for folder in ("train/joie", "train/de\u0301gou\u0302t", "test/d\u00e9go\u00fbt"):
         shutil.rmtree(own / folder)
     assert "its private_test has 3,589 images" in refused(*measure[:4], "--split", "private_test")
+    assert "if your data are another, say so with --corpus" in refused("evaluate", measure[1], "--data", tmp_path / "none")
     assert "say which with --corpus" in refused(*measure[:4], "--option", "size=48")
     assert "unknown label set 'ckplu'" in refused(*measure, "--map-to", "ckplu")
 

@@ -155,9 +155,7 @@ def evaluate(
         label_set(map_to)  # an unknown one is refused before anything is read
     read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
     backend, file = open_model(model)
-    measured = (
-        open_corpus({"corpus": corpus, "options": read_with}, data, soft_labels=False) if corpus else corpus_of(backend, data)
-    )
+    measured = _measured_corpus(backend, data, corpus, read_with)
     split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
     if out is None:
         parts = (data.stem if corpus else "", split, "" if view == "single" else view, f"as-{map_to}" if map_to else "")
@@ -186,6 +184,18 @@ def evaluate(
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
         typer.echo(printable(f"wrote {path}"))
+
+
+def _measured_corpus(backend: Backend, data: Path, name: str | None, options: dict[str, Any] | None) -> Corpus:
+    """Return the corpus of a name, by default the one that trained the model."""
+    if name is not None:
+        return open_corpus({"corpus": name, "options": options}, data, soft_labels=False)
+    try:
+        return corpus_of(backend, data)
+    except DataError as error:
+        raise DataError(
+            f"{error}. The model was trained on this corpus; if your data are another, say so with --corpus"
+        ) from None
 
 
 def _default_results(model: str, file: Path, split: str) -> Path:
