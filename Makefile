@@ -6,11 +6,12 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz bench tables docs clean
+.PHONY: help demo test lowest check fuzz bench tables docs clean
 
 help:
 	@echo "make demo    install mien and recognise the expressions in a photo"
 	@echo "make test    install what tests need and run them all"
+	@echo "make lowest  run the tests that need no torch with the lowest allowed versions"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
 	@echo "make fuzz    read 20,000 damaged files of every kind; MIEN_FUZZ=1000000 make fuzz runs for hours"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
@@ -24,6 +25,18 @@ demo: .venv/base.stamp
 
 test: .venv/dev.stamp
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+
+TORCHLESS = $(addprefix tests/, predict output video faces cli/test_predict.py cli/test_camera.py cli/test_doctor.py test_atomic.py \
+	test_errors.py test_image.py test_labels.py test_model_info.py test_offline.py test_onnx_session.py test_preprocess.py \
+	test_provenance.py test_public_names.py test_registry.py test_structures.py test_weights.py)
+
+lowest: .venv/python.stamp
+	@$(PIP) uv
+	@$(BIN)/uv venv -q --clear .venv/lowest
+	@$(BIN)/uv pip install -q --python .venv/lowest --resolution lowest-direct '.[tables,heic,detectors,camera]'
+	@$(BIN)/uv pip freeze --python .venv/lowest | grep -v '^mien' > .venv/lowest.txt
+	@$(BIN)/uv pip install -q --python .venv/lowest -c .venv/lowest.txt pytest hypothesis onnx scikit-image tifffile
+	@PYTHONPATH=src .venv/lowest/bin/python -m pytest -o filterwarnings= $(TORCHLESS)
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }

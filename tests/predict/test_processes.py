@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,8 @@ def test_forked_processes_answer_and_end(tmp_path: Path, detector: str) -> None:
 
 
 @needs_fork
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
+@pytest.mark.slow
 def test_workers_of_a_data_loader_answer(tmp_path: Path) -> None:
     run(tmp_path, LOADER)
 

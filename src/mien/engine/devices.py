@@ -5,11 +5,17 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
+import sys
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch.distributed import init_process_group
 
 from mien.datasets import Corpus
 from mien.engine.loader import fits_in_memory
@@ -48,7 +54,30 @@ def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None 
     bfloat16 = gpu or (recipe.train.channels_last and computes_bfloat16())
     chosen: Any = precision or ("bf16-mixed" if bfloat16 else "32-true")
     _silence_libraries()
-    return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
+    if gpu or devices == 1:
+        return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
+    return Fabric(accelerator="cpu", strategy=LocalStrategy(), devices=devices, precision=chosen)
+
+
+class LocalStrategy(DDPStrategy):
+    """Processes of this machine, which find each other by a file and talk over the loopback interface.
+
+    By default torch listens on every network interface for them, and asks the name server who 127.0.0.1 is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        if "LOCAL_RANK" not in os.environ:  # this is the first process; the others inherit its environment
+            self._folder = tempfile.TemporaryDirectory(prefix="mien-")
+            os.environ["MIEN_MEETING"] = str(Path(self._folder.name) / "processes")
+
+    def _setup_distributed(self) -> None:
+        self._set_world_ranks()
+        if "MIEN_MEETING" in os.environ:  # else another program started the processes, perhaps on several machines
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+            meeting = f"file://{os.environ['MIEN_MEETING']}"
+            init_process_group("gloo", meeting, timeout=self._timeout, rank=self.global_rank, world_size=self.world_size)
+        super()._setup_distributed()
 
 
 def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
