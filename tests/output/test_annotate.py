@@ -191,6 +191,16 @@ def test_a_person_of_a_video_is_numbered() -> None:
         assert not differing[150:].any()
 
 
+def test_several_faces_of_a_picture_have_the_numbers_of_the_table() -> None:
+    """As the people of a video with these numbers have; a single face needs none."""
+    boxes = [[30, 100, 120, 200], [170, 100, 260, 200], [310, 100, 400, 200]]
+    image = grey(300, 440)
+    still = annotate(image, [prediction(box) for box in boxes])
+    numbered = annotate(image, [prediction(box, track=i) for i, box in enumerate(boxes, 1)])
+    assert (still == numbered).all()
+    assert (annotate(image, [prediction(boxes[0])]) != annotate(image, [prediction(boxes[0], track=1)])).any()
+
+
 def test_bars_move_to_a_corner_of_the_picture_if_there_is_no_room_next_to_the_face() -> None:
     image = grey(480, 640)
     box = [20, 160, 620, 470]

@@ -273,6 +273,126 @@ def test_a_corrupt_frame_leaves_a_gap_and_moves_no_other(tmp_path: Path, start: 
     assert "is corrupt: 2 frames are missing" in failing(path, end=1.0)[1]
 
 
+def landscape(number: int) -> NDArray[np.uint8]:
+    """Noise that wanders to the left, (96, 128), so that every frame differs everywhere."""
+    noise = np.kron(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    return np.roll(noise, -number, axis=1)
+
+
+DETAILED = {"g": "12", "preset": "veryfast", "bf": "3", "b_strategy": "0"}
+
+
+@pytest.fixture(scope="module")
+def wandering() -> bytes:
+    stream = io.BytesIO()
+    write(stream, [landscape(i) for i in range(COUNT)], codec="libx264", options=DETAILED, kind="mp4")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("number", [13, 17, 30])
+def test_damage_is_marked_until_the_next_key_frame(wandering: bytes, tmp_path: Path, number: int) -> None:
+    """Also on B-frames, which are shown before the frame that they copy from. No other frame is marked."""
+    (tmp_path / "whole.mp4").write_bytes(wandering)
+    place, length = packets(tmp_path / "whole.mp4")[number]
+    data = bytearray(wandering)
+    for k in range(place + length // 3, place + 2 * length // 3):
+        data[k] ^= 0x5A
+    frames, text = failing(bytes(data))
+    whole = {frame.index: frame.image.astype(int) for frame in read(wandering)}
+    differing = {frame.index for frame in frames if np.abs(frame.image - whole[frame.index]).max() > 40}
+    marked = {frame.index for frame in frames if frame.damaged}
+    assert len(frames) >= COUNT - 1
+    assert differing
+    assert differing <= marked <= set(range(number // 12 * 12, number // 12 * 12 + 12))
+    assert f"frames are missing or have errors. {len(marked)} of the frames read are damaged" in text
+    assert len(read(bytes(data), end=number // 12 * 12 / RATE)) == number // 12 * 12
+    assert "0 frames are missing or have errors" in failing(bytes(data), start=(number // 12 * 12 + 11) / RATE)[1]
+
+
+def test_zeroed_samples_of_an_mp4_are_noticed(clips: Path, wandering: bytes) -> None:
+    """The decoder gives no frame and no error for them; later it gives one that was due before."""
+    middle = len(wandering) // 2
+    frames, text = failing(wandering[:middle] + bytes(2000) + wandering[middle + 2000 :])
+    numbers = [frame.index for frame in frames]
+    assert numbers == sorted(set(numbers))
+    assert len(frames) < COUNT
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(numbers) / RATE, atol=0.001)
+    assert "is corrupt" in text
+
+
+LOSSY = {
+    "lost.mkv": ("libx264", DETAILED),
+    "lost.webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "g": "12", "b": "1M"}),
+    "lost.avi": ("mpeg4", {"b": "2M"}),
+    "lost.flv": ("libx264", DETAILED),
+    "lost.ts": ("libx264", DETAILED),
+}
+
+
+@pytest.mark.parametrize("sampled", [None, 8])
+@pytest.mark.parametrize("name", LOSSY)
+def test_packets_lost_in_the_container_leave_a_gap_and_move_no_other(tmp_path: Path, name: str, sampled: int | None) -> None:
+    """ffmpeg skips what it cannot make sense of, without a word."""
+    count = 120
+    codec, options = LOSSY[name]
+    images = [np.vstack([numbered(i % 256), landscape(i)[:, :WIDTH]]) for i in range(count)]
+    write(tmp_path / name, images, codec=codec, options=options)
+    data = (tmp_path / name).read_bytes()
+    middle = len(data) // 2
+    damaged = data[:middle] + bytes(3000) + data[middle + 3000 :]
+    frames, text = failing(damaged, fps=sampled)
+    sound = [frame for frame in frames if not frame.damaged]
+    assert "is corrupt: " in text
+    assert [number_in(frame.image[:HEIGHT]) for frame in sound] == [frame.index for frame in sound]
+    np.testing.assert_allclose([frame.time for frame in sound], np.array([frame.index for frame in sound]) / RATE, atol=0.0011)
+    assert sound[-1].index > 100
+    part = read(damaged, start=4.5)
+    assert [number_in(frame.image[:HEIGHT]) for frame in part] == [frame.index for frame in part] == list(range(108, count))
+
+
+def test_gaps_of_a_whole_file_are_no_loss(tmp_path: Path) -> None:
+    """As those of a recorded screen, which has a frame only when something changes."""
+    times = np.cumsum([0, *np.random.default_rng(0).choice([40, 40, 40, 80, 400], COUNT - 1)]).tolist()
+    for name in ("screen.mkv", "screen.webm", "screen.ts"):
+        codec = "libvpx" if name.endswith("webm") else "libx264"
+        write(tmp_path / name, codec=codec, options={} if codec == "libvpx" else X264, times=times)
+        with open_video(tmp_path / name) as video:
+            assert [frame.index for frame in video if not frame.damaged] == list(range(COUNT))
+        assert video.damaged == video.marked == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("open.mp4", "libx264", {"g": "8", "x264-params": "open-gop=1"}),
+        ("open.ts", "libx264", {"g": "8", "x264-params": "open-gop=1"}),
+        ("open.mkv", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:open-gop=1:keyint=8"}),
+        ("pyramid.mp4", "libx264", {"bf": "16", "x264-params": "b-pyramid=normal:ref=8:b-adapt=0"}),
+        ("fields.mp4", "libx264", {"x264-params": "interlaced=1"}),
+        (
+            "cavlc.ts",
+            "libx264",
+            {"coder": "0", "b": "400k", "maxrate": "400k", "bufsize": "200k", "x264-params": "nal-hrd=cbr"},
+        ),
+        ("hidden.webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}),
+    ],
+)
+def test_no_alarm_on_whole_files_and_on_cuts_of_them(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
+    path, cut = tmp_path / name, tmp_path / f"cut_{name}"
+    write(path, [landscape(i) for i in range(COUNT)], codec=codec, options=options)
+    with open_video(path) as video:
+        assert [frame.index for frame in video if not frame.damaged] == list(range(COUNT))
+    assert video.damaged == video.marked == 0
+    with av.open(path) as source, av.open(cut, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        later = [i for i, packet in enumerate(packets) if packet.is_keyframe and i]
+        for packet in packets[(later or [0])[0] :]:
+            packet.stream = stream
+            target.mux(packet)
+    read(cut)  # raises an error if it is taken for corrupt
+
+
 @pytest.mark.parametrize("share", [0.73, 0.8])
 @pytest.mark.parametrize("name", ["fast.mp4", "b_frames.mkv", "mpeg4.avi", "b_frames.flv", "vp8.webm"])
 def test_truncated(clips: Path, tmp_path: Path, name: str, share: float) -> None:

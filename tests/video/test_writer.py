@@ -1,4 +1,5 @@
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -289,6 +290,30 @@ def test_ctrl_c_and_kill_leave_a_playable_video(tmp_path: Path, talkie: Path, nu
     _, _, samples, rate = sound_of(tmp_path / "a.mp4")
     assert len(samples) / rate == pytest.approx(2.1, abs=0.1)
     assert signal.signal(number, before) is signal.default_int_handler
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a [b].mp4"
+    script = (
+        "import os, signal, sys, numpy as np\n"
+        "from mien.structures import Frame\n"
+        "from mien.video.writer import VideoWriter\n"
+        "writer = VideoWriter(sys.argv[1])\n"
+        "writer.write(Frame(np.zeros((48, 64, 3), np.uint8), 0, 0.0))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    (left,) = names(tmp_path)
+    assert left.startswith(".a [b]-")
+    other = VideoWriter(path)
+    other.write(frames([0.0])[0])
+    (being_written,) = names(tmp_path)
+    assert being_written != left
+    write(path, frames([0.0, 0.1]))
+    assert sorted(names(tmp_path)) == sorted([being_written, path.name])
+    other.close()
+    assert names(tmp_path) == [path.name]
 
 
 def test_an_exception_leaves_nothing_and_an_older_file_as_it_was(tmp_path: Path) -> None:

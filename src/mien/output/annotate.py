@@ -79,7 +79,8 @@ OVER_FACE = 100
 def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDArray[np.uint8]:
     """Return a copy of a picture with its predictions drawn on it.
 
-    Each face gets its box and its label with the confidence. A panel of bars for all classes is drawn next to the face, below
+    Each face gets its box and its label with the confidence. Several faces also get their numbers, as in the table: `1` is the
+    first prediction. A panel of bars for all classes is drawn next to the face, below
     or above it; if the face fills the picture, over its edge. The panel is left out where it would cover another face or
     label, and where many faces are small. A ready crop, which has no box, gets a strip at its right for the panel.
 
@@ -96,8 +97,9 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
 
 @dataclass
 class _Layout:
-    """A person's font size and the positions of label and bars in the last frame; 0 and None before the first."""
+    """A person's number, font size and the positions of label and bars in the last frame; 0 and None before the first."""
 
+    number: int | None = None
     text: int = 0
     label: int | None = None
     bars: int | None = None
@@ -130,6 +132,8 @@ class Annotator:
         sheet = _Sheet(canvas, boxes, unit)
         # People who have a position keep it, and the others choose after them, in the order of their track numbers.
         layouts = [self._layout(prediction.track) for prediction in found]
+        for number, (prediction, layout) in enumerate(zip(found, layouts, strict=True), 1):
+            layout.number = prediction.track if prediction.track is not None or len(found) == 1 else number
         order = sorted(range(len(found)), key=lambda i: (layouts[i].bars in (None, NOWHERE), found[i].track or 0))
         for draw in (sheet.draw_box, sheet.draw_label, sheet.draw_bars):  # every label is above every box
             for i in order:
@@ -193,7 +197,7 @@ class _Sheet:
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
         name = prediction.label + ("?" if prediction.unsure else "")
-        name = name if prediction.track is None else f"{prediction.track}: {name}"
+        name = name if layout.number is None else f"{layout.number}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
         width, height = text_size(widest, layout.text)
         left = min(box.left, max(0, self.width - width))

@@ -37,8 +37,8 @@ MIN_HOLE = 64
 AVI_INDEX = 32 * 2**20
 """Bytes at the end of an AVI file in which its index is looked for: that of twenty hours with sound takes fewer."""
 
-MAX_HELD = 17
-"""Most frames that wait for one that is decoded before and shown after them; H.264 and HEVC allow 16."""
+MAX_HELD, MAX_HELD_PIXELS = 17, 128_000_000
+"""Most frames, and pixels, that wait for a frame that is decoded before and shown after them; H.264 and HEVC allow 16."""
 
 
 @dataclass(slots=True, eq=False)
@@ -179,7 +179,8 @@ class DamageTracker:
             self._mark(place)
         self._held.append(Decoded(frame, place, excused))
         first = self._coming[0].position if self._coming and self._hold else math.inf
-        while self._held and (self._held[0].place.position < first or len(self._held) > MAX_HELD):
+        most = min(MAX_HELD, MAX_HELD_PIXELS // max(frame.width * frame.height, 1))
+        while self._held and (self._held[0].place.position < first or len(self._held) > most):
             yield self._released()
 
     def end(self) -> Generator[Decoded, None, int]:

@@ -174,8 +174,11 @@ class VideoReader:
             errors, lost = decoded.errors + self._numbers.lost - lost, self._numbers.lost
             if time < self._start - tolerance:
                 continue
-            if found or not (is_part or self._is_broadcast):  # else the frames before cannot be decoded
-                self.damaged += errors
+            if not found and is_part:  # those before the part do not count
+                errors = min(errors, round((time - self._start) * (self.fps or 0)))
+            elif not found and self._is_broadcast:  # those before the first key frame cannot be decoded
+                errors = 0
+            self.damaged += errors
             self.marked += decoded.damaged and not decoded.excused
             if time < due:
                 continue
@@ -211,6 +214,7 @@ class VideoReader:
         for packet, after_hole in self._packets():
             if is_shown(packet):
                 self._numbers.packet(packet, after_hole)
+                self._numbers.count(target)
             if not self._numbers.known or (packet.dts is not None and packet.dts > target):
                 break
         if self._numbers.known and not self._holes.shift:

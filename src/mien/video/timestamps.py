@@ -96,7 +96,9 @@ class FrameNumbers:
         self.interval, self.is_broadcast, self.lost = interval, is_broadcast, 0
         self.after_hole = 0  # number of packets to come in which a gap is a loss
         self.last_stamp: int | None = None  # of the frames passed
+        self.first: int | None = None
         self.packets = 0
+        self.by_time = False  # some packets had no time stamp, so that only the time tells how many there were
         self.even = 0  # number of steps of one interval since the last gap
         self.unstamped = 0  # frames without a time stamp since the last one with one
         self.waiting: list[int] = []  # a heap: time stamps of packets whose frames have not come yet
@@ -112,7 +114,9 @@ class FrameNumbers:
         self.packets += 1
         if backwards or (packet.pts is None and self.packets <= HOLE_PACKETS):
             self.known = False
-        elif packet.pts is not None and (self.from_stamp is None or packet.pts >= self.from_stamp):
+        elif packet.pts is None:
+            self.by_time = self.is_broadcast
+        elif self.from_stamp is None or packet.pts >= self.from_stamp:
             heapq.heappush(self.waiting, packet.pts)
 
     def stamp(self, frame: VideoFrame) -> int | None:
@@ -130,9 +134,16 @@ class FrameNumbers:
         self.passed = max(self.passed, before + 1)
         return self.passed - 1
 
+    def count(self, before: int) -> None:
+        """Count the frames that are shown before the latest packet is decoded and before a time stamp."""
+        if self.known and self.last_dts is not None:
+            self._pass(min(self.last_dts, before))
+
     def jump(self, pts: int) -> None:
         """Count all frames before a time stamp as passed, before a seek to it."""
         self._pass(pts)
+        if self.by_time and self.interval and self.first is not None:
+            self.passed = math.ceil((pts - self.first) / self.interval - 0.01)
         self.waiting.clear()
         self.from_stamp, self.last_dts = pts, None
 
@@ -143,6 +154,7 @@ class FrameNumbers:
     def _pass(self, before: int) -> None:
         while self.waiting and self.waiting[0] < before:
             stamp = heapq.heappop(self.waiting)
+            self.first = stamp if self.first is None else self.first
             if self.last_stamp is not None:
                 self._step(stamp - self.last_stamp)
             self.last_stamp = stamp
