@@ -123,7 +123,7 @@ def test_a_moved_face_moves_the_box(detector: MTCNN) -> None:
 
 def test_registry() -> None:
     assert "mtcnn" in detector_names()
-    assert isinstance(create_detector(threads=1), MTCNN)
+    assert isinstance(create_detector("mtcnn", threads=1), MTCNN)
     with pytest.raises(UnknownNameError, match="did you mean 'mtcnn'"):
         create_detector("mtcn")
 

@@ -282,7 +282,7 @@ def test_what_cannot_be_read_stops_nothing(folder: Path) -> None:
     assert len(errors) == 7
     for text, words in zip(
         errors,
-        ("of type int", "missing.png: no such", "of type NoneType", "cannot be read", "a\0b", "of type dict", "nothing"),
+        ("of type int", "missing.png: no such", "of type NoneType", "cannot be read", r"a\x00b", "of type dict", "nothing"),
         strict=True,
     ):
         assert words in text

@@ -85,7 +85,7 @@ SCHEMA = (
         "boolean",
         "",
         "whether `confidence` is below the limit: `--unsure-below` (0.5), plus 0.2 if an eye, the mouth or a quarter of the "
-        "face is hidden; always if there is nothing to see",
+        "face is hidden; always if there is nothing to see or the video's frame is damaged",
     ),
     Column("set", "text", "", "with `--coverage`: the expressions it may be, the most probable first, separated by `; `"),
 )
