@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,14 @@ def test_every_committed_result_can_be_read_with_its_predictions():
         assert len(rows) == results["data"]["images"]
         accuracy = float(np.mean(probs.argmax(1) == target))
         assert accuracy == pytest.approx(results["standard"]["accuracy"], abs=1e-6), path
+
+
+def test_a_class_that_is_a_formula_is_not_one_in_the_predictions(written: tuple[Path, Evaluation]):
+    path, evaluation = written
+    classes = ("=1+1", *evaluation.classes[1:])
+    results = evaluation.results | {"classes": [*classes]}
+    write_evaluation(path, replace(evaluation, classes=classes, results=results | {"digest": digest(results)}))
+    text = predictions_path(path).read_text()
+    assert "./=1+1" in text
+    assert not any(cell.startswith("=") for line in text.splitlines() for cell in line.split(","))
+    assert np.array_equal(read_predictions(path)[1], evaluation.target)

@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from mien.errors import OutputError, reason
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that ask a run to end."""
 
-UNFINISHED = re.compile(r"\..*-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
+UNFINISHED = re.compile(r"\.(.*)-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 """Names of the temporary files of `atomic_path`."""
 
 _CORPUS_FILES = (".csv", ".txt", ".npz", ".parquet", ".png", ".jpg", ".jpeg")
@@ -92,16 +93,24 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
         tmp_path.write_bytes(buffer.getvalue())
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; no other process may be writing there.
+def remove_unfinished(folder: Path, names: Iterable[str] | None = None, idle: float = 0) -> None:
+    """Remove the temporary files that a killed process left in a folder.
+
+    Args:
+        folder: The folder.
+        names: Only those of files with these names; None for all, if no other process may be writing there.
+        idle: Keep those that were written to in the last so many seconds: another process may be at work.
 
     Raises:
         OutputError: A file cannot be removed.
     """
+    wanted = None if names is None else {(Path(name).stem[:100], Path(name).suffix) for name in names}
     for file in list(folder.iterdir()) if folder.is_dir() else []:
-        if UNFINISHED.fullmatch(file.name):
+        found = UNFINISHED.fullmatch(file.name)
+        if found and (wanted is None or (found[1], found[2] or "") in wanted):
             try:
-                file.unlink(missing_ok=True)
+                if time.time() - file.stat().st_mtime >= idle:
+                    file.unlink(missing_ok=True)
             except OSError as error:
                 raise output_error(file, error) from None
 

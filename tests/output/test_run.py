@@ -440,3 +440,17 @@ def test_an_address_without_a_face_is_in_a_resumed_runs_summary(tmp_path: Path) 
     write(targets, named, film("http://door/1", 0, faces=0), resume=True)
     videos = json.loads((tmp_path / "s.json").read_text())["videos"]
     assert {video["source"]: video["faces"] for video in videos} == {"a.mp4": 4, "http://door/1": 0}
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+def test_what_a_killed_run_left_of_its_drawings_is_removed(tmp_path: Path, one_file: bool) -> None:
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    old, new, others = folder / ".a-01234567.jpg", folder / ".a-89abcdef.jpg", folder / ".notes-20240101.jpg"
+    for path in (old, new, others):
+        path.write_bytes(b"half")
+        if path != new:
+            os.utime(path, (0, 0))
+    target = folder / "a.jpg" if one_file else folder
+    write(Targets(annotate=target), sources("a.jpg"), [picture("a.jpg", 0)])
+    assert names(folder) == sorted([new.name, others.name, "a.jpg"])

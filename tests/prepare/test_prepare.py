@@ -216,6 +216,14 @@ def test_the_manifest_says_where_the_face_was(tmp_path: Path) -> None:
     assert (row["path"], row["label"], row["split"], row["source"]) == ("happy/a.png", "happy", "all", "happy/a.png")
 
 
+def test_a_name_that_is_a_formula_is_not_one_in_the_manifest(tmp_path: Path) -> None:
+    put(tmp_path / "photos" / "=happy" / "@a.png", Image.fromarray(ASTRONAUT))
+    prepare(tmp_path / "photos", tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert (row["path"], row["label"], row["source"]) == ("./=happy/@a.png", "./=happy", "./=happy/@a.png")
+    assert (tmp_path / "out" / row["path"]).is_file()
+
+
 def test_the_folder_is_a_corpus_whose_folds_keep_copies_together(tmp_path: Path) -> None:
     pytest.importorskip("mien.datasets.manifest")
     for i, expression in enumerate(("happy", "sad") * 3):

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mien.atomic import atomic_path, file_id
+from mien.atomic import atomic_path, file_id, remove_unfinished
 from mien.errors import OutputError
 from mien.video.sources import MARK, Source, by_ending
 
 MAX_STEM = 200
 """Bytes of a file's name, at most, before its number and ending; file systems allow 255 in all."""
+
+IDLE = 600
+"""Seconds after which an unfinished drawing that nothing was written to belongs to a run that was killed."""
 
 
 class OutputPaths:
@@ -58,6 +61,7 @@ class OutputPaths:
             raise OutputError(f"{target}: needs a video, but there are only pictures; leave it out")
         self._names = {} if self.is_file else _unique_names(sources, endings, earlier)
         self._created = False
+        self._idle = 0 if earlier else IDLE  # of a resumed run nothing else can be at work
         existing = {file_id(path): path for path in (self.path(source.name) for source in drawn)} if target.exists() else {}
         existing.pop(None, None)
         for source in sources if existing else ():
@@ -71,9 +75,17 @@ class OutputPaths:
     def create_folder(self) -> None:
         """Create and mark the folder, if there is none or it is empty; call it before the first drawing.
 
+        Halves of these drawings that a killed run left there are removed.
+
         Raises:
             OutputError: It cannot be created.
         """
+        if not self._created:
+            with suppress(OSError, OutputError):
+                folder, names = (
+                    (self.target.parent, [self.target.name]) if self.is_file else (self.target, self._names.values())
+                )
+                remove_unfinished(folder, names, self._idle)
         if not (self.is_file or self._created):
             with suppress(OSError):  # the folder may not be listed
                 if not self.target.exists() or not any(self.target.iterdir()):
