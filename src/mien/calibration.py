@@ -22,7 +22,7 @@ TIE = 1e-6
 """Least lead of the first class, which keeps it the first where a power above 1 makes two distances equal."""
 
 LEAST = 200
-"""Smallest number of images to fit on; with fewer, the limit for 99 % would be that of one image."""
+"""Smallest number of images to fit on; below it the limit for a coverage of 99 % would be that of a single image."""
 
 BOUNDS = {"temperature": (0.05, 20.0), "power": (0.25, 4.0), "lead": (0.0, 2.0)}
 """Smallest and largest value of what is fitted."""
@@ -78,7 +78,7 @@ def fit_calibration(logits: NDArray[np.floating[Any]], target: NDArray[np.intege
     best = minimize(loss, [1.0, 1.0, 0.1], method="Nelder-Mead", bounds=list(BOUNDS.values())).x
     fitted: dict[str, Any] = {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
     right = np.sort(calibrated_probs(logits, fitted)[rows, target])  # the probability of the right class
-    ranks = {coverage: max(1, int((1 - coverage) * (len(right) + 1))) for coverage in COVERAGES}
+    ranks = {coverage: int((1 - coverage) * (len(right) + 1)) for coverage in COVERAGES}
     fitted["set_limits"] = {str(coverage): float(right[rank - 1]) for coverage, rank in ranks.items()}
     return fitted
 
