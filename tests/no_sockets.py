@@ -1,7 +1,7 @@
 """Run a command that the kernel ends as soon as it opens a socket: `python no_sockets.py FAMILIES COMMAND ...`.
 
-FAMILIES are address families, such as `2,10` for AF_INET and AF_INET6, or `any`. The filter (seccomp) holds for every thread, for
-native code, and for the processes that the command starts. The exit status is 77 if this system does not allow it.
+FAMILIES are address families, such as `2,10` for AF_INET and AF_INET6, or `any`. The filter (seccomp) holds for every thread,
+for native code, and for the processes that the command starts. The exit status is 77 if this system does not allow it.
 """
 
 import ctypes
