@@ -9,7 +9,9 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import av
 import pytest
+from PIL import Image
 
 from mien.video.reader import open_video
 
@@ -191,3 +193,40 @@ def test_errors_about_standard_input_name_it(mien, pipe, originals: Path) -> Non
         status, _, err = mien("-", "--no-detect")
         assert status == 2
         assert err.startswith("error: standard input")
+
+
+def test_damaged_frames_are_unsure_and_the_status_is_3(mien, folder: Path) -> None:
+    path = folder / "in/b.mkv"
+    with av.open(path) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data, (place, size) = bytearray(path.read_bytes()), places[70]
+    data[place + 12 : place + size - 4] = bytes(byte ^ 0x5A for byte in data[place + 12 : place + size - 4])
+    path.write_bytes(data)
+    options = ["--out", folder / "t.csv", "--summary", folder / "s.json", "--no-detect", "--unsure-below", 0]
+    status, _, err = mien(path, *options)
+    assert status == 3
+    assert "b.mkv is corrupt: " in err
+    (video,) = json.loads((folder / "s.json").read_text())["videos"]
+    unsure = [int(row["frame"]) for row in rows(folder / "t.csv") if row["unsure"] == "true"]
+    assert unsure
+    assert len(unsure) == video["frames_damaged"]
+    assert min(unsure) >= 67  # B-frames before it
+
+
+def test_a_video_that_shows_nobody_for_a_while_says_so(mien, tmp_path: Path) -> None:
+    with Image.open(ASTRONAUT) as image:
+        face = image.convert("RGB").crop((96, 16, 352, 272))
+    with av.open(tmp_path / "gap.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width = stream.height = 256
+        for number in range(100):
+            picture = Image.new("RGB", face.size) if 40 <= number < 75 else face
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+    status, out, err = mien(tmp_path / "gap.mp4", "--out", tmp_path / "t.csv", "--all-frames")
+    assert status == 0, err
+    assert "a face in 65 of 100 frames (65%); a gap of 1.4 s at 0:02" in out
+    table = rows(tmp_path / "t.csv")
+    assert [int(row["frame"]) for row in table] == list(range(100))
+    assert [row["track"] for row in table] == ["1"] * 40 + [""] * 35 + ["1"] * 25
+    assert {row["label"] == "" for row in table[40:75]} == {True}

@@ -3,11 +3,13 @@ import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
 from mien.errors import InputError, OutputError
@@ -454,3 +456,38 @@ def test_what_a_killed_run_left_of_its_drawings_is_removed(tmp_path: Path, one_f
     target = folder / "a.jpg" if one_file else folder
     write(Targets(annotate=target), sources("a.jpg"), [picture("a.jpg", 0)])
     assert names(folder) == sorted([new.name, others.name, "a.jpg"])
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_all_frames_writes_a_row_for_each_and_counts_them(tmp_path: Path, ending: str) -> None:
+    """Also in a run that is resumed, for the videos of the run before."""
+    table, summary = tmp_path / f"t.{ending}", tmp_path / "s.json"
+    named = sources("a.mp4", "b.mp4")
+    a = [*film("a.mp4", 0, 4), *film("a.mp4", 0, 6, faces=0)[4:], *film("a.mp4", 0, 8)[6:]]
+    for readings, resume in (([*a, *film("b.mp4", 1)[:1], KeyboardInterrupt()], False), (film("b.mp4", 0), True)):
+        run = RunWriter(Targets(table, summary), CLASSES, {}, named, all_frames=True, resume=resume)
+        with suppress(KeyboardInterrupt), run:
+            for reading in readings:
+                if isinstance(reading, BaseException):
+                    raise reading
+                run.add(reading)
+    videos = json.loads(summary.read_text())["videos"]
+    assert [(video["frames_read"], video["frames"], video["detection_rate"]) for video in videos] == [(8, 6, 0.75), (4, 4, 1.0)]
+    assert videos[0]["longest_gaps"] == [{"start": 0.4, "length": 0.2}]
+    found = pd.read_json(table, lines=True) if ending == "jsonl" else getattr(pd, f"read_{ending}")(table)
+    assert found["frame"].tolist() == [*range(8), *range(4)]
+    assert found["label"].isna().tolist() == [False] * 4 + [True] * 2 + [False] * 6
+    assert found.loc[4].dropna().to_dict() == {"source": "a.mp4", "frame": 4, "time": 0.4}
+
+
+@pytest.mark.usefixtures("real")
+def test_without_all_frames_they_are_counted_all_the_same(tmp_path: Path) -> None:
+    run = write(
+        Targets(tmp_path / "t.csv", tmp_path / "s.csv"), sources("a.mp4"), [*film("a.mp4", 0), *film("a.mp4", 0, 9, 0)[4:]]
+    )
+    assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
+    (video,) = run.summary.to_dict()["videos"]
+    assert (video["frames_read"], video["frames"], video["gaps"]) == (9, 4, 1)
+    with (tmp_path / "s.csv").open() as file:
+        assert [(row["track"], row["frames_read"]) for row in csv.DictReader(file)] == [("1", ""), ("all", "9")]

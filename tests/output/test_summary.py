@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.errors import OutputError
-from mien.output.summary import Summary, summary_columns, write_summary
-from mien.output.table import row
+from mien.output.summary import Seen, Summary, summary_columns, write_summary
+from mien.output.table import empty_row, row
 from mien.structures import Prediction
 
 CLASSES = ("happy", "sad", "fear")
@@ -172,3 +172,34 @@ def test_csv_has_one_row_per_person_and_video(tmp_path: Path) -> None:
 def test_an_unknown_ending(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"must end in \.json or \.csv"):
         write_summary(tmp_path / "s.txt", Summary(CLASSES))
+
+
+def test_frames_and_gaps_by_hand() -> None:
+    """A hundred frames at 25 per second, of which 10 to 14 and 40 to 74 show nobody, and the last two."""
+    counted = Seen()
+    for number in range(100):
+        counted.add(number / 25, 0 if 10 <= number < 15 or 40 <= number < 75 or number >= 98 else 1, damaged=number == 3)
+    assert counted.to_dict() == {
+        "frames_read": 100,
+        "frames_damaged": 1,
+        "detection_rate": 0.58,
+        "gaps": 3,
+        "gap_seconds": pytest.approx(0.2 + 1.4 + 0.04),
+        "longest_gaps": [{"start": 0.4, "length": 0.2}, {"start": 1.6, "length": 1.4}, {"start": 3.92, "length": 0.04}],
+    }
+
+
+def test_only_the_longest_gaps_are_listed() -> None:
+    counted = Seen()
+    for number in range(1, 200):  # each gap is one frame, which lasts a little longer than the one before
+        counted.add(float(number), 1)
+        counted.add(number + number / 1000, 0)
+    found = counted.to_dict()
+    assert found["gaps"] == 199
+    assert [gap["start"] for gap in found["longest_gaps"]] == [pytest.approx(n * 1.001) for n in range(1, 21)]
+
+
+def test_rows_of_frames_without_a_face_add_a_video_and_nobody() -> None:
+    summary = Summary(CLASSES)
+    summary.extend([empty_row(CLASSES, "a.mp4", 0, 0.0), row(seen("sad", 0.1)), empty_row(CLASSES, "b.mp4", 0, 0.0)])
+    assert [(video["source"], video["faces"]) for video in summary.to_dict()["videos"]] == [("a.mp4", 1), ("b.mp4", 0)]

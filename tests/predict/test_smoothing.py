@@ -220,3 +220,14 @@ def test_a_frame_with_nothing_to_see_is_unsure_however_steady_the_answer(name: s
 def test_wrong_numbers_are_refused(name: str, arguments: dict[str, float]) -> None:
     with pytest.raises(InputError, match="smoothing needs seconds"):
         create_smoother(name, **arguments)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damaged_frames_change_no_other(name: str) -> None:
+    """A green frame may say anything."""
+    good = [reading(t, {1: HAPPY}) for t in np.arange(0, 1, 0.04)]
+    for k in (10, 11):
+        bad = reading(k * 0.04, {1: SAD})
+        good[k] = replace(bad, frame=replace(bad.frame, damaged=True))  # type: ignore[type-var]
+    found = first(run(create_smoother(name, 0.3), good))
+    np.testing.assert_allclose(found, [SAD[0] if k in (10, 11) else HAPPY[0] for k in range(len(good))], atol=1e-6)
