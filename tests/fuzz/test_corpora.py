@@ -133,11 +133,12 @@ def check(corpus: Corpus) -> None:
 
 def in_a_folder(attempt: Callable[[int, Path], None]) -> Callable[[int], None]:
     def run(number: int) -> None:
-        folder = Path(tempfile.mkdtemp())
+        outer = Path(tempfile.mkdtemp())
+        (folder := outer / "in").mkdir()  # a link to ".." then leads to nothing else
         try:
             attempt(number, folder)
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(outer)
 
     return run
 
