@@ -52,12 +52,26 @@ def test_a_missing_or_unknown_field(tiny_info: ModelInfo, change: dict[str, obje
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipe": ["a"]}, {"arguments": [1]}, {"results": 3}, {"arch": 7}, {"commit": 5}, {"label_set": 1}]
+    "change",
+    [
+        {"recipe": ["a"]},
+        {"recipe": {"data": "a"}},
+        {"arguments": [1]},
+        {"results": 3},
+        {"arch": 7},
+        {"commit": 5},
+        {"label_set": 1},
+    ],
 )
 def test_a_field_of_another_kind(tiny_info: ModelInfo, change: dict[str, object]) -> None:
     (key,) = change
-    with pytest.raises(CheckpointError, match=f"m.onnx: {key} in its mien metadata is not a "):
+    with pytest.raises(CheckpointError, match=rf"m.onnx: {key}(\.data)? in its mien metadata is not a "):
         ModelInfo.from_json(changed(tiny_info, **change), "m.onnx")
+
+
+def test_a_precision_that_does_not_exist(tiny_info: ModelInfo) -> None:
+    with pytest.raises(CheckpointError, match=r"m\.onnx: its precision 'int4' is not one of fp32, int8"):
+        ModelInfo.from_json(changed(tiny_info, precision="int4"), "m.onnx")
 
 
 @pytest.mark.parametrize("change", [{"channels": 2}, {"mean": 0.5}, {"colour": "red"}])

@@ -27,6 +27,9 @@ FORMAT = 1
 METADATA_KEY = "mien"
 """Key under which safetensors and ONNX files hold the JSON."""
 
+PRECISIONS = ("fp32", "int8")
+"""What the networks of files compute in."""
+
 DIGEST_KEY = "mien_digest"
 """Key of the digest: a second key in ONNX files. safetensors does not keep the order of keys, so there it is in the JSON."""
 
@@ -121,11 +124,16 @@ class ModelInfo:
             raise CheckpointError(f"{source}: its mien metadata has a missing or unknown field ({error})") from None
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from None
-        for key, kind in _KINDS.items():
-            if not isinstance(getattr(info, key), kind):
+        found = {key: (getattr(info, key), kind) for key, kind in _KINDS.items()}
+        if isinstance(info.recipe, dict):
+            found["recipe.data"] = (info.recipe.get("data", {}), dict)
+        for key, (value, kind) in found.items():
+            if not isinstance(value, kind):
                 raise CheckpointError(
                     f"{source}: {key} in its mien metadata is not a {kind.__name__}; train or export it again"
                 )
+        if info.precision not in PRECISIONS:
+            raise CheckpointError(f"{source}: its precision {info.precision!r} is not one of {', '.join(PRECISIONS)}")
         if not has_digest:
             logging.getLogger("mien").warning(
                 "note: %s has no digest, so damage to it may go unnoticed; train or export it again to add one",

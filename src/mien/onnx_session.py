@@ -77,7 +77,9 @@ def open_session(
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
-    return Session(network, options, providers=list(providers))
+    # Where there is nothing to fall back to, ONNX Runtime would print an error and load the file a second time.
+    can_fall_back = list(providers) != ["CPUExecutionProvider"]
+    return Session(network, options, providers=list(providers), enable_fallback=can_fall_back)
 
 
 @cache

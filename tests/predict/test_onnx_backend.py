@@ -167,13 +167,14 @@ def test_preprocessing_out_of_range(tiny_onnx: Path, tiny_info: ModelInfo, field
         OnnxBackend(rewritten(tiny_onnx, **{METADATA_KEY: json.dumps(facts)}))
 
 
-def test_metadata_that_is_not_utf8(tiny_onnx: Path) -> None:
+def test_metadata_that_is_not_utf8(tiny_onnx: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = tiny_onnx.read_bytes()
     assert content.count(b"crop_scale") == 1
     tiny_onnx.write_bytes(content.replace(b"crop_scale", b"crop_scal\xff"))
     write_digest(tiny_onnx)
     with pytest.raises(CheckpointError, match=r"tiny\.onnx: "):
         OnnxBackend(tiny_onnx)
+    assert capfd.readouterr() == ("", ""), "the error is raised and nothing is printed"
 
 
 def fixed_batch(graph: onnx.GraphProto) -> None:

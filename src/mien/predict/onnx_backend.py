@@ -128,8 +128,9 @@ class OnnxBackend:
             if no_memory and len(batch) > 1:  # a large network, or many threads: less at a time may fit
                 half = len(batch) // 2
                 return np.concatenate([self._run(session, batch[:half]), self._run(session, batch[half:])])
-            what = "needs too much memory for one face" if no_memory else "fails when it runs"
-            raise CheckpointError(f"{self.path}: {what} ({_reason(error)}); export or download it again") from None
+            if no_memory:
+                raise CheckpointError(f"{self.path}: needs too much memory for one face ({_reason(error)})") from None
+            raise CheckpointError(f"{self.path}: fails when it runs ({_reason(error)}); export or download it again") from None
         check_logits(logits, len(batch), self.info, str(self.path))
         return logits
 
@@ -146,7 +147,9 @@ def check_logits(logits: NDArray[np.float32], rows: int, info: ModelInfo, source
             "the file is damaged or is not a classifier of single faces"
         )
     if not np.isfinite(logits).all():
-        raise CheckpointError(f"{source}: returned logits that are not finite (nan or infinity); the file is damaged")
+        raise CheckpointError(
+            f"{source}: returned logits that are not finite (nan or infinity); the file is damaged, or its input was not finite"
+        )
 
 
 def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:

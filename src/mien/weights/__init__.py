@@ -74,7 +74,7 @@ def read_card(model: Path) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         card = None
     if not isinstance(card, dict):
         raise CheckpointError(f"{path}: this model card is corrupt; install or export the model again")
