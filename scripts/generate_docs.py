@@ -385,19 +385,17 @@ def unsure() -> str:
     read = json.loads(run.read_text(encoding="utf-8"))
     head = ["faces", "accuracy", "sure", "accuracy of sure answers", "left of the accuracy", "left of the sure answers"]
 
-    def rows(found: dict[str, Any], names: dict[str, str]) -> list[list[str]]:
+    def row(title: str, each: dict[str, Any]) -> list[str]:
+        known = each | ({} if each["sure"] >= FEW else {"accuracy_of_sure": None})  # of a handful of answers
         keys = ("accuracy", "sure", "accuracy_of_sure", "accuracy_left", "sure_left")
-        return [[title, *(_share(found[name].get(key)) for key in keys)] for name, title in names.items()]
+        return [title, *(_share(known.get(key)) for key in keys)]
 
-    clean = rows({"none": read["clean"]}, {"none": "FER2013, as they are"})
-    degraded = rows(read["degraded"], UNSURE)
-    empty = rows(
-        {name: each | {"accuracy": None} for name, each in read["no_face"].items()},
-        {k: f"no face: {k}" for k in read["no_face"]},
-    )
+    rows = [row("FER2013, as they are", read["clean"])]
+    rows += [row(title, read["degraded"][name]) for name, title in UNSURE.items()]
+    rows += [row(f"no face: {name}", {"sure": each["sure"]}) for name, each in read["no_face"].items()]
     real = {name: each for name, each in (read["photos"] or {}).items() if isinstance(each, dict)}
-    photos = rows(real, {name: f"real photos: {name.replace('none', 'as they are')}" for name in real})
-    table = _table(head, [*clean, *degraded, *empty, *photos])
+    rows += [row(f"real photos: {name.replace('none', 'as they are')}", each) for name, each in real.items()]
+    table, slower = _table(head, rows), read["sure_falls_slower"]
     number = real["none"]["faces"] if real else 0
     rules = _table(
         ["rule", "area under the risk-coverage curve", "sure", "accuracy of sure answers"],
@@ -407,8 +405,14 @@ def unsure() -> str:
         ],
     )
     origin = f"{read['data']['images']:,} faces of {_origin(run, read)[:-1]}; real photos: {number} faces."
-    return f"{table}\n\n{origin}\n\nThe rules that were compared, on all degraded faces together:\n\n{rules}\n"
+    exceptions = (
+        f"In {len(slower)} of {len(read['degraded'])} degradations, the sure answers fall more slowly: {', '.join(slower)}."
+    )
+    return f"{table}\n\n{origin} {exceptions}\n\nThe rules that were compared, on all degraded faces together:\n\n{rules}\n"
 
+
+FEW = 0.02
+"""Share of sure answers below which their accuracy is not shown."""
 
 UNSURE = {
     "size 24": "24 px",

@@ -57,7 +57,7 @@ def test_sharpness_falls_with_blur_darkness_and_size() -> None:
 @pytest.mark.parametrize("part", ["left lens", "right lens", "mask"])
 def test_a_hidden_eye_or_mouth_costs_confidence(part: str) -> None:
     covered = CROP.copy()
-    boxes = {"left lens": (7, 13, 22, 25), "right lens": (26, 13, 41, 25), "mask": (6, 26, 42, 47)}
+    boxes = {"left lens": (6, 11, 23, 26), "right lens": (25, 11, 42, 26), "mask": (6, 26, 42, 47)}
     ImageDraw.Draw(covered).ellipse(boxes[part], fill=(40, 60, 90))
     (seen,) = of(covered)
     assert seen.detail < DETAIL
