@@ -28,7 +28,7 @@ test: .venv/dev.stamp
 
 TORCHLESS = $(addprefix tests/, predict output video faces cli/test_predict.py cli/test_camera.py cli/test_doctor.py test_atomic.py \
 	test_errors.py test_image.py test_labels.py test_model_info.py test_offline.py test_onnx_session.py test_preprocess.py \
-	test_provenance.py test_public_names.py test_registry.py test_structures.py test_weights.py)
+	test_provenance.py test_registry.py test_structures.py test_weights.py)
 
 lowest: .venv/python.stamp
 	@$(PIP) uv

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import av
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -55,6 +56,7 @@ run("export", "run", "small.onnx", "--int8", "--data", "fer2013.csv")
 run("figure", "curves", "run", "--out", "curves.png")
 for detector in ("centerface", "haar"):
     run("predict", "film.mp4", "--out", "faces.parquet", "--timeline", "drawn.png", "--detector", detector, "--quiet")
+run("predict", "photo.heic", "--quiet")
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 run("camera", "film.mp4")
 """
@@ -133,10 +135,12 @@ def test_training_and_every_extra_open_no_socket_and_write_what_they_are_told(
     (tmp_path / "work").mkdir()
     (tmp_path / "work/film.mp4").hardlink_to(film)
     (tmp_path / "work/fer2013.csv").write_bytes(shared_fer2013_csv.read_bytes())
+    with Image.open(ASTRONAUT) as photo:
+        pillow_heif.from_pillow(photo).save(tmp_path / "work/photo.heic")
     done = run(tmp_path, INTERNET, MIEN + EXTRAS)  # the name of the user is asked of a local socket
     assert done.returncode == 0, done.stderr
     written = files(tmp_path)
     assert {path.split("/")[1].partition("-")[0] for path in written if path.startswith("cache/")} == {"fer2013", "matplotlib"}
     outside = {path for path in written if not path.startswith(("cache/", "work/run/"))}
     asked = ("small.onnx", "small.json", "small-int8.onnx", "small-int8.json", "curves.png", "faces.parquet", "drawn.png")
-    assert outside == {f"work/{name}" for name in ("film.mp4", "fer2013.csv", *asked)}
+    assert outside == {f"work/{name}" for name in ("film.mp4", "fer2013.csv", "photo.heic", *asked)}

@@ -57,6 +57,15 @@ TRIM_BYTES = 100_000_000
 
 _FILTERS = threading.Lock()
 
+
+def _renew_lock() -> None:
+    global _FILTERS
+    _FILTERS = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that held the lock at a fork does not exist in the child, and never releases it
+    os.register_at_fork(after_in_child=_renew_lock)
+
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 
 

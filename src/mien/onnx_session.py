@@ -41,7 +41,8 @@ class Session:
     """A network that is ready to run: an `onnxruntime.InferenceSession` that survives forks and can be pickled and copied.
 
     The threads of an ONNX Runtime session do not exist in a forked process, so it hangs there. This one is opened again, from
-    the same bytes, when a forked, pickled or copied one first runs. `open_session` describes the arguments.
+    the same bytes, when it first runs in that process, and when it is unpickled or copied. `open_session` describes the
+    arguments.
     """
 
     def __init__(

@@ -54,9 +54,9 @@ def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None 
     bfloat16 = gpu or (recipe.train.channels_last and computes_bfloat16())
     chosen: Any = precision or ("bf16-mixed" if bfloat16 else "32-true")
     _silence_libraries()
-    if gpu or devices == 1:
-        return Fabric(accelerator="cuda" if gpu else "cpu", devices=devices, precision=chosen)
-    return Fabric(accelerator="cpu", strategy=LocalStrategy(), devices=devices, precision=chosen)
+    several = not gpu and isinstance(devices, int) and devices > 1
+    strategy = LocalStrategy() if several else "auto"
+    return Fabric(accelerator="cuda" if gpu else "cpu", strategy=strategy, devices=devices, precision=chosen)
 
 
 class LocalStrategy(DDPStrategy):

@@ -223,7 +223,7 @@ def matplotlib_defaults() -> Iterator[None]:
     fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
     settings = {"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"}
     with _RC_LOCK, style.context(["default", settings]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name that no font can show is still a name
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name that no font can show is still a name
         yield
 
 
