@@ -324,7 +324,6 @@ LOSSY = {
     "lost.mkv": ("libx264", DETAILED),
     "lost.webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "g": "12", "b": "1M"}),
     "lost.avi": ("mpeg4", {"b": "2M"}),
-    "lost.flv": ("libx264", DETAILED),
     "lost.ts": ("libx264", DETAILED),
 }
 

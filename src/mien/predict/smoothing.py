@@ -24,7 +24,7 @@ from mien.structures import Prediction, Reading
 Array = NDArray[np.float64]
 
 MAX_UNSEEN = 1.0
-"""Seconds a person may be out of sight before smoothing starts again; as long as a track survives."""
+"""Seconds a person may be out of sight before smoothing starts again. The person keeps the number for longer."""
 
 
 class Smoother(Protocol):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections import deque
-from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +35,8 @@ MIN_HOLE = 64
 AVI_INDEX = 32 * 2**20
 """Bytes at the end of an AVI file in which its index is looked for: that of twenty hours with sound takes fewer."""
 
-MAX_HELD, MAX_HELD_PIXELS = 17, 128_000_000
-"""Most frames, and pixels, that wait for a frame that is decoded before and shown after them; H.264 and HEVC allow 16."""
+MAX_HELD, MAX_HELD_BYTES = 17, 256_000_000
+"""Most frames, and bytes, that wait for a frame that is decoded before and shown after them; H.264 and HEVC allow 16."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,19 +79,19 @@ class Decoded(NamedTuple):
     Attributes:
         frame: The frame.
         place: Its place in the file.
+        corrupt: Whether it was decoded with errors.
         excused: Whether it may have errors because the file begins or ends there.
-        errors: Number of frames that are missing or corrupt, after the frame before and up to this one.
     """
 
     frame: VideoFrame
     place: Place
+    corrupt: bool
     excused: bool
-    errors: int = 0
 
     @property
     def damaged(self) -> bool:
-        """Whether its pixels may be wrong. Ask when it is used: a loss before it may be noticed late."""
-        return self.frame.is_corrupt or self.place.damaged
+        """Whether its pixels may be wrong; final once the frame `is_settled`."""
+        return self.corrupt or self.place.damaged
 
 
 class DamageTracker:
@@ -116,7 +114,6 @@ class DamageTracker:
         """Forget the frames before, because reading continues elsewhere."""
         self._latest = Place(-1, None, _Group(None))
         self._coming: list[Place] = []  # of packets whose frames have not come, in decoding order
-        self._held: deque[Decoded] = deque()
         self._errors: list[Place] = []  # not told yet
         self._after_hole: Place | None = None
         self._unstamped = 0  # latest packets without a time stamp
@@ -155,8 +152,8 @@ class DamageTracker:
             if place is not None and place.stamp != place.group.start:  # a key frame needs no other
                 self._damage(place)
 
-    def frame(self, frame: VideoFrame, stamp: int | None, is_last: bool) -> Iterator[Decoded]:
-        """Take the next frame to show; yield those up to it that need not wait any longer.
+    def frame(self, frame: VideoFrame, stamp: int | None, is_last: bool) -> Decoded | None:
+        """Return the next frame to show with its place; None if it is late, so that it cannot be shown.
 
         Args:
             frame: The frame.
@@ -165,7 +162,7 @@ class DamageTracker:
         """
         place = next((each for each in self._coming if each.stamp == stamp), None)
         if place is None and stamp is not None and self._shown is not None and stamp < self._shown:
-            return  # after an error, decoders return frames that were due long before
+            return None  # after an error, decoders return frames that were due long before
         self._shown = stamp
         if place is None:
             place = self._latest._replace(stamp=None)
@@ -174,29 +171,28 @@ class DamageTracker:
             self._miss([each for each in self._coming if (each.stamp or 0) < (stamp or 0)])
         if frame.interlaced_frame:
             self.counts_missing = False  # each packet may hold half a frame
+        corrupt = frame.is_corrupt
         excused = place.is_orphan or (self._is_broadcast and is_last and place.position == self._latest.position)
-        if frame.is_corrupt and not excused:
+        if corrupt and not excused:
             self._mark(place)
-        self._held.append(Decoded(frame, place, excused))
-        first = self._coming[0].position if self._coming and self._hold else math.inf
-        most = min(MAX_HELD, MAX_HELD_PIXELS // max(frame.width * frame.height, 1))
-        while self._held and (self._held[0].place.position < first or len(self._held) > most):
-            yield self._released()
+        return Decoded(frame, place, corrupt, excused)
 
-    def end(self) -> Generator[Decoded, None, int]:
-        """Yield the frames that still wait; return how many are missing after the last one."""
+    def end(self) -> None:
+        """Note that no frame will come any more."""
         cut_off = self._latest.position if self._is_broadcast else None
         self._miss([each for each in self._coming if each.position != cut_off])
-        while self._held:
-            yield self._released()
-        return len(self._errors)
+        self._coming.clear()
 
-    def _released(self) -> Decoded:
-        decoded = self._held.popleft()
-        shown = math.inf if decoded.place.stamp is None else decoded.place.stamp
+    def is_settled(self, decoded: Decoded) -> bool:
+        """Return whether it is known if a frame is damaged: all frames that are decoded before it have come."""
+        return not (self._hold and self._coming) or decoded.place.position < self._coming[0].position
+
+    def errors(self, decoded: Decoded | None = None) -> int:
+        """Return how many frames up to one were missing or corrupt, and were not told before; None takes all."""
+        shown = math.inf if decoded is None or decoded.place.stamp is None else decoded.place.stamp
         later = [each for each in self._errors if each.stamp is not None and each.stamp > shown]
-        errors, self._errors = len(self._errors) - len(later), later
-        return decoded._replace(errors=errors)
+        told, self._errors = len(self._errors) - len(later), later
+        return told
 
     def _miss(self, places: list[Place]) -> None:
         for place in places:

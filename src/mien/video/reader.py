@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mien.errors import InputError, reason
 from mien.structures import Frame
 from mien.video.container import MAX_PIXELS, VideoSource, check_size, locate, open_video_stream
-from mien.video.damage import DamageTracker, Decoded, Holes
+from mien.video.damage import MAX_HELD, MAX_HELD_BYTES, DamageTracker, Decoded, Holes
 from mien.video.timestamps import Clock, FrameNumbers, declared_duration, duration_of, has_own_times, is_shown
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ class VideoReader:
         self._numbers = FrameNumbers(has_own_times(self._container, self._stream), interval, self._is_broadcast)
         self._holes = Holes(self._container, self._stream, self._location)
         self._damage = DamageTracker(self._stream.codec_context.name, self._is_broadcast, hold=not self._location.live)
-        self._lost_at_end = 0  # frames
         self._failure: str | None = None  # why reading stopped, if nothing came after
         self._tail: deque[bool] = deque(maxlen=TAIL)  # whether each of the last frames is corrupt
 
@@ -163,7 +162,9 @@ class VideoReader:
         """Yield the wanted frames, then check that the video is complete."""
         tolerance = min(float(self._tick) / 2, 0.0005) + 1e-9  # a container may round a time stamp by this
         is_part = self._start > tolerance
-        due, found, lost = self._start - tolerance, False, 0
+        due, lost = self._start - tolerance, 0
+        waiting: deque[tuple[Decoded, int, float, NDArray[np.uint8] | None, int]] = deque()
+        self._found = False
         for decoded in chain([first], self._from_start() if is_part and not self.live else self._following):
             pts = self._numbers.stamp(decoded.frame)
             number, time = self._numbers.frame(pts), self._clock.time(pts)
@@ -171,29 +172,26 @@ class VideoReader:
                 break
             if self._numbers.lost > lost:
                 self._damage.lost(decoded.place)
-            errors, lost = decoded.errors + self._numbers.lost - lost, self._numbers.lost
-            if time < self._start - tolerance:
-                continue
-            if not found and is_part:  # those before the part do not count
-                errors = min(errors, round((time - self._start) * (self.fps or 0)))
-            elif not found and self._is_broadcast:  # those before the first key frame cannot be decoded
-                errors = 0
-            self.damaged += errors
-            self.marked += decoded.damaged and not decoded.excused
-            if time < due:
-                continue
-            image = self._image(decoded.frame)
-            if image is not None:
-                found = True
-                yield Frame(image, number, time, decoded.damaged)
-            if self._sample:
+            image = None if time < due else self._image(decoded.frame)
+            if time >= due and self._sample:
                 due = (math.floor((time + tolerance) * self._sample) + 1) / self._sample - tolerance
+            # Only the picture waits: a frame would keep the decoder from using its memory again.
+            without_frame = decoded._replace(frame=None)  # type: ignore[arg-type]
+            waiting.append((without_frame, number, time, image, self._numbers.lost - lost))
+            lost = self._numbers.lost
+            most = min(MAX_HELD, MAX_HELD_BYTES // (3 * math.prod(self.size)))
+            while waiting and (self._damage.is_settled(waiting[0][0]) or len(waiting) > most):
+                yield from self._settled(*waiting.popleft())
         else:
-            self.damaged += self._lost_at_end
+            while waiting:
+                yield from self._settled(*waiting.popleft())
+            self.damaged += self._damage.errors()
             if not self._numbers.trusted and (self._holes.found or (self._damage.counts_missing and not self._holes.empty)):
                 self.damaged += max(0, self._stream.frames - self._numbers.passed)
             self._check_end()
-        if not found:
+        while waiting:
+            yield from self._settled(*waiting.popleft())
+        if not self._found:
             until = "on" if math.isinf(self._end) else f"to {self._end:g} s"
             raise InputError(
                 f"{self.name} has no frame from {self._start:g} s {until}. It was read to {self._clock.end:.2f} s. "
@@ -204,6 +202,24 @@ class VideoReader:
                 f"{self.name} is corrupt: {self.damaged:,} frames are missing or have errors. {self.marked:,} of the frames "
                 "read are damaged, and their answers marked as unsure. Copy or download it again."
             )
+
+    def _settled(
+        self, decoded: Decoded, number: int, time: float, image: NDArray[np.uint8] | None, lost: int
+    ) -> Iterator[Frame]:
+        """Count the damage of a frame, given how many were lost before it, and yield it if it is wanted."""
+        errors = self._damage.errors(decoded) + lost
+        tolerance = min(float(self._tick) / 2, 0.0005) + 1e-9
+        if time < self._start - tolerance:
+            return
+        if not self._found and self._start > tolerance:  # those before the part do not count
+            errors = min(errors, round((time - self._start) * (self.fps or 0)))
+        elif not self._found and self._is_broadcast:  # those before the first key frame cannot be decoded
+            errors = 0
+        self.damaged += errors
+        self.marked += decoded.damaged and not decoded.excused
+        if image is not None:
+            self._found = True
+            yield Frame(image, number, time, decoded.damaged)
 
     def _from_start(self) -> Iterator[Decoded]:
         """Yield the frames from the key frame before the start on, after counting those before the start."""
@@ -263,8 +279,10 @@ class VideoReader:
                 self._clock.packet(packet)
             self._tail.extend(frame.is_corrupt and not self._is_broadcast for frame in frames)
             for frame in frames:
-                yield from self._damage.frame(frame, frame.pts if self._numbers.known else None, not packet.size)
-        self._lost_at_end = yield from self._damage.end()
+                decoded = self._damage.frame(frame, frame.pts if self._numbers.known else None, not packet.size)
+                if decoded is not None:
+                    yield decoded
+        self._damage.end()
 
     def _packets(self) -> Iterator[tuple[Packet, bool]]:
         """Yield the video's packets, each with whether bytes before it were skipped, and an empty one at the end."""
