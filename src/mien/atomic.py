@@ -26,6 +26,9 @@ STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if ha
 UNFINISHED = re.compile(r"\.(.*)-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 """Names of the temporary files of `atomic_path`."""
 
+IDLE = 600
+"""Seconds after which an unfinished file that nothing was written to belongs to a process that was killed."""
+
 _CORPUS_FILES = (".csv", ".txt", ".npz", ".parquet", ".png", ".jpg", ".jpeg")
 """Endings of outputs that a corpus has too."""
 
@@ -93,7 +96,7 @@ def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
         tmp_path.write_bytes(buffer.getvalue())
 
 
-def remove_unfinished(folder: Path, names: Iterable[str] | None = None, idle: float = 0) -> None:
+def remove_unfinished(folder: Path, names: Iterable[str] | None = None, idle: float = IDLE) -> None:
     """Remove the temporary files that a killed process left in a folder.
 
     Args:

@@ -182,7 +182,7 @@ class Run:
         """Write the recipe, so that an unwritable folder is noticed at once, and let the teachers predict, if only once."""
 
         def write_recipe() -> None:
-            remove_unfinished(self.out)
+            remove_unfinished(self.out, idle=0)
             with atomic_path(self.out / "recipe.yaml") as tmp_path:
                 tmp_path.write_text(self.recipe.to_yaml(), encoding="utf-8")
 

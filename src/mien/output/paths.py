@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mien.atomic import atomic_path, file_id, remove_unfinished
+from mien.atomic import IDLE, atomic_path, file_id, remove_unfinished
 from mien.errors import OutputError
 from mien.video.sources import MARK, Source, by_ending
 
 MAX_STEM = 200
 """Bytes of a file's name, at most, before its number and ending; file systems allow 255 in all."""
-
-IDLE = 600
-"""Seconds after which an unfinished drawing that nothing was written to belongs to a run that was killed."""
 
 
 class OutputPaths:

@@ -7,7 +7,6 @@ the times need no reordering.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -20,16 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.atomic import atomic_path, output_error, uninterrupted
+from mien.atomic import atomic_path, output_error, remove_unfinished, uninterrupted
 from mien.errors import InputError, OutputError
 from mien.provenance import available_cores
 from mien.video.audio import Sound, find_sound
 from mien.video.container import LIVE_SCHEMES, SCHEMES, VideoSource, scheme_of
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -169,12 +163,10 @@ class VideoWriter:
     def _open(self, first: Frame) -> None:
         import av
 
-        _remove_abandoned(Path(self._path))
-        tmp_path = self._files.enter_context(atomic_path(self._path))
-        if fcntl is not None and tmp_path.name != Path(self._path).name:  # a file, not a pipe
-            with suppress(OSError):  # a disk without locks
-                file = self._files.enter_context(tmp_path.open("xb"))
-                fcntl.flock(file, fcntl.LOCK_EX)  # until the process ends, however it does
+        path = Path(self._path)
+        with suppress(OSError, OutputError):
+            remove_unfinished(path.resolve().parent, [path.resolve().name])
+        tmp_path = self._files.enter_context(atomic_path(path))
         options = {"movflags": "+faststart"} if self._kind in ("mp4", "mov") else {}
         self._out = av.open(str(tmp_path), "w", format=self._kind, options=options)
         height, width = _even(first.image).shape[:2]
@@ -224,17 +216,6 @@ class VideoWriter:
             end = self._times[0] if self._times else self._last + self._gap
             packet.duration = max(1, round((end - start) * TICK / packet.time_base))
             self._out.mux(packet)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of this video that killed processes left; those still being written are locked."""
-    with suppress(OSError):
-        for file in path.resolve().parent.glob(f".{glob.escape(path.stem[:100])}-{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"):
-            with suppress(OSError):
-                if fcntl is not None:  # elsewhere an open file cannot be removed
-                    with file.open("rb") as stream:
-                        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
 
 
 def _can_be_read_twice(video: VideoSource) -> bool:
