@@ -138,12 +138,15 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.Path
     Raises:
         OutputError: An output is an input, is named twice, or cannot be written (see `check_place`).
     """
-    read = {file_id(path): Path(path) for path in inputs}
+    wanted = [output for output in outputs if output is not None]
+    for output in wanted:
+        check_place(output)
+    replaced = any(output.is_file() for output in wanted)  # if not, a million inputs need not be looked at
+    read = {file_id(path): Path(path) for path in inputs} if replaced else {}
     read.pop(None, None)
     folders = {path.resolve() for path in read.values() if path.is_dir()}
     seen = set[Path]()
-    for output in filter(None, outputs):
-        check_place(output)
+    for output in wanted:
         real = output.resolve()
         if output.is_file() and file_id(output) in read:
             raise OutputError(f"{output}: is read by this run, which would overwrite it; choose another name")

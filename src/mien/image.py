@@ -89,14 +89,15 @@ class Budget:
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Take so many bytes for a block, or all there are; never within another block of the same budget."""
-        units = min(self.units, -(-size // self.UNIT))
-        with self._turn:
-            for _ in range(units):
-                self._free.acquire()
+        units, taken = min(self.units, -(-size // self.UNIT)), 0
         try:
+            with self._turn:
+                while taken < units:
+                    self._free.acquire()
+                    taken += 1
             yield
-        finally:
-            for _ in range(units):
+        finally:  # also of what Ctrl-C interrupted
+            for _ in range(taken):
                 self._free.release()
 
 
