@@ -292,6 +292,9 @@ def _open(name: str, folder: Path) -> Corpus:
         fields: dict[str, Any] = {key: tuple(meta[key]) for key in NAMES} | arrays
         fingerprint, files, skipped = meta["fingerprint"], tuple(meta["files"]), tuple(meta["skipped"])
         rows = Rows(**fields)
+        within = rows.target.max() < len(rows.classes) and rows.split.max() < len(rows.splits)
+        if not (within and rows.target.min() >= 0 and len(images) == len(rows.target) == len(rows.split)):
+            raise ValueError("its files do not belong together")
     except Exception as error:  # numpy and json raise anything on damaged files
         raise DataError(f"{folder}: this cache is damaged ({reason(error)}); delete the folder and run it again") from None
     return Corpus(name, images, rows, fingerprint, files=files, skipped=skipped)
