@@ -19,6 +19,7 @@ from mien.cli.progress import ReadingBar
 from mien.cli.show import summary_table
 from mien.errors import OutputError
 from mien.labels import label_set
+from mien.model_info import write_digest
 from mien.output.summary import Summary
 from mien.output.table import columns
 from mien.structures import Frame, Prediction, Reading
@@ -174,6 +175,7 @@ def test_a_run_is_not_resumed_with_another_model_file(mien, photo: Path, tiny_on
     other = onnx.load(tiny_onnx)
     other.doc_string = "another"  # of the same network, commit and data
     onnx.save(other, tiny_onnx)
+    write_digest(tiny_onnx)
     one_line_error(mien(photo, tmp_path / "empty.jpg", "--out", out, "--resume"), "model_file", "start over without --resume")
     assert out.read_bytes() == before
 
