@@ -236,6 +236,8 @@ def test_corpora_in_python(folder: Path, text: str) -> None:
 def test_export(folder: Path) -> None:
     """The commands of docs/export.md, on a run that is trained for one epoch."""
     write_fer2013(folder / "fer2013.csv", public_test=200)  # enough to calibrate on
+    (folder / "trained").unlink()
+    (folder / "trained").mkdir()  # runs of other tests were trained on other data
     run_lines(folder, "mien train sa_csp_ca/fer2013 --data fer2013.csv --out runs/first")
     for block in blocks("export"):
         run_lines(folder, block.values[0])

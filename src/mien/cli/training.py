@@ -137,7 +137,7 @@ def evaluate(
     Writes the results, the predictions and a confusion matrix. Classes are matched by name.
     """
     require("torchmetrics", "train")
-    from mien.atomic import check_outputs
+    from mien.atomic import check_outputs, check_place
     from mien.cli.progress import StepBar
     from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
@@ -155,6 +155,8 @@ def evaluate(
         label_set(map_to)  # an unknown one is refused before anything is read
     read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
     backend, file = open_model(model)
+    if out is not None:
+        check_place(out)
     measured = _measured_corpus(backend, data, corpus, read_with)
     split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
     if out is None:
