@@ -163,7 +163,7 @@ def evaluate(
             seen.
 
     Raises:
-        LabelError: The network and the corpus have fewer than two classes in common, or there is no such label set.
+        LabelError: The network and the corpus have fewer than two classes in common, or the label set is unknown.
         DataError: The corpus has no such split or is not the published corpus it was read as, the network may have been
             trained on its test images, or `training` is not what trained it.
         CheckpointError: A logit is nan or infinite.

@@ -45,17 +45,9 @@ class Session:
     arguments.
     """
 
-    def __init__(
-        self,
-        network: bytes,
-        threads: int,
-        providers: Sequence[str],
-        any_shape: bool,
-        weights: Mapping[str, NDArray[np.float32]] | None,
-        bounded: bool,
-    ) -> None:
-        self._arguments = (network, threads, providers, any_shape, weights, bounded)
-        self._opened: onnxruntime.InferenceSession | None = _open(*self._arguments)
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments  # of `_open`
+        self._opened: onnxruntime.InferenceSession | None = _open(*arguments)
         _SESSIONS.add(self)
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

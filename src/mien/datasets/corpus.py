@@ -184,7 +184,7 @@ class Reader:
         soft_label_options: Options that only change `Rows.votes`, which training alone uses.
         counts: Published number of images of each class, in the order of the corpus's label set, in each official split; empty
             if unknown.
-        own_data: The pictures are anybody's own, so there are no official splits that every copy shares.
+        own_data: Whether users bring their own pictures, so that there are no published splits.
     """
 
     read: Callable[..., Listing]

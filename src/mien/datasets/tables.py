@@ -38,7 +38,7 @@ MAX_ROWS = 200_000
 """Rows of the largest table of pixels: half a gigabyte at 48x48, five times as many as FER2013 has."""
 
 UNREADABLE = (
-    OSError, EOFError, RuntimeError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+    OSError, EOFError, RuntimeError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     tarfile.TarError,
 )  # fmt: skip
 """What the standard library raises for a file or archive that is missing, damaged, truncated or encrypted."""

@@ -156,7 +156,7 @@ class CenterFace:
         return [found[i] for i in keep]
 
     def _exact(self, image: NDArray[np.uint8], full: Image.Image, face: Face) -> Face | None:
-        """Return a candidate with O-Net's box and landmarks, if O-Net sees a face, else CenterFace's; None if it is no face."""
+        """Return a candidate framed by O-Net if it sees a face, else by CenterFace; None for a false candidate."""
         certain = face.score > self.threshold
         upright = face.landmarks is not None and abs(roll(face.landmarks)) <= TURNED
         exact = self._onet.look(image, face, FOLLOW) if certain and upright else None

@@ -169,7 +169,7 @@ def check_faces(faces: Sequence[Face], image: NDArray[np.uint8]) -> None:
             and ((face.landmarks < face.box_xyxy[:2] - longer) | (face.landmarks > face.box_xyxy[2:] + longer)).any()
         ):
             where = (
-                f"landmarks {np.round(face.landmarks.astype(float), 1).tolist()} beside the box {[left, top, right, bottom]}"
+                f"landmarks {np.round(face.landmarks.astype(float), 1).tolist()} outside the box {[left, top, right, bottom]}"
             )
         else:
             continue

@@ -76,7 +76,13 @@ def find_sound(source: VideoSource, out: OutputContainer, start: float) -> Sound
         if location.timeout is not None and container.duration is None:
             raise ValueError("it is a live stream")
         return Sound(container, out, start)
-    except (av.FFmpegError, LookupError, ValueError, TypeError, NotImplementedError) as error:
+    except (
+        av.FFmpegError,
+        LookupError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # PyAV has no base class for them
         container.close()
         raise InputError(f"{location.name}: its sound cannot be kept ({reason(error)}). Add it with another program.") from None
 

@@ -99,7 +99,7 @@ class DamageTracker:
 
     Args:
         codec: The decoder's name.
-        is_broadcast: A recording of a broadcast may end within a frame, which is no damage.
+        is_broadcast: Whether it is a recording of a broadcast, which may end within a frame without being damaged.
         hold: Keep frames until it is known whether they are damaged. A live stream does not wait for that.
 
     Attributes:
@@ -158,7 +158,7 @@ class DamageTracker:
         Args:
             frame: The frame.
             stamp: Its time stamp; None if that cannot be trusted.
-            is_last: There are no more packets.
+            is_last: Whether all packets have been read.
         """
         place = next((each for each in self._coming if each.stamp == stamp), None)
         if place is None and stamp is not None and self._shown is not None and stamp < self._shown:
