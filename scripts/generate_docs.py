@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import json
 import re
 import sys
@@ -34,6 +35,7 @@ from mien.output.table import SCHEMA
 from mien.predict.onnx_backend import OnnxBackend
 from mien.recipe import RENAMED, load_recipe, recipe_names
 from mien.results import predictions_path, read_results
+from mien.server.settings import LIMITS, Settings
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "not run yet"
@@ -168,6 +170,15 @@ def columns() -> str:
     """Return the columns of the table that `mien predict --out` writes."""
     rows = [[f"`{name}`", kind, unit, meaning] for name, kind, unit, meaning in SCHEMA]
     return _table(["column", "type", "unit", "meaning"], rows) + "\n"
+
+
+def limits() -> str:
+    """Return the limits of `mien serve`, from the docstring and the defaults of its settings."""
+    lines = inspect.getdoc(Settings).splitlines()  # type: ignore[union-attr]
+    meaning = dict(line.strip().split(": ", 1) for line in lines if re.match(r"    \w+: ", line))
+    values = {name: Settings.model_fields[name].default for name in LIMITS}
+    rows = [[f"`{name}`", f"{value:,}", meaning[name].rstrip(".")] for name, value in values.items()]
+    return _table(["limit", "default", "meaning"], rows)
 
 
 # Figures ----------------------------------------------------------------------------------------------------------------
@@ -551,6 +562,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "command-line": command_line,
     "columns": columns,
+    "limits": limits,
     "headline": headline,
     "recall": recall,
     "model-facts": model_facts,

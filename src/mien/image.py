@@ -114,7 +114,7 @@ if hasattr(os, "register_at_fork"):  # another thread may hold a part of it, whi
     os.register_at_fork(after_in_child=lambda: share_budget(Budget(BUDGET_BYTES)))
 
 
-def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8]:
+def read_image(source: ImageSource, name: str | None = None, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return a picture as RGB, uint8 (H, W, 3), range 0-255.
 
     >>> read_image(np.zeros((2, 4), np.uint8)).shape
@@ -124,17 +124,18 @@ def read_image(source: ImageSource, name: str | None = None) -> NDArray[np.uint8
         source: A file's path, a file's bytes, a Pillow image, or an array, uint8, RGB (H, W, 3) or grey (H, W).
             An RGB array is returned as it is, without a copy.
         name: Name of a picture in memory, for error messages.
+        max_pixels: Refuse larger pictures, at most the default.
 
     Raises:
         InputError: It is missing, not a picture, corrupt, too large or of the wrong type.
         MissingExtraError: It is HEIC and pillow-heif is not installed.
     """
-    with open_image(source, name) as pixels:
+    with open_image(source, name, max_pixels) as pixels:
         return pixels
 
 
 @contextmanager
-def open_image(source: ImageSource, name: str | None = None) -> Iterator[NDArray[np.uint8]]:
+def open_image(source: ImageSource, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Iterator[NDArray[np.uint8]]:
     """Yield what `read_image` returns; the picture counts against the budget of this process until the block ends.
 
     For threads that make something smaller of each picture. A block must not open another picture.
@@ -143,11 +144,11 @@ def open_image(source: ImageSource, name: str | None = None) -> Iterator[NDArray
         if isinstance(source, np.ndarray):
             pixels = _from_array(source, name)
         elif isinstance(source, Image.Image):
-            pixels = _decode(source, name or "this picture", held)
+            pixels = _decode(source, name or "this picture", held, max_pixels)
         elif isinstance(source, (bytes, bytearray, memoryview)):
-            pixels = _from_stream(io.BytesIO(source), name or "this picture (bytes)", held)
+            pixels = _from_stream(io.BytesIO(source), name or "this picture (bytes)", held, max_pixels)
         elif isinstance(source, (str, os.PathLike)):
-            pixels = _from_file(source, held)
+            pixels = _from_file(source, held, max_pixels)
         else:
             kind = type(source).__name__
             raise InputError(f"cannot read a picture from {kind}; give a path, bytes, a Pillow image or a uint8 array")
@@ -194,7 +195,7 @@ def conversion(array: NDArray[Any], name: str) -> str:
     return f"convert it with {made}" + ".astype('uint8')" * (array.dtype != np.uint8)
 
 
-def _from_file(path: str | os.PathLike[str], held: ExitStack) -> NDArray[np.uint8]:
+def _from_file(path: str | os.PathLike[str], held: ExitStack, max_pixels: int) -> NDArray[np.uint8]:
     name = str(path)
     try:
         if Path(path).is_dir():
@@ -202,7 +203,7 @@ def _from_file(path: str | os.PathLike[str], held: ExitStack) -> NDArray[np.uint
         if Path(path).exists() and not Path(path).is_file():
             raise InputError(f"{name}: is not a regular file; give a picture")
         with Path(path).open("rb") as stream:
-            return _from_stream(stream, name, held)
+            return _from_stream(stream, name, held, max_pixels)
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
     except PermissionError:
@@ -228,7 +229,7 @@ def is_picture(stream: BinaryIO) -> bool:
         stream.seek(0)
 
 
-def _from_stream(stream: BinaryIO, name: str, held: ExitStack) -> NDArray[np.uint8]:
+def _from_stream(stream: BinaryIO, name: str, held: ExitStack, max_pixels: int) -> NDArray[np.uint8]:
     start = stream.read(64)
     if not start:
         raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
@@ -252,7 +253,7 @@ def _from_stream(stream: BinaryIO, name: str, held: ExitStack) -> NDArray[np.uin
     except Exception as error:  # Pillow raises anything on corrupt files
         raise InputError(f"{name}: is corrupt ({reason(error)}); copy or download it again") from None
     with picture:
-        return _decode(picture, name, held)
+        return _decode(picture, name, held, max_pixels)
 
 
 @contextmanager
@@ -276,13 +277,11 @@ def _is_heif(start: bytes) -> bool:
     return start[4:8] == b"ftyp" and bool(brands & HEIF_BRANDS) and b"avif" not in brands
 
 
-def _decode(picture: Image.Image, name: str, held: ExitStack) -> NDArray[np.uint8]:
+def _decode(picture: Image.Image, name: str, held: ExitStack, max_pixels: int) -> NDArray[np.uint8]:
     """Return the pixels of an opened picture; what they take of the budget is given back when `held` is closed."""
     size = f"{picture.width}x{picture.height}"
-    if picture.width * picture.height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: has {size} pixels, more than the {MAX_PIXELS // 10**6} megapixels mien reads; make it smaller"
-        )
+    if picture.width * picture.height > (most := min(max_pixels, MAX_PIXELS)):
+        raise InputError(f"{name}: has {size} pixels, more than the {most / 10**6:g} megapixels that are read; make it smaller")
     if not picture.width * picture.height:
         raise InputError(f"{name}: has no pixels ({size})")
     if (cost := _decoding_cost(picture)) > MAX_BYTES:

@@ -251,6 +251,23 @@ class Recognizer:
                 yield from map(self._with_sets, smoother.push(reading))
         yield from map(self._with_sets, smoother.flush())
 
+    def frames(self, frames: Iterable[Frame], video: VideoOptions | None = None, *, name: str = "frames") -> Iterator[Reading]:
+        """Yield a reading for each frame of a video that you decode yourself, such as a camera's, as soon as it is ready.
+
+        Faces are followed and smoothed over time, as in `stream`.
+
+        Args:
+            frames: The frames, in order of time.
+            video: How faces are followed and smoothed; its `fps`, `start` and `end` are ignored.
+            name: The source that readings and predictions name.
+        """
+        options = video or VideoOptions()
+        smoother = create_smoother(options.smooth, options.smooth_seconds, self.unsure_below)
+        for located in self._follow(frames, options, name, 0, live=True):
+            for reading in self._classify([located]):
+                yield from map(self._with_sets, smoother.push(reading))
+        yield from map(self._with_sets, smoother.flush())
+
     def _locate(
         self,
         sources: Iterable[Source],
@@ -277,13 +294,18 @@ class Recognizer:
                     _check_waiting(reader, options)
                     if on_video is not None:
                         on_video(reader)
-                    tracked = None if self.detector is None else VideoFaces(self.detector, options.detect_every)
-                    for frame in newest(reader) if live and reader.live else reader:
-                        found = [(1, None)] if tracked is None else self._largest(tracked.step(frame))
-                        crops = self.crops(frame.image, [face for _, face in found])
-                        yield _Located(source.name, number, frame, found, crops, live=reader.live)
+                    frames = newest(reader) if live and reader.live else reader
+                    yield from self._follow(frames, options, source.name, number, reader.live)
             except MienError as error:
                 yield _Located(source.name, number, error=error)
+
+    def _follow(self, frames: Iterable[Frame], options: VideoOptions, name: str, number: int, live: bool) -> Iterator[_Located]:
+        """Yield the frames of one video with their faces followed and cropped."""
+        tracked = None if self.detector is None else VideoFaces(self.detector, options.detect_every)
+        for frame in frames:
+            found = [(1, None)] if tracked is None else self._largest(tracked.step(frame))
+            crops = self.crops(frame.image, [face for _, face in found])
+            yield _Located(name, number, frame, found, crops, live=live)
 
     def find_faces(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of a picture, RGB uint8 (H, W, 3), the largest first, at most `max_faces`."""
