@@ -143,7 +143,7 @@ def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) ->
 
 def _corpus(backend: Backend, data: Path, recorded: dict[str, Any], corpora: dict[str, Corpus]) -> Corpus:
     """Return the corpus that results were measured on; `corpora` keeps those that were opened before."""
-    from mien.evaluate import protocol_of
+    from mien.leakage import protocol_of
 
     wanted = recorded["data"]
     part = {"corpus": wanted["corpus"], "options": wanted["options"]} if wanted["options"] is not None else None
