@@ -24,6 +24,7 @@ from mien.atomic import atomic_path
 from mien.calibration import calibrated_probs, prediction_set
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
+from mien.groups import Groups, measure_groups
 from mien.labels import label_set, mapping
 from mien.leakage import protocol_of, require_same_split, training_data
 from mien.model_info import ModelInfo
@@ -137,6 +138,7 @@ def evaluate(
     map_to: str | None = None,
     options: dict[str, Any] | None = None,
     training: Corpus | None = None,
+    groups: Groups | None = None,
 ) -> Evaluation:
     """Return the predictions and metrics of a network on a split.
 
@@ -158,11 +160,12 @@ def evaluate(
             measure again.
         training: The data that trained the network, if they are at hand and are not the corpus, to count the images it has
             seen.
+        groups: The groups of the corpus's images; see `mien.groups.read_groups`.
 
     Raises:
         LabelError: The network and the corpus have fewer than two classes in common, or the label set is unknown.
         DataError: The corpus has no such split or is not the published corpus it was read as, the network may have been
-            trained on its test images, or `training` is not what trained it.
+            trained on its test images, `training` is not what trained it, or a column of `groups` makes no groups.
         CheckpointError: A logit is nan or infinite.
     """
     info, rows, unknown = backend.info, corpus.where(split), dict[str, int]()
@@ -175,6 +178,8 @@ def evaluate(
     rows = rows[index[corpus.target[rows]] >= 0]
     if not len(rows):
         raise LabelError(f"{corpus.name} has no image of the classes {', '.join(classes)} in {split}; choose another split")
+    if groups is not None:
+        groups.check(rows)
     probs = _predict(backend, corpus, rows, columns, split, view, on_step)
     target = index[corpus.target[rows]]
     if votes is not None:
@@ -224,6 +229,9 @@ def evaluate(
         "sets": _set_coverage(probs, target, info.calibration.get("set_limits", {})),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
+        "groups": (groups and {name: measure_groups(groups, name, rows, target, probs, classes) for name in groups.columns})
+        or None,
+        "detection": None if groups is None or groups.found is None else _detection_rate(groups.found),
         "hardware": hardware() | {"device": backend.device},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
@@ -232,6 +240,12 @@ def evaluate(
     }
     results["digest"] = digest(results)
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _detection_rate(found: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return how many marked faces of photos were found."""
+    count, faces = int(found.sum()), len(found)
+    return {"faces": faces, "found": count, "rate": count / faces, "interval": list(interval_of_images(count, faces))}
 
 
 def _set_coverage(
@@ -279,6 +293,11 @@ def notes(results: dict[str, Any]) -> list[str]:
         lines.append(
             "WARNING: the fingerprints do not show that these are the data that trained the model, so it may have seen some of "
             "the images; to count them, give its training data with --training-data"
+        )
+    if (detection := results["detection"]) and detection["found"] < detection["faces"]:
+        missed = detection["faces"] - detection["found"]
+        lines.append(
+            f"{missed:,} of {detection['faces']:,} marked faces were not found; the other figures are about those found"
         )
     if data["unknown_classes"]:
         shown = ", ".join(f"{count:,} of {name}" for name, count in data["unknown_classes"].items())
