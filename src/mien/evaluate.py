@@ -187,6 +187,10 @@ def evaluate(
     known, seen = training_data(info, corpus, rows, protocol, training)
     free = np.zeros(len(rows), np.bool_) if seen is None else ~seen["exact"]
 
+    by_group = {}
+    if groups is not None:
+        by_group = {name: measure_groups(groups, name, rows, target, probs, classes) for name in groups.columns}
+
     def report(keep: NDArray[np.bool_]) -> dict[str, Any]:
         chosen = None if votes is None else votes[rows[keep]]
         part = metrics.classification_report(probs[keep], target[keep], classes, chosen)
@@ -229,8 +233,7 @@ def evaluate(
         "sets": _set_coverage(probs, target, info.calibration.get("set_limits", {})),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
-        "groups": (groups and {name: measure_groups(groups, name, rows, target, probs, classes) for name in groups.columns})
-        or None,
+        "groups": by_group or None,
         "detection": None if groups is None or groups.found is None else _detection_rate(groups.found),
         "hardware": hardware() | {"device": backend.device},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -98,7 +98,7 @@ def names_of(values: Sequence[str]) -> list[str]:
     >>> names_of(["40-69", "4-19", "", "20-39", "4-19"])
     ['4-19', '20-39', '40-69']
     """
-    known = set(values) - set(MISSING)
+    known = {str(value) for value in values} - set(MISSING)
     return sorted(known, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)])
 
 

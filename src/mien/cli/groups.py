@@ -37,7 +37,9 @@ def show_groups(results: dict[str, Any]) -> None:
         _print_groups(column, found["groups"], results["classes"])
         if found["gaps"]:
             _print_gaps(column, found["gaps"])
-        typer.echo("in %; in brackets: 95 % interval, but of ece the range of a perfectly calibrated model")
+        typer.echo(
+            "in %; too sure: confidence minus accuracy; in brackets: 95 % interval, of ece: the range of a calibrated model"
+        )
         for line in group_notes(column, found):
             typer.echo(printable(line))
 
@@ -47,7 +49,7 @@ def _print_groups(column: str, groups: dict[str, Any], classes: Sequence[str]) -
     from rich.table import Table
 
     table = Table(_cell(column))
-    figures = {"accuracy": "accuracy", "uar": "uar", "ece": "ece", "overconfidence": "confidence - accuracy"}
+    figures = {"accuracy": "accuracy", "uar": "uar", "ece": "ece", "overconfidence": "too sure"}
     if any(group["faces"] for group in groups.values()):
         figures = {"detection_rate": "faces found"} | figures
     for title in ("images", *figures.values()):

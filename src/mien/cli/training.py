@@ -181,7 +181,8 @@ def evaluate(
         raise InputError(f"--groups {groups}: say by which of its columns, with --group-by COLUMN")
     if detect and (corpus or groups):
         raise InputError("--detect reads a table of photos with all its columns; leave out --corpus and --groups")
-    if group_by:
+    columns = list(dict.fromkeys(group_by or []))
+    if columns:
         require("fairlearn", "analyse")
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
@@ -191,12 +192,12 @@ def evaluate(
         check_place(out)
     members: Groups | None = None
     if detect:
-        measured, members = open_photos(backend, data, group_by or [])
+        measured, members = open_photos(backend, data, columns)
         read_with = {"detector": DEFAULT_DETECTOR}
     else:
         measured = _measured_corpus(backend, data, corpus, read_with)
-        if group_by:
-            members = read_groups(measured, data, group_by, groups)
+        if columns:
+            members = read_groups(measured, data, columns, groups)
     split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
     if out is None:
         parts = (

@@ -93,7 +93,7 @@ def read_manifest(source: Path, label_set: str | None = None) -> Listing:
 
     Args:
         source: A CSV file in UTF-8, separated by commas, semicolons or tabs, or a Parquet file. It has the columns path
-            (relative to the file) and label, and may have split, subject and sequence; others are ignored.
+            (relative to the file) and label, and may have split, subject and sequence. `table_columns` reads others.
         label_set: Name of the label set whose order the classes have; by default they are in alphabetical order.
 
     Raises:
