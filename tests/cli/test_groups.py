@@ -1,6 +1,7 @@
 """`mien evaluate` by group: a manifest, a table next to the data, photos."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path / "faces.csv"
 
 
-def test_a_column_of_a_manifest_and_of_a_table(tmp_path: Path, tiny_onnx: Path, manifest: Path):
+def test_a_column_of_a_manifest_and_of_a_table(
+    tmp_path: Path, tiny_onnx: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch
+):
     out, measure = tmp_path / "r.json", ("evaluate", tiny_onnx, "--data", manifest, "--corpus", "manifest")
     shown = run(*measure, "--option", "size=48", "--group-by", "site", "--group-by", "[age]", "--out", out)
     results = read_results(out)
@@ -60,6 +63,8 @@ def test_a_column_of_a_manifest_and_of_a_table(tmp_path: Path, tiny_onnx: Path, 
     assert table.read_text().startswith("row,site")
     run(*measure, "--out", out)
     assert read_results(out)["groups"] is None
+    monkeypatch.setitem(sys.modules, "fairlearn", None)
+    assert "pip install 'mien[analyse]'" in refused(*measure, "--group-by", "site")
 
 
 def test_photos(tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch):
