@@ -2,7 +2,7 @@
 
 Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin among the
 training images (twin-free). Near twins are counted, and not left out. Network and data may have other classes: they are
-matched by name. `training_data` says what is known about the images that trained the network.
+matched by name. `mien.leakage` says what is known about the images that trained the network.
 """
 
 from __future__ import annotations
