@@ -519,6 +519,48 @@ def zero_shot() -> str:
     return f"{_table(head, rows)}\n\n{note}"
 
 
+def groups() -> str:
+    """Return the figures by group of the default model on photos whose faces were marked by eye, and the largest gaps."""
+    results, note = _photos()
+    rows, gaps = [], []
+    for column, found in results["groups"].items():
+        rows += [[f"{column}: {name}", *_group_cells(group)] for name, group in found["groups"].items()]
+        for metric, title in (("detection_rate", "found"), ("accuracy", "accuracy"), ("overconfidence", "too sure")):
+            if gap := found["gaps"].get(metric):
+                points, (low, high) = f"{100 * gap['largest']:.1f} points", (f"{100 * end:.1f}" for end in gap["interval"])
+                certain = "yes" if gap["more_than_chance"] else "no"
+                gaps.append([column, title, " and ".join(gap["between"]), f"{points} ({low}, {high})", certain])
+    head = ["column", "figure", "largest gap between", "gap", "more than chance"]
+    return f"{_table(['group', *GROUP_HEAD], rows)}\n\n{_table(head, gaps)}\n\n{note}"
+
+
+def skin() -> str:
+    """Return the part of `groups` about skin."""
+    results, note = _photos()
+    found = results["groups"]["skin"]["groups"]
+    return f"{_table(['skin', *GROUP_HEAD], [[name, *_group_cells(group)] for name, group in found.items()])}\n\n{note}"
+
+
+GROUP_HEAD = ["marked faces", "found", "found and labelled", "accuracy", "too sure"]
+
+
+def _group_cells(group: dict[str, Any]) -> list[str]:
+    cells = []
+    for key in ("detection_rate", "accuracy", "overconfidence"):
+        ends = group[f"{key.removesuffix('_rate')}_interval"]
+        cells.append(
+            "" if group[key] is None else f"{100 * group[key]:.1f} % ({', '.join(f'{100 * end:.1f}' for end in ends)})"
+        )
+    return [f"{group['faces']:,}", cells[0], f"{group['images']:,}", *cells[1:]]
+
+
+def _photos() -> tuple[dict[str, Any], str]:
+    path = ROOT / "results/photos/dlib_resnet-fer2013-small.json"
+    results = read_results(path)
+    labels = f"{results['standard']['images']} of {results['detection']['faces']} marked faces have a label"
+    return results, f"In brackets: 95 % interval. {labels}. From `{path.relative_to(ROOT)}`."
+
+
 def imbalance() -> str:
     """Return the metrics of each method for uneven classes: mean and standard deviation over the seeds."""
     parts = []
@@ -577,6 +619,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "brightness": brightness,
     "twins": twins,
     "zero-shot": zero_shot,
+    "groups": groups,
+    "groups-skin": skin,
     "imbalance": imbalance,
     "claims-overview": claims.overview,
     "claims": claims.tables,

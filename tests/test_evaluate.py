@@ -15,8 +15,9 @@ from mien.datasets.protocols.splits import random_split
 from mien.datasets.votes import COLUMNS
 from mien.engine.history import Epoch, write_history
 from mien.errors import CheckpointError, DataError, LabelError, OutputError
-from mien.evaluate import evaluate, notes, protocol_of, views, write_evaluation
+from mien.evaluate import evaluate, notes, views, write_evaluation
 from mien.labels import label_set
+from mien.leakage import protocol_of
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from mien.statistics import bootstrap_of_seeds, interval_of_images, interval_of_runs, mcnemar, mean_and_deviation
+from mien.statistics import (
+    bootstrap_of_seeds,
+    interval_of_images,
+    interval_of_runs,
+    interval_of_sum,
+    mcnemar,
+    mean_and_deviation,
+)
 
 
 def test_the_deviation_divides_by_the_number_of_runs():
@@ -33,3 +40,21 @@ def test_the_bootstrap_contains_the_mean_of_the_differences():
     low, high = bootstrap_of_seeds(differences)
     assert 0.009 <= low < np.mean(differences) < high <= 0.016
     assert bootstrap_of_seeds([0.01, 0.01, 0.01]) == (0.01, 0.01)
+
+
+def test_the_interval_of_a_difference_is_newcombes():
+    """Newcombe 1998, "Interval estimation for the difference between independent proportions", table II, method 10."""
+    for (a, m), (b, n), low, high in (((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090)):
+        figures = [(a / m, interval_of_images(a, m)), (b / n, interval_of_images(b, n))]
+        assert interval_of_sum(figures, [1, -1]) == pytest.approx((low, high), abs=6e-5)
+    assert interval_of_sum([(0.8, (0.6, 0.9))], [1]) == pytest.approx((0.6, 0.9))
+
+
+def test_the_interval_of_a_mean_of_shares_holds_as_often_as_it_says():
+    random, truth, images = np.random.default_rng(0), np.array([0.9, 0.5, 0.97]), np.array([60, 30, 20])
+    inside = 0
+    for counts in random.binomial(images, truth, (400, 3)):
+        figures = [(c / n, interval_of_images(int(c), int(n))) for c, n in zip(counts, images, strict=True)]
+        low, high = interval_of_sum(figures, [1 / 3] * 3)
+        inside += low <= truth.mean() <= high
+    assert 0.92 < inside / 400 < 0.98

@@ -2,7 +2,7 @@
 
 Every metric is given twice: on the whole split (standard), and without the images that have a byte-identical twin among the
 training images (twin-free). Near twins are counted, and not left out. Network and data may have other classes: they are
-matched by name. `training_data` says what is known about the images that trained the network.
+matched by name. `mien.leakage` says what is known about the images that trained the network.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import mien
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.calibration import calibrated_probs, prediction_set
-from mien.datasets import CORPORA, Corpus
-from mien.datasets.twins import twins_in
+from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
+from mien.groups import Groups, measure_groups
 from mien.labels import label_set, mapping
+from mien.leakage import protocol_of, require_same_split, training_data
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Backend
@@ -45,9 +46,6 @@ TEN_VIEW_SIDE = 44 / 48
 
 BATCH = 64
 """Images per batch; the feature maps of the largest networks take 13 MB per image and layer."""
-
-COMPLETE = 0.9
-"""Share of a published split below which a folder of pictures is not taken for a copy of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +138,7 @@ def evaluate(
     map_to: str | None = None,
     options: dict[str, Any] | None = None,
     training: Corpus | None = None,
+    groups: Groups | None = None,
 ) -> Evaluation:
     """Return the predictions and metrics of a network on a split.
 
@@ -161,16 +160,17 @@ def evaluate(
             measure again.
         training: The data that trained the network, if they are at hand and are not the corpus, to count the images it has
             seen.
+        groups: The groups of the corpus's images; see `mien.groups.read_groups`.
 
     Raises:
         LabelError: The network and the corpus have fewer than two classes in common, or the label set is unknown.
         DataError: The corpus has no such split or is not the published corpus it was read as, the network may have been
-            trained on its test images, or `training` is not what trained it.
+            trained on its test images, `training` is not what trained it, or a column of `groups` makes no groups.
         CheckpointError: A logit is nan or infinite.
     """
     info, rows, unknown = backend.info, corpus.where(split), dict[str, int]()
     protocol = protocol_of(info, corpus, split)
-    _require_same_split(info, corpus)
+    require_same_split(info, corpus)
     classes, columns, index = _measured_classes(info, corpus, map_to)
     for ours, name in enumerate(corpus.classes):
         if index[ours] < 0 and (count := int((corpus.target[rows] == ours).sum())):
@@ -178,12 +178,18 @@ def evaluate(
     rows = rows[index[corpus.target[rows]] >= 0]
     if not len(rows):
         raise LabelError(f"{corpus.name} has no image of the classes {', '.join(classes)} in {split}; choose another split")
+    if groups is not None:
+        groups.check(rows)
     probs = _predict(backend, corpus, rows, columns, split, view, on_step)
     target = index[corpus.target[rows]]
     if votes is not None:
         votes = np.stack([votes[:, i] if i is not None else 0 * votes[:, 0] for i in mapping(classes, corpus.classes)], 1)
     known, seen = training_data(info, corpus, rows, protocol, training)
     free = np.zeros(len(rows), np.bool_) if seen is None else ~seen["exact"]
+
+    by_group = {}
+    if groups is not None:
+        by_group = {name: measure_groups(groups, name, rows, target, probs, classes) for name in groups.columns}
 
     def report(keep: NDArray[np.bool_]) -> dict[str, Any]:
         chosen = None if votes is None else votes[rows[keep]]
@@ -227,6 +233,8 @@ def evaluate(
         "sets": _set_coverage(probs, target, info.calibration.get("set_limits", {})),
         "classes": list(classes),
         "confusion": metrics.confusion(probs, target, len(classes)).tolist(),
+        "groups": by_group or None,
+        "detection": None if groups is None or groups.found is None else _detection_rate(groups.found),
         "hardware": hardware() | {"device": backend.device},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": current_commit(),
@@ -235,6 +243,12 @@ def evaluate(
     }
     results["digest"] = digest(results)
     return Evaluation(rows, target, probs, classes, results)
+
+
+def _detection_rate(found: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return how many marked faces of photos were found."""
+    count, faces = int(found.sum()), len(found)
+    return {"faces": faces, "found": count, "rate": count / faces, "interval": list(interval_of_images(count, faces))}
 
 
 def _set_coverage(
@@ -266,82 +280,6 @@ def _measured_classes(
     return classes, list(found.values()), index
 
 
-# What is known about the data
-
-
-def protocol_of(info: ModelInfo, corpus: Corpus, split: str) -> str:
-    """Return how a corpus is split, as results name it: `official` only if it is known to be the published split.
-
-    That is known if the data are those that trained the network, or if the split has the published number of images of each
-    class.
-
-    Raises:
-        DataError: Pictures in folders were read as a published corpus, and have too few or too many images for it.
-    """
-    if not corpus.protocol.endswith("official") or corpus.fingerprint == info.data_fingerprint:
-        return corpus.protocol
-    reader, rows = CORPORA.get(corpus.name), np.flatnonzero(corpus.rows.split == _number(corpus, split))
-    published = reader.counts.get(split)
-    if published == tuple(np.bincount(corpus.target[rows], minlength=len(corpus.classes))):
-        return corpus.protocol
-    if corpus.files and published and not COMPLETE * sum(published) <= len(rows) <= sum(published):
-        raise DataError(
-            f"these pictures are not {corpus.name}: its {split} has {sum(published):,} images, and this folder has "
-            f"{len(rows):,}; measure on pictures of your own with --corpus folder"
-        )
-    if corpus.splits == ("all",):
-        return corpus.protocol.replace("official", "all images")
-    return corpus.protocol.replace("official", "own splits" if reader.own_data else "splits of an unverified copy")
-
-
-def _number(corpus: Corpus, split: str) -> int:
-    return corpus.splits.index(split) if split in corpus.splits else len(corpus.splits)
-
-
-def training_data(
-    info: ModelInfo, corpus: Corpus, rows: NDArray[np.int64], protocol: str, training: Corpus | None = None
-) -> tuple[str, dict[str, NDArray[np.bool_]] | None]:
-    """Return what is known about the images that trained a network, and which of some images have a twin among them.
-
-    Args:
-        info: The network's facts.
-        corpus: The corpus that is measured.
-        rows: Its rows that are measured, (R,).
-        protocol: Its protocol, by `protocol_of`.
-        training: The data that trained the network, if given.
-
-    Returns:
-        `given`, `same split` (the fingerprints are those of the training), `official split` (another copy of the published
-        corpus), `unverified` (another copy or other data, whose own training split is compared) or `unknown`; and the twins by
-        kind, each bool (R,), as of `mien.datasets.twins.twins_in`, None if no training image is at hand.
-
-    Raises:
-        DataError: `training` has another fingerprint than the data that trained the network.
-    """
-    part = info.recipe.get("data") or {}
-    if training is not None:
-        if training.fingerprint != info.data_fingerprint or training.split_fingerprint != info.split_fingerprint:
-            raise DataError(
-                f"the training data are other data than trained the model (fingerprint {training.fingerprint[:16]}...; the "
-                f"model has {info.data_fingerprint[:16] or 'none'}...); give the copy it was trained on, or leave it out"
-            )
-        known, source = "given", training
-    elif corpus.split_fingerprint == info.split_fingerprint:
-        known, source = "same split", corpus
-    elif not _is_home(info, corpus):
-        return "unknown", None
-    else:
-        known, source = "official split" if protocol == "official" else "unverified", corpus
-    train = part.get("train", "train")
-    theirs = np.flatnonzero(source.rows.split == _number(source, train))
-    return known, twins_in(corpus.images, rows, source.images, theirs) if len(theirs) else None
-
-
-def _is_home(info: ModelInfo, corpus: Corpus) -> bool:
-    """Return whether a corpus is the one that a network was trained on, by name."""
-    return corpus.name == (info.recipe.get("data") or {}).get("corpus", info.label_set)
-
-
 def notes(results: dict[str, Any]) -> list[str]:
     """Return what a reader of the figures must know about the data, in sentences, the most important first."""
     data, twins, images = results["data"], results["twins"], results["standard"]["images"]
@@ -358,6 +296,11 @@ def notes(results: dict[str, Any]) -> list[str]:
         lines.append(
             "WARNING: the fingerprints do not show that these are the data that trained the model, so it may have seen some of "
             "the images; to count them, give its training data with --training-data"
+        )
+    if (detection := results["detection"]) and detection["found"] < detection["faces"]:
+        missed = detection["faces"] - detection["found"]
+        lines.append(
+            f"{missed:,} of {detection['faces']:,} marked faces were not found; the other figures are about those found"
         )
     if data["unknown_classes"]:
         shown = ", ".join(f"{count:,} of {name}" for name, count in data["unknown_classes"].items())
@@ -394,24 +337,6 @@ def _split_file(recipe: dict[str, Any]) -> str | None:
     protocol = recipe.get("data", {}).get("protocol") or []
     steps = protocol if isinstance(protocol, list) else [protocol]
     return next((Path(step["path"]).name for step in steps if step.get("name") == "file"), None)
-
-
-def _require_same_split(info: ModelInfo, corpus: Corpus) -> None:
-    """Refuse a corpus whose test images the model may have been trained on.
-
-    Official splits are the same in every copy of a published corpus. Random splits must be those the model was trained with,
-    and so must be the splits of the very images it was trained on.
-    """
-    if corpus.split_fingerprint == info.split_fingerprint:
-        return
-    drawn = not corpus.protocol.endswith("official")
-    random = drawn or bool((info.recipe.get("data") or {}).get("protocol"))
-    suspect = random and _is_home(info, corpus) and (drawn or not CORPORA.get(corpus.name).own_data)
-    if suspect or corpus.fingerprint == info.data_fingerprint:
-        raise DataError(
-            f"{corpus.name} is split by {corpus.protocol}, but the model was trained on another split, so it may have seen "
-            "these test images; evaluate it with the protocol and the copy of the corpus that trained it"
-        )
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:

@@ -74,7 +74,7 @@ def read_results(path: Path) -> dict[str, Any]:
             f"{path}: was edited by hand after mien evaluate wrote it (its digest does not match its content); restore it, or "
             "evaluate the model again"
         )
-    for key in ("training", "versions", "study", "digest", "twins"):
+    for key in ("training", "versions", "study", "digest", "twins", "groups", "detection"):
         values.setdefault(key, None)
     for section, keys in _LATER_KEYS.items():
         for key in keys if values.get(section) else ():

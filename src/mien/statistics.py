@@ -44,13 +44,30 @@ def interval_of_runs(values: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
-def interval_of_images(correct: int, images: int) -> Interval:
-    """Return the 95 % Wilson interval of an accuracy, from the number of images alone.
+def interval_of_images(correct: int, images: int, level: float = 0.95) -> Interval:
+    """Return the Wilson interval of an accuracy, from the number of images alone.
 
     It says how far another sample of images may move the figure; it does not know how much another seed would.
     """
-    found = stats.binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    found = stats.binomtest(correct, images).proportion_ci(level, method="wilson")
     return float(found.low), float(found.high)
+
+
+def interval_of_sum(figures: Sequence[tuple[float, Interval]], weights: Sequence[float]) -> Interval:
+    """Return the interval of a weighted sum of independent figures, such as a difference or a mean, from their own intervals.
+
+    With figures f_i in (l_i, u_i) and positive weights w_i, the lower end is sum w_i f_i - sqrt(sum (w_i (f_i - l_i))^2), and
+    the upper one mirrors it; a negative weight exchanges l_i and u_i (Zou, Huang, Zhang 2009, "A note on confidence interval
+    estimation for a linear function of binomial proportions"). The difference of two Wilson intervals is Newcombe's (1998).
+
+    Args:
+        figures: Each figure with its interval, all of one level.
+        weights: The weight of each figure.
+    """
+    values = np.array([value for value, _ in figures]) * weights
+    ends = np.sort(np.array([interval for _, interval in figures]) * np.asarray(weights)[:, None], axis=1)
+    low, high = np.sqrt(((values[:, None] - ends) ** 2).sum(0))
+    return float(values.sum() - low), float(values.sum() + high)
 
 
 def mcnemar(row: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:

@@ -19,6 +19,7 @@ from mien.datasets.corpus import Listing, Reader
 from mien.datasets.manifest import read_manifest
 from mien.datasets.protocols.splits import leave_one_subject_out
 from mien.errors import DataError, MienError
+from mien.groups import read_groups
 from mien.labels import label_set
 
 SMALL = {"size": 6, "colour": False}
@@ -288,3 +289,23 @@ def test_splits_are_spelt_as_in_folders(tmp_path: Path):
     corpus = load(path)
     assert corpus.splits == ("train", "val", "public_test", "private_test")
     assert corpus.rows.split.tolist() == [3, 1, 2, 0]
+
+
+def test_any_other_column_is_read_when_it_is_asked_for(tmp_path: Path):
+    """Of CSV and Parquet, for the pictures that could be used."""
+    draw(tmp_path)
+    columns = {
+        "path": ["0.png", "gone.png", "2.png"],
+        "label": ["sad"] * 3,
+        "age": [31.5, 2, None],
+        "site": ["a", "b", "caf\u00e9"],
+    }
+    lines = zip(*({"age": ["31.5", "2", ""]}.get(name) or values for name, values in columns.items()), strict=True)
+    text = "\n".join(",".join(line) for line in [tuple(columns), *lines])
+    for path in (write(tmp_path, text), parquet(tmp_path / "faces.parquet", **columns)):
+        corpus = load(path)
+        assert corpus.files == ("0.png", "2.png")
+        groups = read_groups(corpus, path, ["age", "SITE"])
+        assert groups.columns == {"age": ["31.5", ""], "SITE": ["a", "caf\u00e9"]}
+        with pytest.raises(DataError, match="has no column 'sites'; did you mean 'site'"):
+            read_groups(corpus, path, ["sites"])

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mien.datasets import Corpus, load_corpus
+from mien.datasets.rafdb import read_attributes
 from mien.errors import DataError
 from mien.labels import label_set
 
@@ -202,3 +203,52 @@ def test_pictures_in_no_split_are_listed(tmp_path: Path):
         "DATASET/val/3/x.jpg: is not in a folder such as train/1 or test/1",
         "cover.png: is not in a folder such as train/1 or test/1",
     )
+
+
+LANDMARKS = "36.5\t45.2\n66.1\t44.8\n51.0\t60.3\n38.9\t77.5\n63.2\t78.0\n"
+
+
+def annotate(root: Path, names: list[str], text: str) -> None:
+    """Write files of `Annotation/manual` as manual.zip contains them."""
+    (root / "Annotation" / "manual").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (root / "Annotation" / "manual" / f"{name}_manu_attri.txt").write_text(text)
+
+
+@pytest.mark.parametrize("layout", [official, kaggle])
+def test_gender_race_and_age_are_read(tmp_path: Path, layout):
+    root = layout(tmp_path / "raf")
+    annotate(root, ["train_00001", "test_0001"], f"{LANDMARKS}0\n1\n4\n")
+    annotate(root, ["train_00002"], f"{LANDMARKS}2\r\n0\r\n1\r\n")  # and none of train_00003
+    annotate(root / "compound", ["train_00003"], f"{LANDMARKS}1\n1\n1\n")
+    for source in (root, zipped(root)):
+        files = load_corpus("rafdb", root).files
+        found = read_attributes(source, files, ["age", "gender", "race"])
+        people = dict(zip(files, zip(found["gender"], found["race"], found["age"], strict=True), strict=True))
+        by_name = {Path(file).stem.removesuffix("_aligned"): person for file, person in people.items()}
+        assert by_name == {
+            "train_00001": ("male", "African-American", "70+"),
+            "train_00002": ("unsure", "Caucasian", "4-19"),
+            "train_00003": ("", "", ""),
+            "test_0001": ("male", "African-American", "70+"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{LANDMARKS}0\n3\n1\n", "has the race '3', not a number from 0 to 2"),
+        (f"{LANDMARKS}0\n1\n5\n", "has the age '5', not a number from 0 to 4"),
+        (f"{LANDMARKS}0\n1\n", r"has 7 lines, not 8 \(five landmarks, then gender, race and age\)"),
+    ],
+)
+def test_bad_annotations_are_named(tmp_path: Path, text: str, message: str):
+    root = official(tmp_path / "raf")
+    files = load_corpus("rafdb", root).files
+    with pytest.raises(DataError, match=r"contains no Annotation/manual; unpack RAF-DB's manual\.zip there to group by age"):
+        read_attributes(root, files, ["age"])
+    with pytest.raises(DataError, match="rafdb has no column 'agee'; did you mean 'age'"):
+        read_attributes(root, files, ["agee"])
+    annotate(root, ["train_00001"], text)
+    with pytest.raises(DataError, match=rf"train_00001_manu_attri\.txt: {message}"):
+        read_attributes(root, files, ["age"])

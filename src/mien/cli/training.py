@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
+    from mien.groups import Groups
     from mien.predict.recognizer import Backend
 
 PICTURE_DPI = 150
@@ -128,6 +129,28 @@ def evaluate(
             "mirrored or not.",
         ),
     ] = "single",
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Also measure each group of this column: of the manifest, of --groups, or gender, race or age of RAF-DB. "
+            "Repeat it for several columns.",
+        ),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Table with the columns of --group-by, and path or row to say which image it is."
+        ),
+    ] = None,
+    detect: Annotated[
+        bool,
+        typer.Option(
+            "--detect",
+            help="The data are a table of photos (path, label, and left, top, right, bottom of each face): find the faces as "
+            "mien predict does, and also measure how many are found.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
     ] = None,
@@ -138,9 +161,12 @@ def evaluate(
     """
     require("torchmetrics", "train")
     from mien.atomic import check_outputs, check_place
+    from mien.cli.groups import open_photos, show_groups
     from mien.cli.progress import StepBar
     from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
+    from mien.faces import DEFAULT_DETECTOR
+    from mien.groups import read_groups
     from mien.report import Measured, confusion_figure, write_figure
     from mien.results import predictions_path
     from mien.weights import card_path
@@ -151,19 +177,38 @@ def evaluate(
         raise InputError(f"--view {view}: choose one of {', '.join(get_args(View))}")
     if option and not corpus:
         raise InputError("--option is an option of a corpus; say which with --corpus")
+    if groups is not None and not group_by:
+        raise InputError(f"--groups {groups}: say by which of its columns, with --group-by COLUMN")
+    if detect and (corpus or groups):
+        raise InputError("--detect reads a table of photos with all its columns; leave out --corpus and --groups")
+    columns = list(dict.fromkeys(group_by or []))
+    if columns:
+        require("fairlearn", "analyse")
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
     read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
     backend, file = open_model(model)
     if out is not None:
         check_place(out)
-    measured = _measured_corpus(backend, data, corpus, read_with)
+    members: Groups | None = None
+    if detect:
+        measured, members = open_photos(backend, data, columns)
+        read_with = {"detector": DEFAULT_DETECTOR}
+    else:
+        measured = _measured_corpus(backend, data, corpus, read_with)
+        if columns:
+            members = read_groups(measured, data, columns, groups)
     split = split or (measured.splits[0] if len(measured.splits) == 1 else "public_test")
     if out is None:
-        parts = (data.stem if corpus else "", split, "" if view == "single" else view, f"as-{map_to}" if map_to else "")
+        parts = (
+            data.stem if corpus or detect else "",
+            split,
+            "" if view == "single" else view,
+            f"as-{map_to}" if map_to else "",
+        )
         out = _default_results(model, file, "-".join(part for part in parts if part))
     picture = out.with_name(f"{out.stem}-confusion.png")
-    check_outputs([out, predictions_path(out), picture], [file, card_path(file), data])
+    check_outputs([out, predictions_path(out), picture], [file, card_path(file), data, *([] if groups is None else [groups])])
     trained = None if training_data is None else corpus_of(backend, training_data)
     votes = votes_on(measured, data)
     with StepBar() as bar:
@@ -178,8 +223,10 @@ def evaluate(
             map_to=map_to,
             options=read_with,
             training=trained,
+            groups=members,
         )
     _show(evaluation.results)
+    show_groups(evaluation.results)
     for line in notes(evaluation.results):
         typer.echo(line)
     written = write_evaluation(out, evaluation)
@@ -332,11 +379,16 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
     with StepBar() as bar:
         on_step = partial(bar.step, f"reading {name}")
         corpus = load_corpus(name, source, options=options, protocol=protocol, soft_labels=soft_labels, on_step=on_step)
+    list_skipped(corpus)
+    return corpus
+
+
+def list_skipped(corpus: Corpus) -> None:
+    """Print how many images of a corpus were left out, and the first of them."""
     for line in corpus.skipped[:5]:
         typer.echo(f"left out: {printable(line)}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
-    return corpus
 
 
 def _show(results: dict[str, Any]) -> None:
@@ -354,6 +406,10 @@ def _show(results: dict[str, Any]) -> None:
     def add(title: str, values: list[float | None], form: str = "{:.2%}") -> None:
         table.add_row(title, *("-" if value is None else form.format(value).replace("%", " %") for value in values))
 
+    if detection := results["detection"]:
+        low, high = detection["interval"]
+        table.add_row("faces found", f"{detection['found']:,} of {detection['faces']:,}")
+        table.add_row("  95 % interval", f"{low:.1%} to {high:.1%}".replace("%", " %"))
     for key in ("accuracy", "macro_f1", "uar", "kappa", "ece", "votes_agreement"):
         values = [results[p][key] if results[p] else None for p in parts]
         if key != "votes_agreement" or any(value is not None for value in values):

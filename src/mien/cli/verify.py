@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.groups import open_photos
 from mien.cli.progress import StepBar
 from mien.cli.training import corpus_of, open_corpus, open_model, votes_on
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
@@ -143,11 +144,14 @@ def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) ->
 
 def _corpus(backend: Backend, data: Path, recorded: dict[str, Any], corpora: dict[str, Corpus]) -> Corpus:
     """Return the corpus that results were measured on; `corpora` keeps those that were opened before."""
-    from mien.evaluate import protocol_of
+    from mien.leakage import protocol_of
+    from mien.photos import NAME as PHOTOS
 
     wanted = recorded["data"]
     part = {"corpus": wanted["corpus"], "options": wanted["options"]} if wanted["options"] is not None else None
     key = json.dumps(part or backend.info.recipe.get("data") or backend.info.label_set, sort_keys=True)
+    if wanted["corpus"] == PHOTOS:
+        corpora[key] = open_photos(backend, data)[0]  # each model crops them in its own way
     if key not in corpora:
         corpora[key] = open_corpus(part, data, soft_labels=False) if part else corpus_of(backend, data)
     corpus = corpora[key]

@@ -185,6 +185,8 @@ class Reader:
         counts: Published number of images of each class, in the order of the corpus's label set, in each official split; empty
             if unknown.
         own_data: Whether users bring their own pictures, so that there are no published splits.
+        columns: Returns what else the source tells about its pictures, such as the age of each person, by column. Its arguments
+            are the source, `Corpus.files` and the wanted columns; what is unknown of a picture is "".
     """
 
     read: Callable[..., Listing]
@@ -193,6 +195,7 @@ class Reader:
     soft_label_options: tuple[str, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     own_data: bool = False
+    columns: Callable[[Path, Sequence[str], Sequence[str]], Mapping[str, Sequence[str]]] | None = None
 
     def __call__(self, source: Path, **options: Any) -> Listing:
         """Return what is in a source.

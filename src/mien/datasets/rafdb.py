@@ -7,6 +7,7 @@ the Wild". Aligned faces of 100x100 px in colour, seven classes counted from 1; 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +16,7 @@ from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.files import Tree, file_names, is_picture, read_text
 from mien.errors import DataError
 from mien.labels import label_set
+from mien.registry import nearest
 
 SIDE = 100
 SPLITS = ("train", "test")
@@ -24,12 +26,64 @@ LABELS = ("list_patition_label.txt", "list_partition_label.txt")
 COUNTS = {"train": (1290, 281, 717, 4772, 1982, 705, 2524), "test": (329, 74, 160, 1185, 478, 162, 680)}
 """Images of each class in each official split."""
 
+ATTRIBUTES = {
+    "gender": ("male", "female", "unsure"),
+    "race": ("Caucasian", "African-American", "Asian"),
+    "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
+}
+"""What `Annotation/manual` says of each face, in the order of its lines, and the words by number."""
+
+MANUAL = "_manu_attri.txt"
+"""End of the names in `Annotation/manual`: five lines with a landmark each, then the number of each attribute."""
+
 LAYOUT = (
     "EmoLabel/list_patition_label.txt with Image/aligned/train_00001_aligned.jpg, or train/1 to train/7 with test/1 to test/7"
 )
 
 
-@CORPORA.register("rafdb", counts=COUNTS)
+def read_attributes(source: Path, files: Sequence[str], wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the gender, race or age of each picture, as RAF-DB's annotators saw it; "" where its file is missing.
+
+    Args:
+        source: The folder or zip archive.
+        files: The pictures in it.
+        wanted: Some of `gender`, `race` and `age`.
+
+    Raises:
+        DataError: There is no such attribute, no annotation, or a file of annotations is wrong.
+    """
+    for name in wanted:
+        if name not in ATTRIBUTES:
+            raise DataError(
+                f"rafdb has no column {name!r}{nearest(name, list(ATTRIBUTES))}; for others, give a table with --groups"
+            )
+    tree, names = file_names(source, [])
+    notes = {PurePosixPath(name).name: name for name in names if name.endswith(MANUAL) and "compound" not in name.split("/")}
+    if not notes:
+        raise DataError(f"{source}: contains no Annotation/manual; unpack RAF-DB's manual.zip there to group by {wanted[0]}")
+    values: dict[str, list[str]] = {name: [] for name in wanted}
+    for file in files:
+        note = notes.get(PurePosixPath(file).stem.removesuffix("_aligned") + MANUAL)
+        found = dict.fromkeys(ATTRIBUTES, "") if note is None else _parse_note(read_text(tree / note), str(tree / note))
+        for name in wanted:
+            values[name].append(found[name])
+    return values
+
+
+def _parse_note(text: str, file: str) -> dict[str, str]:
+    """Return the attributes in a file of `Annotation/manual`."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) != 8:
+        raise DataError(f"{file}: has {len(lines)} lines, not 8 (five landmarks, then gender, race and age)")
+    found = {}
+    for line, (name, words) in zip(lines[5:], ATTRIBUTES.items(), strict=True):
+        if line not in map(str, range(len(words))):
+            raise DataError(f"{file}: has the {name} {line!r}, not a number from 0 to {len(words) - 1}")
+        found[name] = words[int(line)]
+    return found
+
+
+@CORPORA.register("rafdb", counts=COUNTS, columns=read_attributes)
 def read_rafdb(source: Path) -> Listing:
     """Return the content of a copy of RAF-DB, in colour, 100x100 px: splits train and test.
 
