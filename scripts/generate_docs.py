@@ -32,6 +32,7 @@ from mien.cli import app
 from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.output.table import SCHEMA
+from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
 from mien.recipe import RENAMED, load_recipe, recipe_names
 from mien.results import predictions_path, read_results
@@ -210,8 +211,10 @@ def bundled() -> dict[str, Path]:
 def headline() -> str:
     """Return one row per bundled model: size, accuracy with and without twins, macro-F1, calibration error."""
     rows, sources = [], []
-    for name, path in bundled().items():
-        measured, parameters = results_of(path), weights.read_card(path).get("parameters")
+    sizes = {name: weights.read_card(path)["parameters"] for name, path in bundled().items()}
+    sizes[weights.ENSEMBLE] = sum(sizes[name] for name in EnsembleBackend(threads=1).info.arguments["members"])
+    for name, path in (bundled() | {weights.ENSEMBLE: weights.ensemble_file()}).items():
+        measured, parameters = results_of(path), sizes[name]
         figures = [NOT_RUN] * 4
         if measured:
             sources.append(f"`{Path(measured[0]).parent.relative_to('results/fer2013')}`")
@@ -223,7 +226,7 @@ def headline() -> str:
         shown = f"`{name}`" + " (default)" * (name == weights.DEFAULT)
         rows.append([shown, f"{parameters / 1e6:.1f} M", *figures])
     head = ["model", "parameters", "accuracy", "accuracy without twins", "macro-F1", "calibration error"]
-    return f"{_table(head, rows)}\n\nOne run each, in `results/fer2013/` in this order: {', '.join(sources)}."
+    return f"{_table(head, rows)}\n\nOne run each, in `results/fer2013/`: {', '.join(sources)}."
 
 
 def recall() -> str:

@@ -28,9 +28,9 @@ from mien.groups import Groups, measure_groups
 from mien.labels import label_set, mapping
 from mien.leakage import protocol_of, require_same_split, training_data
 from mien.model_info import ModelInfo
+from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Backend
-from mien.preprocess import preprocess
+from mien.predict.recognizer import Backend, crop_logits
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path
@@ -100,7 +100,7 @@ def _predict(
     parts = []
     for start in range(0, len(rows), BATCH):
         images = [views(image, view) for image in corpus.read(rows[start : start + BATCH])]
-        logits = [backend.logits(preprocess(list(crops), backend.info.preprocess)) for crops in zip(*images, strict=True)]
+        logits = [crop_logits(backend, list(crops)) for crops in zip(*images, strict=True)]
         if not np.isfinite(logits).all():
             raise CheckpointError(
                 f"the logits of this {backend.info.arch} are nan or infinite for some images of {split}, so its training has "
@@ -225,7 +225,7 @@ def evaluate(
         "twins": {"training": known, **({} if seen is None else {kind: int(found.sum()) for kind, found in seen.items()})},
         "training": _training(weights.parent) if weights else None,
         "study": study,
-        "backend": "onnx" if isinstance(backend, OnnxBackend) else "torch",
+        "backend": "onnx" if isinstance(backend, OnnxBackend | EnsembleBackend) else "torch",
         "precision": info.precision,
         "view": view,
         "standard": report(np.ones(len(rows), np.bool_)),

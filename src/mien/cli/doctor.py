@@ -98,12 +98,15 @@ def _gpu() -> str:
 
 def _models() -> str:
     from mien import weights
+    from mien.predict.ensemble import EnsembleBackend
     from mien.predict.onnx_backend import OnnxBackend
 
     weights.default_weights()
     for path in weights.bundled().values():
         weights.verify(path)
         OnnxBackend(path, threads=1)
+    if weights.ensemble_file().is_file():
+        EnsembleBackend(threads=1)
     return f"{', '.join(weights.bundled())}: intact"
 
 

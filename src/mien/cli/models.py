@@ -47,9 +47,11 @@ def _bundled() -> Table:
     from mien import weights
 
     table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
-    for name, path in weights.bundled().items():
+    ensemble = {weights.ENSEMBLE: weights.ensemble_file()} if weights.ensemble_file().is_file() else {}
+    for name, path in (weights.bundled() | ensemble).items():
         info, card = _read_info(path), weights.read_card(path)
-        parameters = card.get("parameters")
+        parts = info.arguments["members"] if name == weights.ENSEMBLE else [name]
+        parameters = sum(weights.read_card(weights.bundled()[part]).get("parameters", 0) for part in parts)
         size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
         accuracy = [
             f"{split}\n{figures['accuracy']:.2%}"
@@ -111,7 +113,9 @@ def _figures(cost: Cost) -> tuple[str, str, str]:
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Bundled model, .onnx file or .safetensors checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="Bundled model, ensemble, .onnx file or .safetensors checkpoint.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show everything that is stored in a model file: classes, preprocessing, training and results."""
@@ -121,7 +125,7 @@ def info(
 
     from mien import weights
 
-    path = Path(model) if model.endswith(".safetensors") else weights.resolve(model)
+    path = Path(model) if model.endswith(".safetensors") else weights.model_file(model)
     stored = json.loads(_read_info(path).to_json())
     values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **stored}
     if as_json:
@@ -147,9 +151,9 @@ def _read_info(path: Path) -> ModelInfo:
     from mien.model_info import METADATA_KEY, ModelInfo, check_file_digest
 
     if path.suffix != ".safetensors":
-        from mien.predict.onnx_backend import OnnxBackend
+        from mien.predict.recognizer import open_backend
 
-        return OnnxBackend(path, threads=1).info
+        return open_backend(path, threads=1).info
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
     try:  # without torch: the file begins with a length (8 bytes) and a JSON header

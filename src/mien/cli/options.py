@@ -19,7 +19,7 @@ def option(help: str, metavar: str | None, group: str, *names: str, **more: Any)
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
 
-Model = Annotated[str | None, option("A bundled model (see mien models) or an .onnx file.", "NAME|FILE", FACES)]
+Model = Annotated[str | None, option("A bundled model (see mien models), ensemble, or an .onnx file.", "NAME|FILE", FACES)]
 DetectorName = Annotated[str, option("Face detector: centerface, mtcnn or haar.", "NAME", FACES)]
 MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]

@@ -107,11 +107,11 @@ def predict(
 def settings(recognizer: Recognizer, video: VideoOptions, faces: dict[str, Any]) -> dict[str, str]:
     """Return everything the rows of a table depend on except the sources; `faces` is how faces are found and cropped."""
     import mien
-    from mien.predict.onnx_backend import OnnxBackend
     from mien.weights import sha256
 
     backend, info = recognizer.backend, recognizer.backend.info
-    file = sha256(backend.path) if isinstance(backend, OnnxBackend) else ""
+    path = getattr(backend, "path", None)
+    file = sha256(path) if path else ""
     model = {"mien": mien.__version__, "model": info.arch, "model_file": file, "model_data": info.data_fingerprint}
     chosen = asdict(video) | faces | {"unsure_below": recognizer.unsure_below, "coverage": recognizer.coverage}
     return {key: str(value) for key, value in (model | chosen).items()}

@@ -326,11 +326,10 @@ def open_model(model: str) -> tuple[Backend, Path]:
         from mien.engine.torch_backend import TorchBackend
 
         return TorchBackend(path), path / "best.safetensors" if path.is_dir() else path
-    from mien.predict.onnx_backend import OnnxBackend
-    from mien.weights import resolve
+    from mien.predict.recognizer import open_backend
 
-    file = resolve(model)
-    return OnnxBackend(file), file
+    backend = open_backend(model)
+    return backend, backend.path
 
 
 def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:

@@ -121,7 +121,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
 
 def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) -> Path:
     """Return the file with the weights that results were measured with: the one given, one next to them, or a bundled one."""
-    from mien.weights import bundled, known_sha256, sha256
+    from mien.weights import bundled, ensemble_file, known_sha256, sha256
 
     wanted = recorded["model"].get("weights_sha256")
     if wanted is None:
@@ -134,7 +134,7 @@ def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) ->
             raise CheckpointError(f"{weights}: these are other weights (sha256 {found[:16]}...; the file has {wanted[:16]}...)")
         return weights
     near = sorted(file for suffix in ("safetensors", "onnx") for file in path.parent.glob(f"*.{suffix}"))
-    for file in (*near, *bundled().values()):
+    for file in (*near, *bundled().values(), ensemble_file()):
         if wanted in known_sha256(file):
             return file
     raise CheckpointError(

@@ -27,6 +27,7 @@ from mien.faces.detect import check_faces
 from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
 from mien.image import read_image
+from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend, check_logits
 from mien.predict.smoothing import create_smoother
 from mien.preprocess import check_crops, preprocess
@@ -63,6 +64,32 @@ class Backend(Protocol):
     def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
         ...
+
+
+def open_backend(model: str | os.PathLike[str] | None = None, threads: int | None = None) -> OnnxBackend | EnsembleBackend:
+    """Return a loaded model.
+
+    Args:
+        model: Name of a bundled model, `ensemble` for all of them together, or path of an `.onnx` file; None takes the default
+            model.
+        threads: Threads of one run; None takes every core this process may use.
+
+    Raises:
+        CheckpointError: The model is missing or damaged.
+        UnknownNameError: There is no such model.
+    """
+    if model is not None and os.fspath(model) in (weights.ENSEMBLE, str(weights.ensemble_file())):
+        return EnsembleBackend(threads=threads)
+    return OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
+
+
+def crop_logits(backend: Backend, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Return the logits, float32 (N, K), of ready face crops, prepared as the backend needs them.
+
+    A backend that prepares crops in its own way has a method `crop_logits`, as the ensemble does.
+    """
+    own = getattr(backend, "crop_logits", None)
+    return own(crops) if own is not None else backend.logits(preprocess(crops, backend.info.preprocess))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +143,7 @@ class Recognizer:
     pickled and copied, unless a loaded backend or detector of your own cannot.
 
     Args:
-        model: Name of a bundled model, path of an `.onnx` file, or a loaded backend; None takes the default model.
+        model: Name of a bundled model, `ensemble`, path of an `.onnx` file, or a loaded backend; None takes the default model.
         detector: Name of a detector, or a loaded one; None treats every picture as one ready face crop.
         min_face: Ignore faces whose shorter side is below this, in px. With the name of a detector it is also the size the
             detector looks for. None ignores none.
@@ -161,7 +188,7 @@ class Recognizer:
                 f"got {batch_size}, {max_faces} and {unsure_below}"
             )
         if model is None or isinstance(model, (str, os.PathLike)):
-            model = OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
+            model = open_backend(model, threads)
         self.backend: Backend = model
         given = {key: value for key, value in {"min_face": min_face, "threads": threads}.items() if value is not None}
         self._own_detector = not isinstance(detector, str)  # one of mien's own needs no check
@@ -396,8 +423,8 @@ class Recognizer:
                 f"crops must be a list, got one array of shape {crops.shape}; if it is one crop with its channels first, give "
                 f"[crop[:3].transpose(1, 2, 0)]; if it is {len(crops)} grey crops, give list(crops)"
             )
-        spec, size = self.backend.info.preprocess, self.batch_size
-        logits = [self.backend.logits(preprocess(crops[i : i + size], spec)) for i in range(0, len(crops), size)]
+        size = self.batch_size
+        logits = [crop_logits(self.backend, crops[i : i + size]) for i in range(0, len(crops), size)]
         if not logits:
             return np.empty((0, len(self.classes)), np.float32)
         check_logits(stacked := np.concatenate(logits), len(crops), self.backend.info, type(self.backend).__name__)

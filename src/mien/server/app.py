@@ -24,12 +24,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from mien import weights
 from mien.errors import InputError, MienError
 from mien.image import read_image
 from mien.output.table import columns, json_line, rows, write_table
+from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Recognizer, VideoOptions
+from mien.predict.recognizer import Backend, Recognizer, VideoOptions, open_backend
 from mien.server.batching import BatchingBackend
 from mien.server.camera import serve_camera
 from mien.server.jobs import VIDEO, Jobs, remove_folder
@@ -79,6 +79,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def _batching(backend: OnnxBackend | EnsembleBackend, on_batch: Callable[[int], None]) -> Backend:
+    """Return a backend whose callers share batches. The ensemble's do not: its members prepare crops in different ways."""
+    return BatchingBackend(backend, on_batch) if isinstance(backend, OnnxBackend) else backend
+
+
 class Service:
     """What the routes share.
 
@@ -92,8 +97,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        path = weights.default_weights() if settings.model is None else weights.resolve(settings.model)
-        self.backend = BatchingBackend(OnnxBackend(path), self._count_batch)
+        self.backend = _batching(open_backend(settings.model), self._count_batch)
         options: dict[str, Any] = {"max_faces": settings.max_faces, "unsure_below": settings.unsure_below}
         self.recognizer = Recognizer(self.backend, detector=settings.detector, min_face=settings.min_face, **options)
         self.crop_recognizer = Recognizer(self.backend, detector=None, unsure_below=settings.unsure_below)
@@ -107,7 +111,8 @@ class Service:
         """Finish what was accepted."""
         self.threads.shutdown()
         self.jobs.close()
-        self.backend.close()
+        if isinstance(self.backend, BatchingBackend):
+            self.backend.close()
         if self.settings.jobs_folder is None:
             remove_folder(self._folder)
 
@@ -284,8 +289,9 @@ def check(settings: Settings) -> None:
     Raises:
         MienError: One of them cannot.
     """
-    path = weights.default_weights() if settings.model is None else weights.resolve(settings.model)
-    recognizer = Recognizer(path, detector=settings.detector, min_face=settings.min_face, unsure_below=settings.unsure_below)
+    recognizer = Recognizer(
+        settings.model, detector=settings.detector, min_face=settings.min_face, unsure_below=settings.unsure_below
+    )
     columns(recognizer.classes)
 
 

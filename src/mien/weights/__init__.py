@@ -18,10 +18,18 @@ FOLDER = Path(__file__).parent
 DEFAULT = "dlib_resnet-fer2013-small"
 """The model that recognition uses by default."""
 
+ENSEMBLE = "ensemble"
+"""Name of the ensemble of bundled models, see `mien.predict.ensemble`."""
+
 
 def bundled() -> dict[str, Path]:
     """Return the `.onnx` file of each bundled model, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
+
+
+def ensemble_file() -> Path:
+    """Return the file that names the members of the ensemble."""
+    return FOLDER / f"{ENSEMBLE}.json"
 
 
 def default_weights() -> Path:
@@ -40,6 +48,8 @@ def default_weights() -> Path:
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     """Return the `.onnx` file of a bundled model, whose SHA-256 is checked, or of a path.
 
+    The ensemble is no single file; `mien.predict.open_backend` opens it.
+
     Raises:
         CheckpointError: The file is missing, is corrupt or is a training checkpoint.
         UnknownNameError: It is neither a bundled model nor a file; the message lists similar names.
@@ -49,13 +59,25 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if name in models:
         verify(models[name])
         return models[name]
+    if name == ENSEMBLE:
+        raise CheckpointError(f"the ensemble is several models, not one file; here, choose one of {', '.join(models)}")
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: is a training checkpoint; turn it into an .onnx file with: mien export {path}")
     if path.suffix == ".onnx" or path.is_file():
         if not path.is_file():
             raise CheckpointError(f"{path}: no such model file")
         return path
-    raise UnknownNameError(f"unknown model {name!r}{nearest(name, list(models))}; or give the path of an .onnx file")
+    raise UnknownNameError(f"unknown model {name!r}{nearest(name, [*models, ENSEMBLE])}; or give the path of an .onnx file")
+
+
+def model_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return what `resolve` returns, or the file of the ensemble.
+
+    Raises:
+        CheckpointError: The file is missing, is corrupt or is a training checkpoint.
+        UnknownNameError: It is neither a bundled model, nor the ensemble, nor a file.
+    """
+    return ensemble_file() if os.fspath(name_or_path) == ENSEMBLE else resolve(name_or_path)
 
 
 def card_path(model: Path) -> Path:
