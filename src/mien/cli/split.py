@@ -51,7 +51,7 @@ def split(
 def _parse_protocol(text: str) -> list[dict[str, Any]]:
     """Return the steps of `--protocol`, one mapping or a list of them in YAML."""
     yaml = require("yaml", "train")
-    from mien.recipe import read_yaml
+    from mien.yaml_files import read_yaml
 
     try:
         value = read_yaml(text)
