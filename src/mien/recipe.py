@@ -326,6 +326,9 @@ class Recipe(_Strict):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
 
 
+_FILE = re.compile(r"(.+?\.ya?ml)(?::(.+))?", re.DOTALL)
+"""A recipe's file and, after a colon, its variant."""
+
 RENAMED = {
     "dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune",
     "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune",
@@ -336,6 +339,12 @@ RENAMED = {
 def recipe_names() -> list[str]:
     """Return the names of the bundled recipes, sorted."""
     return sorted(_bundled())
+
+
+def recipe_file(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the file of a recipe that is named by its file, with or without a variant; None for a bundled recipe."""
+    found = _FILE.fullmatch(os.fspath(name_or_path))
+    return Path(found[1]) if found else None
 
 
 def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> Recipe:
@@ -352,7 +361,7 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     3
     """
     source = os.fspath(name_or_path)
-    file = re.fullmatch(r"(.+?\.ya?ml)(?::(.+))?", source, re.DOTALL)
+    file = _FILE.fullmatch(source)
     values = copy.deepcopy(_select_bundled(source) if file is None else _select_variant(Path(file[1]), file[2]))
     for key, value in (overrides or {}).items():
         _set(values, key, value)

@@ -62,13 +62,15 @@ def train(
     from mien.engine.checks import check_files, check_names
     from mien.engine.devices import create_fabric, default_devices
     from mien.provenance import available_cores
-    from mien.recipe import load_recipe
+    from mien.recipe import load_recipe, recipe_file
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
     check_names(chosen)
-    check_files(chosen, out)
+    written = recipe_file(recipe)
+    own = written is not None and written.is_file() and written.read_text(encoding="utf-8") == chosen.to_yaml()
+    check_files(chosen, out, [data, *([written] if written and not own else [])])  # a run's own recipe resumes it
     corpus = open_corpus(chosen.data.model_dump(), data)
     cores = threads or available_cores()
     devices = devices or default_devices(chosen, corpus, cores)
@@ -77,15 +79,15 @@ def train(
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = create_fabric(chosen, devices, precision)
-        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
+        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=_echo)
     if not fabric.is_global_zero:
         return
     if chosen.data.select is None:
-        typer.echo(f"kept the last epoch, {result.best.epoch}, in {out} (the recipe has no selection split)")
+        _echo(f"kept the last epoch, {result.best.epoch}, in {out} (the recipe has no selection split)")
     else:
         best = f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}"
-        typer.echo(f"{best}; kept in {out}")
-    typer.echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
+        _echo(f"{best}; kept in {out}")
+    _echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
 
 
 def evaluate(
@@ -137,8 +139,10 @@ def evaluate(
     Writes the results, the predictions and a confusion matrix. Classes are matched by name.
     """
     require("torchmetrics", "train")
-    from mien.atomic import check_outputs, check_place
+    from mien.atomic import check_kind, check_outputs, check_place
     from mien.cli.progress import StepBar
+    from mien.datasets.cache import files_outside
+    from mien.datasets.corpus import CORPORA
     from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
     from mien.report import Measured, confusion_figure, write_figure
@@ -163,7 +167,9 @@ def evaluate(
         parts = (data.stem if corpus else "", split, "" if view == "single" else view, f"as-{map_to}" if map_to else "")
         out = _default_results(model, file, "-".join(part for part in parts if part))
     picture = out.with_name(f"{out.stem}-confusion.png")
-    check_outputs([out, predictions_path(out), picture], [file, card_path(file), data])
+    read = [file, card_path(file), data, *files_outside(CORPORA.get(measured.name), data, read_with or {})]
+    check_outputs([out, predictions_path(out), picture], [*read, *([] if training_data is None else [training_data])])
+    check_kind(out, "model", "standard")
     trained = None if training_data is None else corpus_of(backend, training_data)
     votes = votes_on(measured, data)
     with StepBar() as bar:
@@ -181,11 +187,11 @@ def evaluate(
         )
     _show(evaluation.results)
     for line in notes(evaluation.results):
-        typer.echo(line)
+        _echo(line)
     written = write_evaluation(out, evaluation)
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
-        typer.echo(printable(f"wrote {path}"))
+        _echo(f"wrote {path}")
 
 
 def _measured_corpus(backend: Backend, data: Path, name: str | None, options: dict[str, Any] | None) -> Corpus:
@@ -230,7 +236,7 @@ def export(
     """Export a trained model to ONNX and check that its logits agree with torch's."""
     require("torch", "train")
     require("onnxscript", "train")
-    from mien.atomic import check_outputs
+    from mien.atomic import check_kind, check_outputs
     from mien.engine.export import calibration_crops, export_onnx, write_card
     from mien.weights import card_path
 
@@ -238,7 +244,11 @@ def export(
         raise InputError(f"{out}: the exported file needs the suffix .onnx, such as model.onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; give the corpus with --data")
-    check_outputs([out, card_path(out)], [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
+    exported = [out, *([int8_path(out)] if int8 else [])]
+    written = [*exported, *map(card_path, exported)]
+    check_outputs(written, [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
+    for path in map(card_path, exported):
+        check_kind(path, "sha256", "arch")
     crops, corpus = None, None
     if data is not None:
         backend, _ = open_model(str(run))
@@ -246,7 +256,7 @@ def export(
         crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
     done = export_onnx(run, out, crops, half_size=half_size)
     write_card(done)
-    typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
+    _echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
     if int8 and corpus is not None and crops is not None:
         _export_int8(run, out, corpus, crops)
 
@@ -286,12 +296,17 @@ def open_model(model: str) -> tuple[Backend, Path]:
     return OnnxBackend(file), file
 
 
+def int8_path(fp32: Path) -> Path:
+    """Return the path of the int8 copy of an exported model."""
+    return fp32.with_name(f"{fp32.stem}-int8.onnx")
+
+
 def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:
     from mien.engine.export import export_int8, write_card
     from mien.evaluate import predict_split
     from mien.predict.onnx_backend import OnnxBackend
 
-    path = fp32.with_name(f"{fp32.stem}-int8.onnx")
+    path = int8_path(fp32)
     full = OnnxBackend(fp32)
     data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
     done = export_int8(run, fp32, path, crops)
@@ -301,7 +316,7 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
         100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))
     )
     write_card(done, points_lost={split: round(before - after, 3)})
-    typer.echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
+    _echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
 
 
 def corpus_of(backend: Backend, data: Path) -> Corpus:
@@ -339,20 +354,28 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
     return corpus
 
 
+def _echo(line: object) -> None:
+    typer.echo(printable(str(line)))
+
+
 def _show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     model, data, parts = results["model"], results["data"], ("standard", "twin_free")
     on = f"{data['corpus']} {data['split']} ({data['protocol']})"
-    table = Table(title=f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}")
+    title = f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}"
+    table = Table(title=Text(printable(title)))
     table.add_column("metric")
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")
     table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
 
     def add(title: str, values: list[float | None], form: str = "{:.2%}") -> None:
-        table.add_row(title, *("-" if value is None else form.format(value).replace("%", " %") for value in values))
+        table.add_row(
+            Text(printable(title)), *("-" if value is None else form.format(value).replace("%", " %") for value in values)
+        )
 
     for key in ("accuracy", "macro_f1", "uar", "kappa", "ece", "votes_agreement"):
         values = [results[p][key] if results[p] else None for p in parts]
