@@ -6,12 +6,13 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest check fuzz bench tables docs clean
+.PHONY: help demo test lowest lowest-train check fuzz bench tables docs clean
 
 help:
 	@echo "make demo    install mien and recognise the expressions in a photo"
 	@echo "make test    install what tests need and run them all"
-	@echo "make lowest  run the tests that need no torch with the lowest allowed versions"
+	@echo "make lowest  run the tests that need no torch with the lowest allowed versions;"
+	@echo "             make lowest-train: those of training, with torch (6 GB)"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
 	@echo "make fuzz    read 20,000 damaged files of every kind; MIEN_FUZZ=1000000 make fuzz runs for hours"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
@@ -30,13 +31,20 @@ TORCHLESS = $(addprefix tests/, predict output video faces cli/test_predict.py c
 	test_errors.py test_image.py test_labels.py test_model_info.py test_offline.py test_onnx_session.py test_preprocess.py \
 	test_provenance.py test_registry.py test_structures.py test_weights.py)
 
-lowest: .venv/python.stamp
+TORCH = $(addprefix tests/, datasets engine layers losses models cli/test_training.py test_augment.py test_checkpoint.py \
+	test_evaluate.py test_metrics.py test_recipe.py test_transfer.py)
+
+lowest: EXTRAS = tables,heic,detectors,camera
+lowest: TESTS = $(TORCHLESS)
+lowest-train: EXTRAS = train,tables,heic,detectors,camera
+lowest-train: TESTS = $(TORCH)
+lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv
-	@$(BIN)/uv venv -q --clear .venv/lowest
-	@$(BIN)/uv pip install -q --python .venv/lowest --resolution lowest-direct '.[tables,heic,detectors,camera]'
-	@$(BIN)/uv pip freeze --python .venv/lowest | grep -v '^mien' > .venv/lowest.txt
-	@$(BIN)/uv pip install -q --python .venv/lowest -c .venv/lowest.txt pytest hypothesis onnx scikit-image tifffile
-	@PYTHONPATH=src .venv/lowest/bin/python -m pytest -o filterwarnings= $(TORCHLESS)
+	@$(BIN)/uv venv -q --clear .venv/$@
+	@$(BIN)/uv pip install -q --python .venv/$@ --resolution lowest-direct '.[$(EXTRAS)]'
+	@$(BIN)/uv pip freeze --python .venv/$@ | grep -v '^mien' > .venv/$@.txt
+	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis onnx scikit-image tifffile
+	@PYTHONPATH=src .venv/$@/bin/python -m pytest -o filterwarnings= $(TESTS)
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }

@@ -55,6 +55,28 @@ def mask(image: Crop, grey: Value, nose: Point, mouth: Point, width: float) -> C
     return np.asarray(picture)
 
 
+def patterned_mask(image: Crop, pattern: Value, nose: Point, mouth: Point, width: float) -> Crop:
+    """Paint a mask with a pattern of two greys instead of one grey, which has detail as a mouth has."""
+    painted = mask(image, 0, nose, mouth, width) != mask(image, 255, nose, mouth, width)
+    rows, columns = np.indices(image.shape[:2]) // max(1, round(width / 6))
+    dark = {"stripes": rows % 2, "checks": (rows + columns) % 2, "dots": (rows % 2) & (columns % 2)}[str(pattern)]
+    colours = np.where(dark == 1, 70, 190).astype(np.uint8)
+    return np.where(painted, colours.reshape(*dark.shape, *(1,) * (image.ndim - 2)), image)
+
+
+def hand(image: Crop, share: Value, mouth: Point, width: float) -> Crop:
+    """Paint three fingers over this share of the mouth, in the face's own grey or colour, with shadows between them."""
+    skin = np.median(image.reshape(-1, *image.shape[2:]), axis=0).astype(int)
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    for finger in range(3):
+        top = mouth[1] - 0.5 * width + finger * 0.36 * width
+        edges = [mouth[0] + (0.9 - 1.5 * float(share)) * width, top, mouth[0] + 2 * width, top + 0.34 * width]
+        ink, line = (tuple(np.atleast_1d(colour).tolist()) for colour in (skin, skin // 2))
+        draw.rounded_rectangle(edges, radius=0.15 * width, fill=ink, outline=line)
+    return np.asarray(picture)
+
+
 def cut(face: Crop, how: Value, rng: Rng) -> Crop:
     """Cut off a part of the face and repeat its edge there, as mien does outside a picture."""
     side, share = str(how).split()
@@ -72,6 +94,11 @@ KINDS: dict[str, tuple[Callable[[Crop, Value, Rng], Crop], Sequence[Value]]] = {
     **{name: (damage.apply, damage.strengths) for name, damage in DAMAGES.items()},
     "sunglasses": (lambda face, grey, rng: sunglasses(face, grey, EYES, BETWEEN), (10, 50)),
     "mask": (lambda face, grey, rng: mask(face, grey, NOSE, MOUTH, BETWEEN), (60, 150, 220)),
+    "patterned mask": (
+        lambda face, pattern, rng: patterned_mask(face, pattern, NOSE, MOUTH, BETWEEN),
+        ("stripes", "checks", "dots"),
+    ),
+    "hand": (lambda face, share, rng: hand(face, share, MOUTH, BETWEEN), (0.5, 1)),
     "cut": (cut, tuple(f"{side} {share}" for side in ("left", "right", "top", "bottom") for share in (15, 30, 45))),
     "turned": (lambda face, angle, rng: np.ascontiguousarray(np.rot90(face, int(angle) // 90)), (90, 180, 270)),
 }

@@ -12,21 +12,8 @@ import yaml
 
 from mien.audit.statistics import Statistics
 from mien.recipe import Recipe, load_recipe, recipe_names
-from mien.study.claims import (
-    AccuracyTable,
-    Cell,
-    Claims,
-    Measurement,
-    NumbersTable,
-    Run,
-    find_runs,
-    gaps,
-    measure,
-    read_claims,
-    read_history,
-    selection_gain,
-    view_gains,
-)
+from mien.study.claims import AccuracyTable, Cell, Claims, NumbersTable, read_claims
+from mien.study.measurements import Measurement, Run, find_runs, gaps, measure, read_history, selection_gain, view_gains
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

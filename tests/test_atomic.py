@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mien.atomic import atomic_path, check_outputs, uninterrupted
+from mien.atomic import atomic_path, check_kind, check_outputs, uninterrupted
 from mien.errors import OutputError
 
 
@@ -141,3 +141,15 @@ def test_a_file_gets_the_mode_that_the_user_wants(tmp_path: Path, mask: int, mod
     finally:
         os.umask(before)
     assert (tmp_path / "best.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_a_json_file_replaces_none_of_another_kind(tmp_path: Path) -> None:
+    card, results = tmp_path / "card.json", tmp_path / "results.json"
+    card.write_text('{"sha256": "0", "arch": "tiny", "classes": []}')
+    results.write_text('{"model": {}, "standard": {}}')
+    with pytest.raises(OutputError, match=r"results.json: holds something else \(model, standard, ...\); choose another name"):
+        check_kind(results, "sha256", "arch")
+    for path in (card, tmp_path / "new.json", tmp_path):
+        check_kind(path, "sha256", "arch")
+    card.write_bytes(b"")
+    check_kind(card, "model", "standard")

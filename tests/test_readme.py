@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from mien import cli, weights
 from mien.models import create_model
-from mien.recipe import load_recipe, read_yaml
+from mien.recipe import load_recipe
+from mien.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

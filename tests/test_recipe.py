@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import mien.recipe
 from mien import weights
 from mien.errors import RecipeError
-from mien.recipe import RENAMED, Recipe, load_recipe, parse_recipe, read_variants, read_yaml, recipe_hash, recipe_names
+from mien.recipe import RENAMED, Recipe, load_recipe, parse_recipe, read_variants, recipe_hash, recipe_names
+from mien.yaml_files import read_yaml
 
 FILES = sorted((Path(mien.recipe.__file__).parent / "recipes").glob("*/*.yaml"))
 

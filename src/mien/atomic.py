@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import re
 import secrets
@@ -155,6 +156,24 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.Path
         if real in seen and (output.is_file() or not output.exists()):
             raise OutputError(f"{output}: is named for two outputs; choose two names")
         seen.add(real)
+
+
+def check_kind(output: Path, *keys: str) -> None:
+    """Check that a JSON file to write replaces none of another kind, such as a model's card the results of a model.
+
+    Args:
+        output: The file to write.
+        keys: What every file of its kind contains.
+
+    Raises:
+        OutputError: There is a JSON file without these keys.
+    """
+    try:
+        held = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return  # not JSON
+    if isinstance(held, dict) and not {*keys} <= {*held}:
+        raise OutputError(f"{output}: holds something else ({', '.join(list(held)[:3])}, ...); choose another name")
 
 
 def check_place(target: Path) -> None:

@@ -27,7 +27,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mien.errors import MienError, RecipeError
 from mien.preprocess import PreprocessSpec
 from mien.registry import nearest
+from mien.yaml_files import explain_errors, read_yaml
 
 Sampling = Literal["natural", "weighted", "balanced"]
 
@@ -325,6 +326,9 @@ class Recipe(_Strict):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
 
 
+_FILE = re.compile(r"(.+?\.ya?ml)(?::(.+))?", re.DOTALL)
+"""A recipe's file and, after a colon, its variant."""
+
 RENAMED = {
     "dlib_resnet/fer2013-again": "dlib_resnet/fer2013-finetune",
     "sa_csp_ca/fer2013-again": "sa_csp_ca/fer2013-finetune",
@@ -332,13 +336,15 @@ RENAMED = {
 """Current names by former ones, which the cards of bundled models and committed results still carry."""
 
 
-MAX_VALUES = 100_000
-"""Most values of a YAML text, aliases unpacked; a recipe has about a hundred."""
-
-
 def recipe_names() -> list[str]:
     """Return the names of the bundled recipes, sorted."""
     return sorted(_bundled())
+
+
+def recipe_file(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the file of a recipe that is named by its file, with or without a variant; None for a bundled recipe."""
+    found = _FILE.fullmatch(os.fspath(name_or_path))
+    return Path(found[1]) if found else None
 
 
 def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) -> Recipe:
@@ -355,7 +361,7 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     3
     """
     source = os.fspath(name_or_path)
-    file = re.fullmatch(r"(.+?\.ya?ml)(?::(.+))?", source, re.DOTALL)
+    file = _FILE.fullmatch(source)
     values = copy.deepcopy(_select_bundled(source) if file is None else _select_variant(Path(file[1]), file[2]))
     for key, value in (overrides or {}).items():
         _set(values, key, value)
@@ -419,47 +425,6 @@ def _apply_variant(values: dict[str, Any], name: Any, change: Any, path: Path) -
     return merged
 
 
-def read_yaml(text: str) -> Any:
-    """Return the values of a YAML text. `5e-4` is a number, as in YAML 1.2, not text, as in YAML 1.1.
-
-    Raises:
-        yaml.YAMLError: It is not YAML, or a mapping has a key twice.
-        ValueError: A date that does not exist, lists within lists within lists, or aliases that unpack to millions of values.
-
-    >>> read_yaml("[5e-4, 1e3, e4]")
-    [0.0005, 1000.0, 'e4']
-    """
-    try:
-        value = yaml.load(text, _Loader)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    waiting, count = [value], 0
-    while waiting:
-        count += 1
-        if count > MAX_VALUES:  # an alias can stand for many values, or for what it is in
-            raise ValueError(f"it has more than {MAX_VALUES:,} values, perhaps because of aliases (*name)")
-        entry = waiting.pop()
-        waiting += entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
-    return value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader. It reads exponents without a sign or a point, and refuses a key that a mapping has twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
-
-
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
     """Return a recipe from plain values.
 
@@ -520,31 +485,3 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise RecipeError(f"cannot set {key}: {parent} is not a section of the recipe")
     values[last] = value
-
-
-def explain_errors(model: type[BaseModel], error: ValidationError) -> str:
-    """Return pydantic's errors about a file as sentences; for an unknown key, with the nearest known one.
-
-    Args:
-        model: What the file should hold.
-        error: What pydantic found.
-    """
-    return "; ".join(_explain(model, part) for part in error.errors())
-
-
-def _explain(model: type[BaseModel], part: Any) -> str:
-    if part["type"] == "value_error":  # raised by a validator of ours
-        return str(part["ctx"]["error"])
-    if not part["loc"]:
-        return f"{part['msg'].lower()} (got {part['input']!r:.80})"
-    *section, key = [str(step) for step in part["loc"]]
-    where = ".".join([*section, key])
-    if part["type"] != "extra_forbidden":
-        return f"{where}: {part['msg'].lower()} (got {part['input']!r})" if part["type"] != "missing" else f"{where} is missing"
-    kind: Any = model
-    for step in section:
-        kind = kind.model_fields[step].annotation if hasattr(kind, "model_fields") else get_args(kind)[-1]
-        kind = next(
-            (option for option in get_args(kind) if hasattr(option, "model_fields") and type(None) in get_args(kind)), kind
-        )
-    return f"unknown key {where}{nearest(key, list(kind.model_fields))}"

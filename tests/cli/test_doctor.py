@@ -67,3 +67,10 @@ def test_a_gpu_program_that_fails_is_no_error(bundle: Path, monkeypatch: pytest.
     (gpu,) = [finding for finding in report() if finding.subject == "GPU"]
     assert gpu.ok is None
     assert "none found" in gpu.text
+
+
+def test_paths_do_not_act_on_the_terminal(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/a\x1b[2J[b]/python")
+    shown = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"}).output
+    assert "/a\\x1b[2J[b]/python" in shown
+    assert all(line.isprintable() for line in shown.splitlines())

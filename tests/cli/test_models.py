@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -73,3 +75,22 @@ def test_the_cost_of_one_network() -> None:
 def test_layers_need_a_name() -> None:
     assert "name it" in str(run("models", "--layers").exception)
     assert "did you mean 'sa_csp_ca'" in str(run("models", "sa_csp").exception)
+
+
+def test_what_a_model_says_does_not_act_on_the_terminal(
+    tmp_path: Path, tiny_info: ModelInfo, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {"a\x1b[2J/x\u202e": {"accuracy": 0.5}}
+    info = dataclasses.replace(tiny_info, arch="tiny\x1b[2J\x9b2J[b]", label_set="\x07own", results=results)
+    model, path = onnx.load(tiny_onnx), tmp_path / "own" / "evil\x1b[2J[b].onnx"
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json(), DIGEST_KEY: NO_DIGEST})
+    path.parent.mkdir()
+    onnx.save(model, path)
+    write_digest(path)
+    monkeypatch.setattr(weights, "FOLDER", path.parent)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without the networks to train
+    for arguments in (("models",), ("info", path), ("info", path, "--json")):
+        shown = run(*arguments).output
+        assert all(line.isprintable() for line in shown.splitlines()), arguments
+    assert json.loads(shown)["arch"] == info.arch
+    assert "evil\\x1b[2J[b]" in run("models").output

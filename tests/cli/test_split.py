@@ -138,3 +138,18 @@ def test_the_file_is_the_protocol_file_of_the_library(split, tmp_path: Path, fer
     values = json.loads(path.read_text())
     assert values["splits"] == {"train": "0-95", "public_test": "96-127", "private_test": "128-159"}
     assert (values["protocol"], values["corpus"]) == ("official", "fer2013")
+
+
+def test_a_protocol_that_is_read_is_not_overwritten(split, tmp_path: Path, fer2013_csv: Path) -> None:
+    path, usual = tmp_path / "split.json", (fer2013_csv, "--corpus", "fer2013", "--protocol")
+    assert split(*usual, "{name: kfold, folds: 4, fold: 0}", "--out", path)[0] == 0
+    before = path.read_bytes()
+    steps = f"[{{name: file, path: '{path}'}}, {{name: map_to, label_set: rafdb}}]"
+    status, _, err = split(*usual, steps, "--out", path)
+    assert (status, "split.json: is read by this run" in err) == (2, True)
+    assert path.read_bytes() == before
+    path.write_text('{"model": {}, "standard": {}}')
+    assert "split.json: holds something else" in split(*usual, "{name: kfold}", "--out", path)[2]
+    status, out, _ = split(*usual, "{name: kfold}", "--out", tmp_path / "a\x1b[2J.json")
+    assert status == 0
+    assert all(line.isprintable() for line in out.splitlines())

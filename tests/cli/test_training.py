@@ -36,14 +36,16 @@ def refused(*arguments: object) -> str:
 
 
 def test_from_training_to_recognition(tmp_path: Path, fer2013_csv: Path):
-    folder, exported = tmp_path / "run", tmp_path / "model.onnx"
+    folder, exported = tmp_path / "run\x1b[2J[b]", tmp_path / "model.onnx"
     train = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", folder, *QUICK, *SMALL)
     shown = run(*train, "--seed", 4)
     assert "epoch 1/1" in shown
     assert "min left" in shown
     assert "epoch 1/1" not in run(*train, "--seed", 4)  # resumed: nothing left to do
     assert "belongs to a run of another recipe" in refused(*train, "--seed", 5)
-    run("evaluate", folder, "--data", fer2013_csv, "--split", "private_test")
+    shown += run("evaluate", folder, "--data", fer2013_csv, "--split", "private_test")
+    assert shown.count("run\\x1b[2J[b]") == 5  # kept in, next, three files
+    assert all(line.isprintable() for line in shown.splitlines())
     results = json.loads((folder / "private_test.json").read_text())
     assert results["model"]["seed"] == 4
     assert results["backend"] == "torch"
@@ -243,3 +245,28 @@ def test_a_name_no_disk_takes_is_one_line():
 def test_a_value_that_yaml_takes_for_a_date(tmp_path: Path, fer2013_csv: Path):
     wrong = ("train", "sa_csp_ca/fer2013", "--data", fer2013_csv, "--out", tmp_path / "run", "--set", "name=2024-13-45")
     assert "the value cannot be read" in refused(*wrong)
+
+
+def test_no_output_replaces_an_input_or_a_file_of_another_kind(tmp_path: Path, fer2013_csv: Path):
+    out = tmp_path / "run"
+    out.mkdir()
+    mine, results = out / "recipe.yaml", out / "private_test.json"
+    mine.write_text("# tried on Monday\n" + run("recipes", "sa_csp_ca/fer2013"))
+    results.write_text('{"model": {}, "standard": {}}')
+    assert "recipe.yaml: is read by this run" in refused("train", mine, "--data", fer2013_csv, "--out", out, *QUICK)
+    assert "private_test.json: holds something else" in refused("export", out, out / "private_test.onnx")
+    (tmp_path / "model-int8.json").write_text('{"model": {}, "standard": {}}')
+    assert "model-int8.json: holds something else" in refused(
+        "export", out, tmp_path / "model.onnx", "--int8", "--data", fer2013_csv
+    )
+    card = tmp_path / "other.json"
+    card.write_text('{"sha256": "0", "arch": "tiny"}')
+    measure = ("evaluate", "dlib_resnet-fer2013-small", "--data", fer2013_csv, "--split", "public_test")
+    assert "other.json: holds something else (sha256, arch, ...)" in refused(*measure, "--out", card)
+    training = tmp_path / "a-predictions.csv"
+    shutil.copy(fer2013_csv, training)
+    assert "a-predictions.csv: is read by this run" in refused(
+        *measure, "--out", tmp_path / "a.json", "--training-data", training
+    )
+    assert training.read_bytes() == fer2013_csv.read_bytes()
+    assert mine.read_text().startswith("# tried on Monday")

@@ -377,6 +377,17 @@ def test_a_damaged_cache_is_named(tmp_path: Path, file: str, harm: bytes | None)
         load(root)
 
 
+@pytest.mark.parametrize(("file", "values"), [("split", [0, 0, 0, -128]), ("target", [0, 0, -1, 1]), ("split", [0, 0, 0])])
+def test_a_cache_whose_rows_cannot_be_is_named(tmp_path: Path, file: str, values: list[int]):
+    """A bit of one split was changed: the fuzzer's case damaged_cache 103052."""
+    root = draw(tmp_path / "faces", 4)
+    load(root)
+    (path,) = (tmp_path / "cache").glob(f"*/{file}.npy")
+    np.save(path, np.array(values, np.load(path).dtype))
+    with pytest.raises(DataError, match="its files do not belong together"):
+        load(root)
+
+
 @pytest.mark.parametrize("name", ["missing", "x" * 300, "nul\0", "fifo"])
 def test_a_source_that_is_no_file_is_named(tmp_path: Path, name: str):
     os.mkfifo(tmp_path / "fifo")

@@ -484,3 +484,22 @@ def test_the_commit_is_of_the_code_that_began(
     monkeypatch.setattr(sys.modules[Run.__module__], "current_commit", lambda: next(commits))
     train(tiny_recipe(), corpus, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")[1].commit == "first"
+
+
+def test_a_run_replaces_nothing_that_it_reads_and_no_weights_of_another_run(tmp_path: Path):
+    run, start, bundled = tmp_path / "run", tmp_path / "run" / "best.safetensors", load_recipe("sa_csp_ca/fer2013")
+    run.mkdir()
+    start.write_bytes(b"weights")
+    (run / "recipe.yaml").write_text("# mine")
+    for change in ({"model.start": str(start)}, {"model.start": str(run)}, {"distill": {"teachers": [str(start)]}}):
+        with pytest.raises(OutputError, match=r"best.safetensors: is read by this run, which would overwrite it"):
+            check_files(load_recipe("sa_csp_ca/fer2013", change), run)
+    with pytest.raises(OutputError, match=r"recipe.yaml: is read by this run, which would overwrite it"):
+        check_files(bundled, run, [run / "recipe.yaml"])
+    with pytest.raises(OutputError, match=r"holds trained weights, but no last.ckpt to resume from"):
+        check_files(bundled, run)
+    (run / "last.ckpt").touch()
+    check_files(bundled, run)
+    start.unlink()
+    check_files(bundled, run, [tmp_path])
+    assert (run / "recipe.yaml").read_text() == "# mine"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import InputError
-from mien.faces.track import SceneCuts, Tracker, appearance, assign, iou
+from mien.faces.cuts import SceneCuts
+from mien.faces.track import Tracker, appearance, assign, iou
 from mien.structures import Face
 
 RANDOM = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,3 +185,13 @@ def test_a_queue_leaves_out_what_it_has_no_data_for(tmp_path: Path, fer2013_csv:
     shown = run("--queue", queue, "--data", f"fer2013={fer2013_csv}", "--out", tmp_path / "runs")
     assert "left out of resnet50-cbam-erf/table2-image: 10 of 10 runs, no --data ckplus=PATH" in shown
     assert "% on private_test" in shown
+
+
+def test_titles_and_paths_do_not_act_on_the_terminal(done: Path, tmp_path: Path):
+    other = tmp_path / "study.yaml"
+    text = (done / "study.yaml").read_text()
+    other.write_text(text.replace("title: Two rates", r'title: "Two \e[2J rates [/b]"'))
+    shutil.copytree(done / "results", tmp_path / "a\x1b[2J")
+    shown = run(other, "--results", tmp_path / "a\x1b[2J", "--table")
+    assert "Two \\x1b[2J rates [/b]" in " ".join(shown.split())
+    assert all(line.isprintable() for line in shown.splitlines())

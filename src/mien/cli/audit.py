@@ -31,7 +31,7 @@ def audit(
 ) -> None:
     """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
-    from mien.atomic import check_outputs
+    from mien.atomic import check_kind, check_outputs
     from mien.audit import audit as run
     from mien.audit import twins_path, write_audit
     from mien.audit.picture import draw_twins
@@ -46,6 +46,8 @@ def audit(
         raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
     chosen = options.parse_pairs(option, "--option", "size=48", DataError)
     check_outputs([out, out and twins_path(out), picture], [data, *files_outside(CORPORA.get(corpus), data, chosen)])
+    if out is not None:
+        check_kind(out, "data", "statistics")
     with StepBar() as progress:
         loaded = load_corpus(corpus, data, options=chosen, on_step=partial(progress.step, "decoding"))
         done = run(loaded, data, progress.step)
@@ -72,7 +74,7 @@ def _show(done: Audit) -> None:
     numbers = Statistics.from_dict(report["statistics"])
     facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
     colour = "grey" if numbers.channels == 1 else "RGB"
-    console.print(Text(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}", "bold"), soft_wrap=True)
+    console.print(Text(printable(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}"), "bold"), soft_wrap=True)
     print_table(console, numbers.table(), sums=True)
     print_table(console, numbers.brightness())
     if files := report["files"]:

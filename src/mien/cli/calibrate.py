@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mien.errors import InputError, require
+from mien.text import printable
 
 
 def calibrate(
@@ -31,7 +32,8 @@ def calibrate(
     with StepBar() as bar:
         done = fit(file, corpus, partial(bar.step, "calibrating"))
     values, (before, after) = done.values, done.ece
-    typer.echo(
+    line = (
         f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "
         f"calibration error on {values['split']} was {before:.2%} and is {after:.2%}".replace("%", " %")
     )
+    typer.echo(printable(line))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import typer
 
+from mien.text import printable
+
 DISTRIBUTIONS = ("numpy", "onnxruntime", "pillow", "av", "typer", "rich", "mtcnn", "lapx")
 """Packages of the base install whose versions are shown."""
 
@@ -31,7 +33,7 @@ def doctor() -> None:
     findings = list(report())
     for finding in findings:
         mark, style = {True: ("ok", "green"), False: ("broken", "bold red"), None: ("-", "dim")}[finding.ok]
-        sheet.add_row(Text(mark, style), Text(finding.subject, "bold"), Text(finding.text))
+        sheet.add_row(Text(mark, style), Text(printable(finding.subject), "bold"), Text(printable(finding.text)))
     Console(highlight=False).print(sheet)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)

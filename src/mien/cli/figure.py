@@ -111,7 +111,7 @@ def rates(results: Results, out: Out) -> None:
 @app.command()
 def reliability(results: Results, out: Out) -> None:
     """Draw accuracy against confidence (a reliability diagram) and against the share of answers kept (risk and coverage)."""
-    _check_out(out)
+    _check_out(out, results)
     from mien.report import pool_folds, reliability_figure
 
     _write(out, reliability_figure(pool_folds(results)))

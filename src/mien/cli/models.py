@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.errors import CheckpointError, InputError, require
-from mien.text import printable
+from mien.text import escape_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +44,8 @@ def models(
 
 
 def _bundled() -> Table:
+    from rich.text import Text
+
     from mien import weights
 
     table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
@@ -54,11 +56,13 @@ def _bundled() -> Table:
         parameters = sum(weights.read_card(weights.bundled()[part]).get("parameters", 0) for part in parts)
         size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
         accuracy = [
-            f"{split}\n{figures['accuracy']:.2%}"
+            text
             for split, figures in (card.get("results") or info.results).items()
             if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
+            for text in (split, f"{figures['accuracy']:.2%}")
         ]
-        table.add_row(name, info.arch, f"{len(info.classes)} {info.label_set}", size, "\n".join(accuracy) or "not stated")
+        cells = (name, info.arch, f"{len(info.classes)} {info.label_set}", size)
+        table.add_row(*map(Text, map(printable, cells)), Text("\n".join(map(printable, accuracy)) or "not stated"))
     return table
 
 
@@ -129,13 +133,13 @@ def info(
     stored = json.loads(_read_info(path).to_json())
     values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **stored}
     if as_json:
-        typer.echo(json.dumps(values, indent=1))
+        typer.echo("\n".join(map(escape_json, json.dumps(values, indent=1).split("\n"))))
         return
     sheet = Table(box=None, show_header=False, pad_edge=False)
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
     for key, value in values.items():
-        sheet.add_row(key, Text("\n".join(map(printable, _lines(key, value))) or "not stated"))
+        sheet.add_row(Text(printable(key)), Text("\n".join(map(printable, _lines(key, value))) or "not stated"))
     Console(highlight=False).print(sheet)
 
 

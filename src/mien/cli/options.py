@@ -65,7 +65,7 @@ def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: typ
         error: The error to raise for an invalid argument.
     """
     yaml = require("yaml", "train")
-    from mien.recipe import read_yaml
+    from mien.yaml_files import read_yaml
 
     found: dict[str, Any] = {}
     for text in texts or []:

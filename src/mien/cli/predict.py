@@ -184,7 +184,7 @@ def _report_files(run: RunWriter, printer: Printer) -> None:
         printer.line(summary_table(run.summary))
     for video in videos:
         if video["by_person"] and (line := seen_line(video)):
-            printer.line(line)
+            printer.line(printable(line))
     for video in run.videos_without_faces:
         printer.line(f"{printable(video)}: no face found")
     for warning in run.warnings:

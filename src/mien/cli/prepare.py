@@ -56,7 +56,8 @@ def prepare(
         report = run(
             photos, out, settings, jobs=available_cores() if jobs is None else jobs, on_step=partial(progress.step, "photos")
         )
-    typer.echo(f"wrote {report.pictures:,} pictures of {report.faces:,} faces from {report.photos:,} photos to {out}")
+    line = f"wrote {report.pictures:,} pictures of {report.faces:,} faces from {report.photos:,} photos to {out}"
+    typer.echo(printable(line))
     if not report.complete:
         _list_failures(report, out)
         raise typer.Exit(3)
@@ -71,4 +72,4 @@ def _list_failures(report: Report, out: Path) -> None:
         typer.echo(f"skipped: {printable(' '.join(line.split()))}", err=True)
     faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
     others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"
-    typer.echo(f"{faceless}, {others}; all are listed in {out / 'report.json'}", err=True)
+    typer.echo(printable(f"{faceless}, {others}; all are listed in {out / 'report.json'}"), err=True)

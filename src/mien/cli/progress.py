@@ -56,7 +56,7 @@ class StepBar(_Bar):
     def step(self, what: str, done: int, total: int) -> None:
         """Update the bar of a step; its first call adds the bar."""
         if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total)
+            self.tasks[what] = self.bar.add_task(printable(what), total=total)
         self.bar.update(self.tasks[what], completed=done, total=total)
 
 

@@ -100,6 +100,7 @@ def _show_table(console: Console, source: str, predictions: tuple[Prediction, ..
 def _faces_table(predictions: tuple[Prediction, ...], ascii_only: bool, bar_width: int) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.ROUNDED, show_lines=len(predictions) > 1)
     table.add_column("Face", justify="right")
@@ -112,7 +113,7 @@ def _faces_table(predictions: tuple[Prediction, ...], ascii_only: bool, bar_widt
             left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
             place = f"{right - left} x {bottom - top}\nat {left}, {top}"
         label = f"{printable(prediction.label)} {prediction.confidence:.0%}" + ("\nunsure" if prediction.unsure else "")
-        table.add_row(str(number), place, label, _bars(prediction, ascii_only, bar_width))
+        table.add_row(str(number), place, Text(label), _bars(prediction, ascii_only, bar_width))
     return table
 
 

@@ -29,7 +29,7 @@ def split(
     option: options.CorpusOptions = None,
 ) -> None:
     """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
-    from mien.atomic import check_outputs
+    from mien.atomic import check_kind, check_outputs
     from mien.datasets import write_protocol
     from mien.datasets.cache import files_outside
     from mien.datasets.corpus import CORPORA
@@ -38,12 +38,14 @@ def split(
         raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
     chosen = options.parse_pairs(option, "--option", "size=48", DataError)
-    check_outputs([out], [data, *files_outside(CORPORA.get(corpus), data, chosen)])
+    protocols = [step["path"] for step in steps if isinstance(step.get("path"), str)]
+    check_outputs([out], [data, *protocols, *files_outside(CORPORA.get(corpus), data, chosen)])
+    check_kind(out, "format", "splits")
     made = open_corpus({"corpus": corpus, "options": chosen, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
     typer.echo(printable(f"wrote {out}"))
-    typer.echo(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}")
+    typer.echo(printable(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}"))
     if made.skipped:
         raise typer.Exit(3)
 
@@ -51,7 +53,7 @@ def split(
 def _parse_protocol(text: str) -> list[dict[str, Any]]:
     """Return the steps of `--protocol`, one mapping or a list of them in YAML."""
     yaml = require("yaml", "train")
-    from mien.recipe import read_yaml
+    from mien.yaml_files import read_yaml
 
     try:
         value = read_yaml(text)
@@ -77,7 +79,7 @@ def _show(corpus: Corpus) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.print(Text(f"{corpus.name}: {corpus.protocol}", "bold"), soft_wrap=True)
+    console.print(Text(printable(f"{corpus.name}: {corpus.protocol}"), "bold"), soft_wrap=True)
     counts = np.array(
         [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
     )

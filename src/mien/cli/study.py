@@ -16,6 +16,7 @@ import typer
 
 from mien.cli.training import open_corpus, votes_on
 from mien.errors import InputError, MienError, require
+from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -98,7 +99,7 @@ def study(
     for selection in chosen:
         _show_table(selection, folders)
     if unfinished := [job for job in ready if folders.state(job) != "done"]:
-        typer.echo(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}", err=True)
+        typer.echo(printable(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}"), err=True)
         raise typer.Exit(3)
 
 
@@ -163,7 +164,7 @@ class _Runner:
             else:
                 ready.append(job)
         for reason, number in left_out.items():
-            typer.echo(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}", err=True)
+            typer.echo(printable(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}"), err=True)
         check_jobs(ready, self.folders, self.corpus)
         return ready
 
@@ -171,6 +172,7 @@ class _Runner:
         """Print each row's runs, how many are done, and about how long the others take."""
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         from mien.study.run import Estimator
 
@@ -184,7 +186,7 @@ class _Runner:
             seconds = sum(estimator.seconds_left(job, self.corpus(job)) for job in open_jobs)
             total += seconds
             done = str(len(group) - len(open_jobs))
-            table.add_row(name, str(len(group)), done, str(group[0].recipe.train.epochs), _duration(seconds))
+            table.add_row(Text(printable(name)), str(len(group)), done, str(group[0].recipe.train.epochs), _duration(seconds))
         console = Console()
         console.print(table)
         console.print(f"about {_duration(total)} in all, one run after the other", highlight=False)
@@ -198,7 +200,8 @@ class _Runner:
                 continue
 
             def on_epoch(row: Epoch, epochs: int, job: Job = job) -> None:
-                typer.echo(f"{job.path}: epoch {row.epoch}/{epochs}  {_accuracy(row)}{row.images_per_second:.0f} images/s")
+                done = f"{job.path}: epoch {row.epoch}/{epochs}  {_accuracy(row)}{row.images_per_second:.0f} images/s"
+                typer.echo(printable(done))
                 if self.end is not None and time.monotonic() > self.end:
                     raise _TimeUp
 
@@ -207,11 +210,11 @@ class _Runner:
                 votes = votes_on(corpus, self.source(job))
                 outcome = run_job(job, self.folders, corpus, on_epoch, votes=votes, weights=self.weights)
             except _TimeUp:
-                typer.echo(f"{job.path}: stopped, the time is up; the same command goes on")
+                typer.echo(printable(f"{job.path}: stopped, the time is up; the same command goes on"))
                 return
             except MienError as error:
                 outcome = f"failed: {error}"
-            typer.echo(f"{job.path}: {outcome}")
+            typer.echo(printable(f"{job.path}: {outcome}"))
 
 
 class _TimeUp(Exception):
@@ -244,15 +247,17 @@ def _show_table(selection: Selection, folders: Folders) -> None:
     """Print the table of a study and write it next to its runs."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mien.study.table import create_table, heading, percent, reported_text, write_table
 
     chosen, jobs = selection.load()
     rows = create_table(jobs, folders, chosen.reference)
     if not any(row.runs for row in rows):
-        typer.echo(f"{chosen.name}: nothing is measured yet")
+        typer.echo(printable(f"{chosen.name}: nothing is measured yet"))
         return
-    table = Table(title=heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {})))
+    title = heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {}))
+    table = Table(title=Text(printable(title)))
     for column in (
         "row",
         "reported",
@@ -260,16 +265,16 @@ def _show_table(selection: Selection, folders: Folders) -> None:
         "95 % interval",
         "twin-free",
         "n",
-        f"against {chosen.reference}",
+        printable(f"against {chosen.reference}"),
         "parameters",
         "min",
     ):
-        table.add_column(column, justify="left" if column in ("row", "reported") else "right")
+        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right")
     for row in rows:
         interval = "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}"
         standard = percent(row.accuracy) + ("" if row.deviation is None else f" ± {percent(row.deviation)}")
         table.add_row(
-            row.name,
+            Text(printable(row.name)),
             reported_text(row.reported),
             standard,
             interval,
@@ -281,7 +286,7 @@ def _show_table(selection: Selection, folders: Folders) -> None:
         )
     Console().print(table)
     folder = (folders.results or folders.runs) / chosen.name / selection.scale
-    typer.echo(f"wrote {write_table(folder, rows)}")
+    typer.echo(printable(f"wrote {write_table(folder, rows)}"))
 
 
 def _comparison(row: TableRow) -> str:

@@ -63,13 +63,15 @@ def train(
     from mien.engine.checks import check_files, check_names
     from mien.engine.devices import create_fabric, default_devices
     from mien.provenance import available_cores
-    from mien.recipe import load_recipe
+    from mien.recipe import load_recipe, recipe_file
 
     overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
     check_names(chosen)
-    check_files(chosen, out)
+    written = recipe_file(recipe)
+    own = written is not None and written.is_file() and written.read_text(encoding="utf-8") == chosen.to_yaml()
+    check_files(chosen, out, [data, *([written] if written and not own else [])])  # a run's own recipe resumes it
     corpus = open_corpus(chosen.data.model_dump(), data)
     cores = threads or available_cores()
     devices = devices or default_devices(chosen, corpus, cores)
@@ -78,15 +80,15 @@ def train(
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
     with _TrainingProgress(chosen.train.epochs) as progress:
         fabric = create_fabric(chosen, devices, precision)
-        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=typer.echo)
+        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=_echo)
     if not fabric.is_global_zero:
         return
     if chosen.data.select is None:
-        typer.echo(f"kept the last epoch, {result.best.epoch}, in {out} (the recipe has no selection split)")
+        _echo(f"kept the last epoch, {result.best.epoch}, in {out} (the recipe has no selection split)")
     else:
         best = f"best epoch {result.best.epoch}: {100 * result.best.val_accuracy:.2f} % on {chosen.data.select}"
-        typer.echo(f"{best}; kept in {out}")
-    typer.echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
+        _echo(f"{best}; kept in {out}")
+    _echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
 
 
 def evaluate(
@@ -160,9 +162,11 @@ def evaluate(
     Writes the results, the predictions and a confusion matrix. Classes are matched by name.
     """
     require("torchmetrics", "train")
-    from mien.atomic import check_outputs, check_place
+    from mien.atomic import check_kind, check_outputs, check_place
     from mien.cli.groups import open_photos, show_groups
     from mien.cli.progress import StepBar
+    from mien.datasets.cache import files_outside
+    from mien.datasets.corpus import CORPORA
     from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
     from mien.faces import DEFAULT_DETECTOR
@@ -208,7 +212,10 @@ def evaluate(
         )
         out = _default_results(model, file, "-".join(part for part in parts if part))
     picture = out.with_name(f"{out.stem}-confusion.png")
-    check_outputs([out, predictions_path(out), picture], [file, card_path(file), data, *([] if groups is None else [groups])])
+    read = [file, card_path(file), data, *(given for given in (groups, training_data) if given is not None)]
+    read += [] if detect else files_outside(CORPORA.get(measured.name), data, read_with or {})
+    check_outputs([out, predictions_path(out), picture], read)
+    check_kind(out, "model", "standard")
     trained = None if training_data is None else corpus_of(backend, training_data)
     votes = votes_on(measured, data)
     with StepBar() as bar:
@@ -228,11 +235,11 @@ def evaluate(
     _show(evaluation.results)
     show_groups(evaluation.results)
     for line in notes(evaluation.results):
-        typer.echo(line)
+        _echo(line)
     written = write_evaluation(out, evaluation)
     write_figure(picture, confusion_figure(Measured((out,), (evaluation.results,))), PICTURE_DPI)
     for path in (*written, picture):
-        typer.echo(printable(f"wrote {path}"))
+        _echo(f"wrote {path}")
 
 
 def _measured_corpus(backend: Backend, data: Path, name: str | None, options: dict[str, Any] | None) -> Corpus:
@@ -277,7 +284,7 @@ def export(
     """Export a trained model to ONNX and check that its logits agree with torch's."""
     require("torch", "train")
     require("onnxscript", "train")
-    from mien.atomic import check_outputs
+    from mien.atomic import check_kind, check_outputs
     from mien.engine.export import calibration_crops, export_onnx, write_card
     from mien.weights import card_path
 
@@ -285,7 +292,11 @@ def export(
         raise InputError(f"{out}: the exported file needs the suffix .onnx, such as model.onnx")
     if int8 and data is None:
         raise InputError("--int8 is calibrated on training images; give the corpus with --data")
-    check_outputs([out, card_path(out)], [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
+    exported = [out, *([int8_path(out)] if int8 else [])]
+    written = [*exported, *map(card_path, exported)]
+    check_outputs(written, [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
+    for path in map(card_path, exported):
+        check_kind(path, "sha256", "arch")
     crops, corpus = None, None
     if data is not None:
         backend, _ = open_model(str(run))
@@ -293,7 +304,7 @@ def export(
         crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
     done = export_onnx(run, out, crops, half_size=half_size)
     write_card(done)
-    typer.echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
+    _echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
     if int8 and corpus is not None and crops is not None:
         _export_int8(run, out, corpus, crops)
 
@@ -332,12 +343,17 @@ def open_model(model: str) -> tuple[Backend, Path]:
     return backend, backend.path
 
 
+def int8_path(fp32: Path) -> Path:
+    """Return the path of the int8 copy of an exported model."""
+    return fp32.with_name(f"{fp32.stem}-int8.onnx")
+
+
 def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:
     from mien.engine.export import export_int8, write_card
     from mien.evaluate import predict_split
     from mien.predict.onnx_backend import OnnxBackend
 
-    path = fp32.with_name(f"{fp32.stem}-int8.onnx")
+    path = int8_path(fp32)
     full = OnnxBackend(fp32)
     data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
     done = export_int8(run, fp32, path, crops)
@@ -347,7 +363,7 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
         100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))
     )
     write_card(done, points_lost={split: round(before - after, 3)})
-    typer.echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
+    _echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
 
 
 def corpus_of(backend: Backend, data: Path) -> Corpus:
@@ -390,20 +406,28 @@ def list_skipped(corpus: Corpus) -> None:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
 
 
+def _echo(line: object) -> None:
+    typer.echo(printable(str(line)))
+
+
 def _show(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     model, data, parts = results["model"], results["data"], ("standard", "twin_free")
     on = f"{data['corpus']} {data['split']} ({data['protocol']})"
-    table = Table(title=f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}")
+    title = f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}"
+    table = Table(title=Text(printable(title)))
     table.add_column("metric")
     for part in parts:
         table.add_column(part.replace("_", "-"), justify="right")
     table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
 
     def add(title: str, values: list[float | None], form: str = "{:.2%}") -> None:
-        table.add_row(title, *("-" if value is None else form.format(value).replace("%", " %") for value in values))
+        table.add_row(
+            Text(printable(title)), *("-" if value is None else form.format(value).replace("%", " %") for value in values)
+        )
 
     if detection := results["detection"]:
         low, high = detection["interval"]

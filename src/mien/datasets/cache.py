@@ -26,7 +26,7 @@ from mien.atomic import atomic_path
 from mien.datasets.corpus import CORPORA, Corpus, Listing, Reader, Rows, check_options
 from mien.datasets.crops import largest_face
 from mien.datasets.files import Tree, open_picture, walk
-from mien.datasets.protocols.splits import apply_protocol
+from mien.datasets.protocols.splits import OUT, apply_protocol
 from mien.errors import DataError, InputError, MissingExtraError, OutputError, reason, require
 from mien.image import STRIP
 from mien.provenance import available_cores
@@ -292,8 +292,9 @@ def _open(name: str, folder: Path) -> Corpus:
         fields: dict[str, Any] = {key: tuple(meta[key]) for key in NAMES} | arrays
         fingerprint, files, skipped = meta["fingerprint"], tuple(meta["files"]), tuple(meta["skipped"])
         rows = Rows(**fields)
-        within = rows.target.max() < len(rows.classes) and rows.split.max() < len(rows.splits)
-        if not (within and rows.target.min() >= 0 and len(images) == len(rows.target) == len(rows.split)):
+        within = 0 <= rows.target.min() <= rows.target.max() < len(rows.classes)
+        within = within and OUT <= rows.split.min() <= rows.split.max() < len(rows.splits)
+        if not (within and all(len(array) == len(images) for array in arrays.values())):
             raise ValueError("its files do not belong together")
     except Exception as error:  # numpy and json raise anything on damaged files
         raise DataError(f"{folder}: this cache is damaged ({reason(error)}); delete the folder and run it again") from None

@@ -8,22 +8,26 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mien.atomic import check_place
+from mien.atomic import check_outputs, check_place
 from mien.checkpoint import read_info
 from mien.datasets import Corpus
 from mien.engine.optim import check_optimizer
-from mien.errors import CheckpointError, RecipeError, UnknownNameError
+from mien.errors import CheckpointError, OutputError, RecipeError, UnknownNameError
 from mien.losses import LOSSES
 from mien.models import MODELS
 from mien.models.base import TIMM
 from mien.recipe import Recipe
 from mien.registry import Registry, check_arguments
 from mien.weights import bundled
+
+RUN_FILES = ("recipe.yaml", "best.safetensors", "last.ckpt", "history.csv", "curves.png")
+"""What a run writes into its folder."""
 
 TEST_SPLITS = ("test", "private_test")
 """Splits that no run may train on or select by."""
@@ -49,12 +53,17 @@ def check_names(recipe: Recipe) -> None:
     check_optimizer(recipe.optim)
 
 
-def check_files(recipe: Recipe, out: Path) -> None:
-    """Check that the files a recipe names exist and that the run's folder can be written.
+def check_files(recipe: Recipe, out: Path, inputs: Sequence[Path] = ()) -> None:
+    """Check that the files a recipe names exist, and that the run's folder can be written without overwriting any of them.
+
+    Args:
+        recipe: The recipe.
+        out: The run's folder.
+        inputs: Other files that the run reads.
 
     Raises:
         CheckpointError: The start weights or a teacher are missing.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or the run would replace what it reads, or the weights of another run.
     """
     named = [("model.start", recipe.model.start)] if recipe.model.start not in (None, "imagenet") else []
     teachers = recipe.distill.teachers if recipe.distill else []
@@ -63,6 +72,10 @@ def check_files(recipe: Recipe, out: Path) -> None:
         if path and not Path(path).exists():
             raise CheckpointError(f"{key}: {path}: no such checkpoint; the recipe's deviations say how to make it")
     check_place(out)
+    files = [Path(path) / "best.safetensors" if Path(path).is_dir() else Path(path) for _, path in named if path]
+    check_outputs([out / name for name in RUN_FILES], [*files, *(path for path in inputs if path.is_file())])
+    if (out / "best.safetensors").is_file() and not (out / "last.ckpt").is_file():
+        raise OutputError(f"{out}: holds trained weights, but no last.ckpt to resume from; choose another --out, or move them")
 
 
 def check_data(recipe: Recipe, corpus: Corpus, processes: int) -> None:

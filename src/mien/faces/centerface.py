@@ -56,6 +56,9 @@ OVERLAP = 0.3
 DOUBTFUL = 0.07
 """Lowest score of a face that is looked at again: many turned or covered faces, and about one false box a photo."""
 
+UNSEEN = 0.6
+"""Lowest score of a doubtful face next to a better one if O-Net does not see it: lace, hair or lights may look like a face."""
+
 TURNED = 40
 """A face turned by more degrees is looked at again, because the network knows few of them."""
 
@@ -146,27 +149,32 @@ class CenterFace:
         back = np.array([full.width / picture.width, full.height / picture.height], np.float32)
         faces = [self._exact(image, full, face) for face in self._run(values, min(DOUBTFUL, self.threshold), back)[0]]
         found = [
-            face
-            for face in faces
+            (face, likely)
+            for face, likely in faces
             if face is not None and (face.box_xyxy[2:] - face.box_xyxy[:2]).max() >= LEEWAY * self.min_face
         ]
         if not found:
             return []
-        keep = nms(np.stack([face.box_xyxy for face in found]), np.array([face.score for face in found]), OVERLAP)
-        return [found[i] for i in keep]
+        keep = nms(np.stack([face.box_xyxy for face, _ in found]), np.array([face.score for face, _ in found]), OVERLAP)
+        return credible([found[i] for i in keep])
 
-    def _exact(self, image: NDArray[np.uint8], full: Image.Image, face: Face) -> Face | None:
-        """Return a candidate framed by O-Net if it sees a face, else by CenterFace; None for a false candidate."""
+    def _exact(self, image: NDArray[np.uint8], full: Image.Image, face: Face) -> tuple[Face | None, bool]:
+        """Return a candidate framed by O-Net if it sees a face, else by CenterFace; None for a false candidate.
+
+        Also returns whether the face is likely: O-Net sees it, or its score was above the threshold at once.
+        """
         certain = face.score > self.threshold
         upright = face.landmarks is not None and abs(roll(face.landmarks)) <= TURNED
         exact = self._onet.look(image, face, FOLLOW) if certain and upright else None
         if exact is None:
             again = self._look(full, face)
             if again is None and not certain:
-                return None
+                return None, False
             face = again or face
             exact = self._onet.look(image, face, FOLLOW)
-        return face if exact is None else Face(exact.box_xyxy, face.score, exact.landmarks)
+        if exact is not None:
+            face = Face(exact.box_xyxy, face.score, exact.landmarks)
+        return face, certain or exact is not None
 
     def _look(self, full: Image.Image, face: Face) -> Face | None:
         """Return a face as the network sees it larger, in the best of four directions; None if it then sees no face."""
@@ -202,6 +210,18 @@ class CenterFace:
                 [Face(box, float(score), marks * back) for box, score, marks in zip(boxes, scores, landmarks, strict=True)]
             )
         return found
+
+
+def credible(found: Sequence[tuple[Face, bool]]) -> list[Face]:
+    """Return the faces of a picture without those that are neither likely nor of a high score; the best is always kept.
+
+    >>> [face.score for face in credible([(Face([0, 0, 9, 9], score), score > 0.8) for score in (0.9, 0.7, 0.55)])]
+    [0.9, 0.7]
+
+    Args:
+        found: The faces, highest score first, and whether each is likely.
+    """
+    return [face for i, (face, likely) in enumerate(found) if i == 0 or likely or face.score >= UNSEEN]
 
 
 def decode(heat: Array, size: Array, offset: Array, points: Array, threshold: float) -> tuple[Array, Array, Array]:

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, RecipeError
-from mien.recipe import parse_recipe, read_yaml
+from mien.recipe import parse_recipe
 from mien.results import read_results
+from mien.yaml_files import read_yaml
 
 RECIPE, HISTORY = "recipe.yaml", "history.csv"
 """Files of a run's folder."""

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mien.engine.devices import MAX_PARAMETERS, computes_bfloat16, count_parameters
 from mien.errors import RecipeError, reason
-from mien.recipe import explain_errors, read_yaml
 from mien.study.specification import FULL, Job, Study, create_jobs, load_study
+from mien.yaml_files import explain_errors, read_yaml
 
 
 class Selection(BaseModel):

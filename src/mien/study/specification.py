@@ -28,8 +28,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import RecipeError
-from mien.recipe import Recipe, explain_errors, load_recipe, read_yaml
+from mien.recipe import Recipe, load_recipe
 from mien.registry import nearest
+from mien.yaml_files import explain_errors, read_yaml
 
 FULL = "full"
 """The scale that changes nothing."""
