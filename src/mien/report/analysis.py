@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from mien.datasets.votes import Votes
 from mien.errors import DataError, EditedError, require
 from mien.labels import label_set, mapping
 from mien.provenance import current_commit, versions
-from mien.report.inputs import Measured, one_measurement, pool_folds
+from mien.recipe import RENAMED, load_recipe, recipe_names
+from mien.report.inputs import RECIPE, Measured, one_measurement, pool_folds, read_runs
 from mien.results import predictions_path, read_predictions
 from mien.statistics import risk_coverage
 from mien.text import escape_formula
@@ -184,7 +186,9 @@ def analyse(
             f"{measured.paths[0]}: all its images are {classes[target[0]]}; suspect labels need two classes or more"
         )
     preds, quality = probs.argmax(1), rank.get_label_quality_scores(target, probs)
-    issue = filters.find_label_issues(target, probs, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)  # a class without images, or with one
+        issue = filters.find_label_issues(target, probs, n_jobs=1)
     wrong = np.flatnonzero(preds != target)
     shown = wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:top]
     twins = twins_of(corpus.images, rows[shown], on_step) if len(shown) else {}
@@ -203,6 +207,23 @@ def analyse(
     order = np.argsort(quality, kind="stable")
     differ = None if votes is None else _differ(votes, classes, rows, target)
     return Analysis(measured, corpus, rows, target, probs, mistakes, _pairs(measured), order, quality, issue, differ)
+
+
+def corpus_part(measured: Measured) -> dict[str, Any]:
+    """Return how the corpus of a measurement was read, as the section `data` of a recipe.
+
+    Results that were read with options name them. Others were read as the network's recipe says, which is next to the results
+    of a run and bundled for bundled models.
+    """
+    wanted, path = measured.first["data"], measured.paths[0]
+    if wanted.get("options") is not None:
+        return {"corpus": wanted["corpus"], "options": wanted["options"]}
+    recipe, part = measured.first["model"]["recipe"], dict[str, Any]()
+    if (path.parent / RECIPE).is_file():
+        part = read_runs([path.parent])[0].recipe["data"]
+    elif RENAMED.get(recipe, recipe) in recipe_names():
+        part = load_recipe(recipe).data.model_dump()
+    return part if part.get("corpus") == wanted["corpus"] else {"corpus": wanted["corpus"]}
 
 
 def trained_on_these(measured: Measured) -> bool:
@@ -285,11 +306,18 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     write_row_list(suspects, analysis.corpus, analysis.rows[chosen], analysis.quality[chosen], more)
     mistakes = [
         [
-            each.row, corpus_id(analysis.corpus), each.label, each.predicted, f"{each.confidence:.5f}", f"{each.label_prob:.5f}",
-            describe_twins(each), describe_votes(each), analysis.corpus.origin(each.row),
+            each.row,
+            corpus_id(analysis.corpus),
+            each.label,
+            each.predicted,
+            f"{each.confidence:.5f}",
+            f"{each.label_prob:.5f}",
+            describe_twins(each),
+            describe_votes(each),
+            analysis.corpus.origin(each.row),
         ]
         for each in analysis.mistakes
-    ]  # fmt: skip
+    ]
     head = ["row", "corpus", "label", "predicted", "confidence", "label_prob", "twins", "votes", "image"]
     pairs = [[pair.label, pair.predicted, pair.images, f"{pair.share:.5f}"] for pair in analysis.pairs]
     written = [
