@@ -147,7 +147,7 @@ def _mistakes() -> Image.Image:
         options = ("--corpus", "folder", "--option", "size=112", "--option", "colour=true")
         _mien(folder, "evaluate", weights.DEFAULT, "--data", "labelled", *options, "--out", "result.json")
         _mien(folder, "analyse", "result.json", "--data", "labelled", "--out", "analysis")
-        return _read(folder / "analysis/mistakes.png").quantize(128)
+        return _read(folder / "analysis/mistakes.png").reduce(2).quantize(256)
 
 
 def _class_counts() -> Image.Image:

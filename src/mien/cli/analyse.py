@@ -100,7 +100,7 @@ def _show(analysis: Analysis, worst: float) -> None:
         f"{summary['label_issues']:,} labels for wrong; suspects.csv lists the worst {count:,}"
     )
     if summary["trained_on_these"]:
-        typer.echo("these images trained the model, so it has learnt some wrong labels, which the list misses")
+        typer.echo("these images trained the model: it may have learnt wrong labels by heart, and the list misses those")
     if summary["votes_differ"]:
         *shares, base = ((100 * float(share), 100 * value) for share, value in summary["votes_differ"].items())
         parts = ", ".join(f"{value:.0f} % of the worst {share:g} %" for share, value in shares)

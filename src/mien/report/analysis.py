@@ -137,6 +137,7 @@ class Analysis:
         differ = self.votes_differ
         return {
             "results": [{"file": path.name, "digest": each["digest"]} for path, each in self._files()],
+            "model": self.measured.first["model"],
             "data": {key: self.measured.first["data"][key] for key in ("corpus", "split", "fingerprint")},
             "images": len(self.rows),
             "mistakes": int((~right).sum()),

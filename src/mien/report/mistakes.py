@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = 4
 """Faces in a row of the picture."""
 
-FACE, TWIN, CELL = 0.86, 0.5, 1.5
-"""Sides of a face and of its twin, and the height of a mistake with its words, in inches."""
+FACE, TWIN, WORDS, VOTES = 0.86, 0.5, 0.42, 0.22
+"""Sides of a face and of its twin, and the heights of the words below a face and of its votes, in inches."""
 
 CHARACTERS = 35
 """Characters of a line below a face."""
@@ -47,7 +47,8 @@ def mistakes_figure(analysis: Analysis) -> Figure:
         f"the {len(analysis.mistakes)} most confident mistakes: label → answer with its confidence",
     ]
     top = 0.16 * len([line for line in title if line]) + 0.12
-    width, height = PAGE, lines * CELL + top
+    cell = FACE + WORDS + (VOTES if analysis.votes_differ is not None else 0)
+    width, height = PAGE, lines * cell + top
     figure = Figure(figsize=(width, height))
     figure.suptitle("\n".join(line for line in title if line), y=1 - 0.06 / height, va="top")
 
@@ -57,7 +58,7 @@ def mistakes_figure(analysis: Analysis) -> Figure:
         axes.set_axis_off()
 
     for i, mistake in enumerate(analysis.mistakes):
-        left, up = (i % COLUMNS) * width / COLUMNS + 0.06, height - top - (i // COLUMNS) * CELL
+        left, up = (i % COLUMNS) * width / COLUMNS + 0.06, height - top - (i // COLUMNS) * cell
         draw(mistake.row, left, up, FACE)
         words = _words(mistake)
         figure.text(left / width, (up - FACE - 0.05) / height, words[0], fontsize=7, fontweight="bold", va="top")
