@@ -196,8 +196,8 @@ def twins_of(
     }
     everyone = np.array([row for row in range(len(images)) if not _is_blank(images[row])], np.int64)
     hashes = _hash_pictures(images, everyone, on_step).astype(np.float32)
-    ours = hashes[0][np.isin(everyone, rows)]
-    agreeing = [(hashes[view] @ ours.T).max(1, initial=-64) for view in (0, 1)]  # a few of all pairs: no tiles are needed
+    ours = hashes[:, np.isin(everyone, rows)]
+    agreeing = [(hashes[0] @ ours[view].T).max(1, initial=-64) for view in (0, 1)]  # a few of all pairs: no tiles are needed
     candidates = everyone[np.maximum(*agreeing) >= 64 - 2 * HASH_BITS]
     for kind, pairs in zip(("near", "mirrored"), _pairs_between(images, rows, images, candidates, None), strict=True):
         for row, other in pairs.tolist():
