@@ -132,6 +132,24 @@ def _prepared_faces() -> Image.Image:
     return sheet
 
 
+def _mistakes() -> Image.Image:
+    """Return what `mien analyse` draws for ten views of one photo: two are labelled happy, the others sad, angry or neutral."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = folder / "photos/train/happy"
+        photos.mkdir(parents=True)
+        (photos / PHOTO.name).write_bytes(PHOTO.read_bytes())
+        _mien(folder, "prepare", "photos", "--out", "faces", "--size", "112")
+        for number, face in enumerate(sorted((folder / "faces").rglob("*.png"))[:10]):
+            labelled = folder / "labelled" / ("sad", "angry", "neutral", "happy", "sad")[number % 5]
+            labelled.mkdir(parents=True, exist_ok=True)
+            face.rename(labelled / face.name)
+        options = ("--corpus", "folder", "--option", "size=112", "--option", "colour=true")
+        _mien(folder, "evaluate", weights.DEFAULT, "--data", "labelled", *options, "--out", "result.json")
+        _mien(folder, "analyse", "result.json", "--data", "labelled", "--out", "analysis")
+        return _read(folder / "analysis/mistakes.png").reduce(2).quantize(256)
+
+
 def _class_counts() -> Image.Image:
     """Return a bar chart of the images of each class in FER2013's training split, from its audit."""
     numbers = json.loads(AUDIT.read_text(encoding="utf-8"))["statistics"]
@@ -205,6 +223,8 @@ PICTURES: dict[str, Picture] = {
     "figure-confusion.png": _figure("confusion", [f"{SMALL_RUN}/private_test-onnx.json"]),
     "figure-curves.png": _figure("curves", ["results/fer2013/sa_csp_ca"]),
     "figure-rates.png": _figure("rates", [f"{SMALL_RUN}/private_test-onnx.json"]),
+    "figure-risk-coverage.png": _figure("risk-coverage", [f"{SMALL_RUN}/private_test-onnx.json"]),
+    "mistakes.png": Picture(_default_model, _mistakes),
     "figure-cost.png": _figure(
         "cost",
         [

@@ -588,6 +588,18 @@ def imbalance() -> str:
     return "\n\n".join(parts) or NOT_RUN
 
 
+def suspects() -> str:
+    """Return how many of the most suspect labels FER+'s voters disagree with, by model and split."""
+    rows = []
+    for path in sorted((ROOT / "results/suspects").glob("*.json")):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        shares = [f"{100 * value:.0f} %" for value in read["votes_differ"].values()]
+        model = path.stem.removesuffix(f"-{read['data']['split']}")
+        rows.append([f"`{model}`", read["data"]["split"], f"{read['images']:,}", f"{read['label_issues']:,}", *shares])
+    head = ["model", "split", "labels", "wrong by cleanlab", "worst 1 %", "worst 5 %", "worst 10 %", "all"]
+    return _table(head, rows) if rows else NOT_RUN
+
+
 def _statistics(report: dict[str, Any]) -> Statistics:
     return Statistics.from_dict(report["statistics"])
 
@@ -629,6 +641,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "groups": groups,
     "groups-skin": skin,
     "imbalance": imbalance,
+    "suspects": suspects,
     "claims-overview": claims.overview,
     "claims": claims.tables,
     "claims-traps": claims.traps,

@@ -245,6 +245,15 @@ def test_export(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_analysing(folder: Path) -> None:
+    """The commands of docs/mistakes.md, one after the other."""
+    for block in blocks("analyse"):
+        run_lines(folder, block.values[0])
+    for block in blocks("analyse_python"):
+        run(folder, ["-W", "error", "-c", block.values[0]])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("train_dlib"))
 def test_training_from_dlib(folder: Path, text: str) -> None:
     lines = text.splitlines()

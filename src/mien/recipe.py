@@ -32,12 +32,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mien.errors import MienError, RecipeError
+from mien.errors import MienError, RecipeError, reason
 from mien.preprocess import PreprocessSpec
 from mien.registry import nearest
 from mien.yaml_files import explain_errors, read_yaml
 
 Sampling = Literal["natural", "weighted", "balanced"]
+
+ROW_LISTS = ("exclude", "weights")
+"""Keys of `data` that name a list of training images."""
 
 
 class _Strict(BaseModel):
@@ -73,6 +76,10 @@ class DataPart(_Strict):
         sampling: How often each class is drawn: `natural`, `weighted` (by the square root of its inverse frequency) or
             `balanced`.
         votes: Train on the distribution of votes instead of the label.
+        exclude: List of training images to leave out, such as the `suspects.csv` of `mien analyse`.
+        exclude_sha256: SHA-256 of that list. `load_recipe` fills it in, so that the recipe stands for the content of the file.
+        weights: List of training images with the column `weight`: how often each is drawn, as a multiple of the others.
+        weights_sha256: SHA-256 of that list.
     """
 
     corpus: str
@@ -82,6 +89,10 @@ class DataPart(_Strict):
     select: str | None
     sampling: Sampling = "natural"
     votes: bool = False
+    exclude: str | None = None
+    exclude_sha256: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
 
 
 class PreprocessPart(_Strict):
@@ -365,17 +376,47 @@ def load_recipe(name_or_path: str | os.PathLike[str], overrides: dict[str, Any] 
     values = copy.deepcopy(_select_bundled(source) if file is None else _select_variant(Path(file[1]), file[2]))
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    return parse_recipe(values, source)
+    return pin_lists(parse_recipe(values, source))
+
+
+def pin_lists(recipe: Recipe) -> Recipe:
+    """Return a recipe with the SHA-256 of the row lists it names, `data.exclude` and `data.weights`.
+
+    Raises:
+        RecipeError: A list is missing, or is not the one whose SHA-256 the recipe has already.
+    """
+    found = dict[str, str | None]()
+    for key in ROW_LISTS:
+        file, known = getattr(recipe.data, key), getattr(recipe.data, f"{key}_sha256")
+        if file is None:
+            found[f"{key}_sha256"] = None
+            continue
+        try:
+            now = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                f"data.{key}: {file}: cannot be read ({reason(error)}); mien analyse writes such a list"
+            ) from None
+        if known not in (None, now):
+            raise RecipeError(
+                f"data.{key}: {file} has changed since this recipe was made (SHA-256 {now[:16]}..., not {known[:16]}...); "
+                f"restore the file, or remove data.{key}_sha256 to train another recipe with the new one"
+            )
+        found[f"{key}_sha256"] = now
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=found)})
 
 
 def recipe_hash(recipe: Recipe) -> str:
     """Return the SHA-256 of what a recipe trains, in hexadecimal, to tell whether two results come from the same recipe.
 
     The seed and the texts (`summary`, `paper`, `deviations`) do not count. Neither do values equal to their default, so a field
-    that a later version adds does not change the hash of older recipes.
+    that a later version adds does not change the hash of older recipes. A row list counts by its content, not by its path.
     """
     ignored = {"seed", "summary", "paper", "deviations"}
     values = recipe.model_dump(mode="json", exclude=ignored, exclude_defaults=True)
+    for key in ROW_LISTS:
+        if f"{key}_sha256" in values["data"]:
+            values["data"].pop(key, None)
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -95,3 +95,22 @@ def bootstrap_of_seeds(differences: Sequence[float]) -> Interval:
         (np.asarray(differences),), np.mean, n_resamples=9_999, rng=np.random.default_rng(0)
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def risk_coverage(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the error rate if only the most confident answers count: coverages, ascending, and their risks, each (N,).
+
+    The mean risk over all coverages is the AURC, the area under this curve (Geifman, Uziel and El-Yaniv 2019, "Bias-Reduced
+    Uncertainty Estimation for Deep Neural Classifiers", section 2). Of answers with the same confidence, the first come first.
+
+    Args:
+        confidence: Confidence of each answer, (N,).
+        right: Whether it is right, (N,).
+
+    >>> [values.tolist() for values in risk_coverage(np.array([0.5, 0.9]), np.array([False, True]))]
+    [[0.5, 1.0], [0.0, 0.5]]
+    """
+    kept = np.arange(1, len(right) + 1)
+    return kept / len(right), np.cumsum(~right[np.argsort(-confidence, kind="stable")]) / kept

@@ -32,6 +32,7 @@ def words(path: Path) -> list[str]:
         (["confusion", SMALL[0], "--show", "counts"], "counts"),
         (["rates", *SMALL], "false positive rate, %"),
         (["reliability", *SMALL], "confidence, %"),
+        (["risk-coverage", *SMALL], "risk: error rate of these, %"),
         (["curves", RESULTS / "sa_csp_ca"], "(selection split)"),
         (["cost", *SMALL, "--latency", BENCHMARK, "--twin-free"], "parameters, millions"),
     ],

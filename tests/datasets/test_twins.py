@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien.datasets import twins
 from mien.datasets.corpus import Corpus, Rows
-from mien.datasets.twins import HASHES, NEAR, Twins, digests, find_twins, pixel_distance, twins_in
+from mien.datasets.twins import HASHES, NEAR, Twins, digests, find_twins, pixel_distance, twins_in, twins_of
 from mien.errors import OutputError
 
 NOBODY = np.empty((0, 2), np.int64)
@@ -64,6 +64,19 @@ def test_a_changed_copy_is_a_near_twin(change: str):
     assert found.near.tolist() == [[7, 20]]
     assert 0 <= found.near_distance[0] <= NEAR
     assert len(found.mirrored) == len(found.exact) == 0
+
+
+def test_the_twins_of_some_images_are_those_of_all():
+    blank = np.full((48, 48), 9, np.uint8)
+    others = [face(7), compressed(face(7)), enlarged_crop(face(3))[:, ::-1], face(7), blank, blank]
+    images = np.stack([*(face(seed) for seed in range(20)), *others])
+    assert twins_of(images, np.array([21, 3, 7, 0, 24])) == {
+        21: [(7, "near"), (20, "near"), (23, "near")],
+        3: [(22, "mirrored")],
+        7: [(20, "exact"), (23, "exact"), (21, "near")],
+        0: [],
+        24: [(25, "exact")],
+    }
 
 
 @pytest.mark.parametrize("change", SAME)

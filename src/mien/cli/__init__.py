@@ -19,6 +19,7 @@ import typer
 
 from mien import __version__
 from mien.atomic import STOPS
+from mien.cli.analyse import analyse
 from mien.cli.audit import audit
 from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
@@ -61,8 +62,8 @@ def _options(
 
 
 for command in (
-    predict, camera, serve, models, info, doctor, train, evaluate, verify, calibrate, export, recipes, study, audit, prepare,
-    split,
+    predict, camera, serve, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study, audit,
+    prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

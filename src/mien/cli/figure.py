@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mien.report import Run
 
 app = typer.Typer(
-    help="Draw a figure from results: confusion matrices, curves, sweeps, rates by class, reliability, accuracy against cost.",
+    help="Draw a figure from results: confusion matrices, curves, sweeps, rates by class, reliability, risk, cost.",
     no_args_is_help=True,
 )
 
@@ -115,6 +115,15 @@ def reliability(results: Results, out: Out) -> None:
     from mien.report import pool_folds, reliability_figure
 
     _write(out, reliability_figure(pool_folds(results)))
+
+
+@app.command()
+def risk_coverage(results: Results, out: Out) -> None:
+    """Draw the error rate against the share of answers kept, the most confident first."""
+    _check_out(out, results)
+    from mien.report import pool_folds, risk_coverage_figure
+
+    _write(out, risk_coverage_figure(pool_folds(results)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from mien.datasets.ferplus import vote_counts
 from mien.datasets.protocols.mapped import mapped
 from mien.datasets.protocols.protocol_file import read_protocol, write_protocol
 from mien.datasets.protocols.splits import PROTOCOLS, apply_protocol
+from mien.datasets.row_list import read_row_list, write_row_list
 
 __all__ = [
     "CORPORA",
@@ -26,7 +27,9 @@ __all__ = [
     "load_corpus",
     "mapped",
     "read_protocol",
+    "read_row_list",
     "sampling_weights",
     "vote_counts",
     "write_protocol",
+    "write_row_list",
 ]

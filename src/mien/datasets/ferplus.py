@@ -148,12 +148,35 @@ def vote_counts(corpus: Corpus, source: Path) -> NDArray[np.int64] | None:
         DataError: The file is damaged or does not belong to this table.
     """
     columns = [column for column in mapping(corpus.classes, label_set("ferplus10")) if column is not None]
-    if corpus.name != "fer2013" or len(columns) < len(corpus.classes) or (table := find_fer2013_table(source)) is None:
-        return None
+    votes = fer2013_votes(corpus, source) if len(columns) == len(corpus.classes) else None
+    return None if votes is None else votes.counts[:, columns]
+
+
+def fer2013_votes(corpus: Corpus, source: Path, file: str | None = None) -> Votes | None:
+    """Return FER+'s votes for every row of FER2013, all ten columns.
+
+    Args:
+        corpus: FER2013, split in any way.
+        source: What it was loaded from.
+        file: The file of votes, as of `find_votes`; by default `fer2013new.csv` in the source or next to it, if it is there.
+
+    Returns:
+        The votes; None without a file for another corpus, for pictures instead of the table, and where there is no such file.
+
+    Raises:
+        DataError: The file is damaged or does not belong to this table, or one is given that cannot be used.
+    """
+    table = find_fer2013_table(source) if corpus.name == "fer2013" else None
+    if table is None:
+        if file is None:
+            return None
+        raise DataError(f"{file}: FER+'s votes belong to FER2013's table fer2013.csv, which {source} is not; leave them out")
     try:
-        file = find_votes(table)
-    except DataError:  # there is none
-        return None
-    votes = read_votes(file)
+        found = find_votes(table, file)
+    except DataError:
+        if file is None:
+            return None
+        raise
+    votes = read_votes(found)
     require_same_rows(source, load_corpus("fer2013", source, soft_labels=False).rows.split, votes)
-    return votes.counts[:, columns]
+    return votes

@@ -169,21 +169,63 @@ def twins_in(
         MissingExtraError: imagehash is not installed.
     """
     exact = np.isin(digests(images, rows), digests(others, other_rows))
-    found = {"exact": exact, "near": np.zeros(len(rows), np.bool_), "mirrored": np.zeros(len(rows), np.bool_)}
-    ours = np.array([i for i, row in enumerate(rows) if not _is_blank(images[row])], np.int64)
-    theirs = np.array([i for i, row in enumerate(other_rows) if not _is_blank(others[row])], np.int64)
-    if len(ours) and len(theirs):
-        left, right = other_rows[theirs], rows[ours]
-        hashes = np.concatenate([_hash_pictures(others, left, on_step), _hash_pictures(images, right, on_step)], axis=1)
-        parts = (others, left), (images, right)
-        small = _as_array((_small(source[row]) for source, chosen in parts for row in chosen), hashes.shape[1])
-        names = np.concatenate([digests(source, chosen) for source, chosen in parts])
-        near, _ = _find_pairs(small, hashes[0], hashes[0], False, on_step, len(left))
-        near = near[names[near[:, 0]] != names[near[:, 1]]]  # the others are exact
-        mirrored, _ = _find_mirrored(small, hashes, on_step, len(left))
-        found["near"][ours[near[:, 1] - len(left)]] = True
-        found["mirrored"][ours[mirrored[:, 1] - len(left)]] = True
+    near, mirrored = _pairs_between(images, rows, others, other_rows, on_step)
+    found = {"exact": exact, "near": np.isin(rows, near[:, 0]), "mirrored": np.isin(rows, mirrored[:, 0])}
     return found | {"any": found["exact"] | found["near"] | found["mirrored"]}
+
+
+def twins_of(
+    images: NDArray[np.uint8], rows: NDArray[np.int64], on_step: Step | None = None
+) -> dict[int, list[tuple[int, str]]]:
+    """Return the twins of some images among all images of their corpus.
+
+    Args:
+        images: The corpus, uint8 (N, H, W) or (N, H, W, 3).
+        rows: Which of them to look at, a few, (R,).
+        on_step: As of `find_twins`.
+
+    Returns:
+        For each of the rows, the row and the kind (`exact`, `near` or `mirrored`) of each twin.
+
+    Raises:
+        MissingExtraError: imagehash is not installed.
+    """
+    names = digests(images)
+    found = {
+        row: [(int(other), "exact") for other in np.flatnonzero(names == names[row]) if other != row] for row in rows.tolist()
+    }
+    everyone = np.array([row for row in range(len(images)) if not _is_blank(images[row])], np.int64)
+    hashes = _hash_pictures(images, everyone, on_step).astype(np.float32)
+    ours = hashes[:, np.isin(everyone, rows)]
+    agreeing = [(hashes[0] @ ours[view].T).max(1, initial=-64) for view in (0, 1)]  # a few of all pairs: no tiles are needed
+    candidates = everyone[np.maximum(*agreeing) >= 64 - 2 * HASH_BITS]
+    for kind, pairs in zip(("near", "mirrored"), _pairs_between(images, rows, images, candidates, None), strict=True):
+        for row, other in pairs.tolist():
+            if row != other:
+                found[row].append((other, kind))
+    return found
+
+
+def _pairs_between(
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    others: NDArray[np.uint8],
+    other_rows: NDArray[np.int64],
+    on_step: Step | None,
+) -> tuple[Pairs, Pairs]:
+    """Return the near and the mirrored twins of some images among others, each (P, 2): a row and the row of its twin."""
+    ours = np.array([row for row in rows if not _is_blank(images[row])], np.int64)
+    theirs = np.array([row for row in other_rows if not _is_blank(others[row])], np.int64)
+    if not (len(ours) and len(theirs)):
+        return np.empty((0, 2), np.int64), np.empty((0, 2), np.int64)
+    hashes = np.concatenate([_hash_pictures(others, theirs, on_step), _hash_pictures(images, ours, on_step)], axis=1)
+    parts = (others, theirs), (images, ours)
+    small = _as_array((_small(source[row]) for source, chosen in parts for row in chosen), hashes.shape[1])
+    names = np.concatenate([digests(source, chosen) for source, chosen in parts])
+    near, _ = _find_pairs(small, hashes[0], hashes[0], False, on_step, len(theirs))
+    near = near[names[near[:, 0]] != names[near[:, 1]]]  # the others are exact
+    mirrored, _ = _find_mirrored(small, hashes, on_step, len(theirs))
+    return tuple(np.stack([ours[pairs[:, 1] - len(theirs)], theirs[pairs[:, 0]]], 1) for pairs in (near, mirrored))  # type: ignore[return-value]
 
 
 def _is_blank(image: NDArray[np.uint8]) -> bool:

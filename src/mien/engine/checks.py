@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mien.atomic import check_outputs, check_place
 from mien.checkpoint import read_info
 from mien.datasets import Corpus
+from mien.datasets.row_list import read_row_list
 from mien.engine.optim import check_optimizer
-from mien.errors import CheckpointError, OutputError, RecipeError, UnknownNameError
+from mien.errors import CheckpointError, DataError, OutputError, RecipeError, UnknownNameError
 from mien.losses import LOSSES
 from mien.models import MODELS
 from mien.models.base import TIMM
@@ -84,7 +87,7 @@ def check_data(recipe: Recipe, corpus: Corpus, processes: int) -> None:
     Raises:
         RecipeError: The batch cannot be shared, the training split is smaller than a batch, the recipe uses a test split, or
             it wants votes and the corpus has none.
-        DataError: The corpus has no such split.
+        DataError: The corpus has no such split, or a row list does not belong to it.
     """
     batch_size = recipe.train.batch_size
     if batch_size % processes:
@@ -102,13 +105,38 @@ def check_data(recipe: Recipe, corpus: Corpus, processes: int) -> None:
     for key, split in (("train", recipe.data.train), ("select", recipe.data.select)):
         if split in TEST_SPLITS:
             raise RecipeError(f"data.{key}: {split} is a test split; measure on it once, at the end, with mien evaluate")
-    count = len(corpus.where(recipe.data.train))
+    count = len(training_rows(recipe, corpus)[0])
     if recipe.data.select is not None:
         corpus.where(recipe.data.select)
     if count < batch_size:
         raise RecipeError(f"train.batch_size is {batch_size}, but the training split has {count} images; make it smaller")
     if recipe.data.votes and corpus.rows.votes is None:
         raise RecipeError(f"data.votes: {corpus.name} has one label per image and no votes; set it to false")
+
+
+def training_rows(recipe: Recipe, corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """Return the rows that a recipe trains on, ascending, (R,), and how often each is drawn relative to the others, (R,).
+
+    The weights are None if the recipe names no list of them. A row that the list does not name has weight 1.
+
+    Raises:
+        DataError: The corpus has no such split, or a list is not of this corpus or names no image of the split.
+    """
+    part = recipe.data
+    rows, weights = corpus.where(part.train), None
+    if part.exclude is not None:
+        kept = rows[~np.isin(rows, list(read_row_list(part.exclude, corpus)))]
+        if len(kept) in (0, len(rows)):
+            found = "every image" if len(kept) == 0 else "no image"
+            raise DataError(f"data.exclude: {part.exclude} names {found} of {part.train}; give a list of some of its images")
+        rows = kept
+    if part.weights is not None:
+        listed = read_row_list(part.weights, corpus, weighted=True)
+        weights = np.array([listed.get(row, 1.0) for row in rows.tolist()])
+        if not (np.isin(rows, list(listed)).any() and weights.any()):
+            found = "gives weight 0 to every image" if not weights.any() else "names no image"
+            raise DataError(f"data.weights: {part.weights} {found} of {part.train}; give a list of some of its images")
+    return rows, weights
 
 
 def check_start(path: Path, corpus: Corpus) -> None:

@@ -31,7 +31,7 @@ from mien.augment import Augment, Degrade, Mixup, Normalize
 from mien.checkpoint import LOSS_PREFIX, save_checkpoint, save_state
 from mien.datasets import Corpus
 from mien.datasets.balance import epoch_order, sampling_weights
-from mien.engine.checks import check_data, check_start
+from mien.engine.checks import check_data, check_start, training_rows
 from mien.engine.devices import create_fabric
 from mien.engine.distill import Teachers
 from mien.engine.history import Epoch, best_epoch, write_history
@@ -42,7 +42,7 @@ from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
-from mien.recipe import Recipe, recipe_hash
+from mien.recipe import Recipe, pin_lists, recipe_hash
 from mien.transfer import Transfer, start_from
 
 
@@ -116,6 +116,7 @@ class Run:
 
     Attributes:
         loader: The training images.
+        weights: How often each of them is drawn relative to the others, (M,); None equally.
         steps: Optimizer steps per epoch.
         transfer: What was loaded from start weights; None without any.
         unwrapped: Network and loss as one module, as they are saved; `objective` is the same, compiled and distributed.
@@ -125,6 +126,7 @@ class Run:
     """
 
     def __init__(self, recipe: Recipe, corpus: Corpus, out: Path, fabric: Fabric) -> None:
+        recipe = pin_lists(recipe)
         self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
         check_data(recipe, corpus, fabric.world_size)
@@ -133,7 +135,9 @@ class Run:
 
         # Data
         self.spec = recipe.preprocess.spec()
-        self.loader = Loader(corpus, corpus.where(recipe.data.train), fabric.device, recipe.augment.views)
+        rows, weights = training_rows(recipe, corpus)
+        self.loader = Loader(corpus, rows, fabric.device, recipe.augment.views)
+        self.weights = None if weights is None else np.repeat(weights, recipe.augment.views)
         self.steps = len(self.loader) // recipe.train.batch_size
 
         # Model, from scratch or from start weights
@@ -251,12 +255,13 @@ class Run:
 
     def _batch_indices(self, seed: int) -> Iterator[Tensor]:
         """Yield, for each step, the indices of this process's images in the training split."""
-        sampling = self.recipe.data.sampling
-        if sampling == "natural":
+        sampling, labels, weights = self.recipe.data.sampling, self.loader.target.cpu().numpy(), self.weights
+        if sampling != "natural":
+            of_class = sampling_weights(labels, len(self.corpus.classes), sampling)
+            weights = of_class if weights is None else weights * of_class
+        if weights is None:
             order = torch.randperm(len(self.loader), generator=torch.Generator().manual_seed(seed))
         else:
-            labels = self.loader.target.cpu().numpy()
-            weights = sampling_weights(labels, len(self.corpus.classes), sampling)
             order = torch.from_numpy(epoch_order(labels, weights, seed))
         batch_size = self.recipe.train.batch_size
         share = batch_size // self.fabric.world_size

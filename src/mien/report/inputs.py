@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, RecipeError
-from mien.recipe import parse_recipe
+from mien.recipe import ROW_LISTS, parse_recipe
 from mien.results import read_results
 from mien.yaml_files import read_yaml
 
@@ -223,6 +223,9 @@ class Run:
         protocol = recipe["data"].get("protocol") or {}
         for step in protocol if isinstance(protocol, list) else [protocol]:
             step.pop("fold", None)
+        for key in ROW_LISTS:
+            if content := recipe["data"].pop(f"{key}_sha256", None):
+                recipe["data"][key] = f"{Path(str(recipe['data'][key])).name} ({content[:8]})"
         return _flatten(recipe)
 
     @cached_property
