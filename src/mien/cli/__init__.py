@@ -27,6 +27,7 @@ from mien.cli.figure import app as figure
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
+from mien.cli.report import report
 from mien.cli.split import split
 from mien.cli.study import study
 from mien.cli.training import evaluate, export, is_first_process, recipes, train
@@ -60,7 +61,7 @@ def _options(
 
 
 for command in (
-    predict, camera, models, info, doctor, train, evaluate, verify, calibrate, export, recipes, study, audit, prepare, split,
+    predict, camera, models, info, doctor, train, evaluate, verify, calibrate, export, recipes, study, report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")
