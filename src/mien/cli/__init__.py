@@ -61,7 +61,8 @@ def _options(
 
 
 for command in (
-    predict, camera, models, info, doctor, train, evaluate, verify, calibrate, export, recipes, study, report, audit, prepare, split,
+    predict, camera, models, info, doctor, train, evaluate, verify, calibrate, export, recipes, study, report, audit, prepare,
+    split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

@@ -1,4 +1,4 @@
-"""The sections of a report that show faces: the most confident answers, right and wrong, twins with other labels, explanations."""
+"""The sections of a report that show faces: confident answers, right and wrong; twins with other labels; explanations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Shown:
 
 def people(shown: Shown | None) -> list[str]:
     """Return the note that a page with faces begins with."""
-    return [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."] if shown else []
+    return (
+        [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."] if shown else []
+    )
 
 
 def faces_sections(

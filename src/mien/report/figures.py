@@ -137,12 +137,11 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
             kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
             begun = covered >= 0.05  # the first few answers say little
             axes.plot(100 * covered[begun], 100 * kept[begun], label=label, **look(number) | {"marker": ""})
-    labels = {
-        "reliability": {"xlabel": "confidence, %", "ylabel": "accuracy, %", "ylim": (0, 100)},
-        "coverage": {"xlabel": "share of answers kept, the most confident first, %", "ylabel": "accuracy of these, %"},
-    }
     for name, axes in panels.items():
-        axes.set(xlim=(0, 100), **labels[name])
+        if name == "reliability":
+            axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
+        else:
+            axes.set(xlabel="share of answers kept, the most confident first, %", ylabel="accuracy of these, %", xlim=(0, 100))
         axes.grid()
     add_title(figure, describe_measured(measured))
     add_legend(figure, panels[shown[0]])

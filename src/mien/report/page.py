@@ -1,7 +1,7 @@
 """A report as one self-contained HTML page, or as Markdown with its figures next to it.
 
-A `Report` is a list of sections, and a section is a list of blocks: texts, tables, drawings, faces. Both formats are written from
-the same blocks. Everything that comes from files is escaped where it is written: here for Markdown, by Jinja for HTML.
+A `Report` is a list of sections, and a section is a list of blocks: texts, tables, drawings, faces. Both formats are written
+from the same blocks. Everything that comes from files is escaped where it is written: here for Markdown, by Jinja for HTML.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def write_report(path: Path, report: Report) -> list[Path]:
     page = _html(report).encode()
     if len(page) > LARGEST:
         raise OutputError(
-            f"{path}: would have {len(page) / 1e6:.0f} MB, and a page may have 10; leave --data out, report one run instead of a "
-            "study, or write Markdown (--out report.md)"
+            f"{path}: would have {len(page) / 1e6:.0f} MB, and a page may have 10; leave --data out, report one run "
+            "instead of a study, or write Markdown (--out report.md)"
         )
     with atomic_path(path) as tmp_path:
         tmp_path.write_bytes(page)

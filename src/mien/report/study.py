@@ -10,7 +10,7 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.recipe import parse_recipe, recipe_hash
-from mien.report.contents import MAX_CLASSES, confidence_blocks, confusion_blocks, duration, percent, provenance
+from mien.report.blocks import MAX_CLASSES, as_range, confusion_blocks, duration, percent, provenance
 from mien.report.faces import Predictions, Shown, faces_sections, people
 from mien.report.figures import curves_figure, intervals_figure, reliability_figure
 from mien.report.inputs import Measured, Run, differing, pool_folds, read_runs, show, study_of
@@ -162,16 +162,13 @@ def _headline(subject: StudyRuns) -> str:
     low, high = (choose(complete, key=lambda row: row.accuracy or 0) for choose in (min, max))
     if len(complete) == 1:
         return f"{start}. {_row_result(low)}."
-    return f"{start}, and {len(complete)} of {len(subject.rows)} rows are complete. They lie between {_row_result(low)} and {_row_result(high)}."
+    rows = f"{len(complete)} of {len(subject.rows)} rows are complete"
+    return f"{start}, and {rows}: from {_row_result(low)} to {_row_result(high)}."
 
 
 def _row_result(row: TableRow) -> str:
     free = "" if row.twin_free is None else f", twin-free {percent(row.twin_free)}"
-    return f"{row.name} with {percent(row.accuracy)} (95 % interval {_range(row.interval)}{free})"
-
-
-def _range(ends: tuple[float, float] | None) -> str:
-    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}\u00a0%" if ends else "–"
+    return f"{row.name} with {percent(row.accuracy)} (95 % interval {as_range(row.interval)}{free})"
 
 
 def _notes(subject: StudyRuns) -> list[str]:
@@ -183,7 +180,7 @@ def _notes(subject: StudyRuns) -> list[str]:
         found.append(f"{_count(len(subject.changed), 'run')} were made with another recipe than the study has now ({names}).")
     if subject.study is None:
         found.append(
-            "This study is not bundled with mien, so rows and runs that were not started are not listed. Give its file with --study."
+            "This study is not bundled with mien, so runs that were not started are not listed. Give its file with --study."
         )
     return found
 
@@ -201,41 +198,38 @@ def _tiles(subject: StudyRuns) -> list[tuple[str, str, str]]:
 
 def _table_blocks(subject: StudyRuns) -> list[Block]:
     reference = subject.study.reference if subject.study else None
-    compared = [row for row in subject.rows if row.comparison]
-    head = ["row", "reported", "measured", "SD", "95 % interval", "twin-free", "macro F1", "balanced accuracy", "runs"]
-    head += [f"against {reference}", "p", "interval of the difference"] if compared else []
-    cells = []
+    compared = any(row.comparison for row in subject.rows)
+    lines = []
     for row in subject.rows:
-        values = [
-            row.name,
-            reported_text(row.reported) or "–",
-            percent(row.accuracy) if row.runs else "not run",
-            percent(row.deviation),
-        ]
-        values += [
-            _range(row.interval),
-            percent(row.twin_free),
-            percent(row.macro_f1),
-            percent(row.uar),
-            f"{row.runs} of {row.expected}",
-        ]
-        if compared:
-            found = row.comparison
-            values += (
-                [f"{100 * found.difference:+.2f}", f"{found.p:.2g}"]
-                if found
-                else ["reference" if row.name == reference else "–", "–"]
-            )
-            values.append(
-                f"{100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f}" if found and found.interval else "–"
-            )
-        values += [f"{row.parameters:,}", "–" if row.seconds is None else duration(row.seconds)]
-        cells.append(values)
-    caption = "Accuracy by row. Reported: the paper's, with its own data and protocol. Measured: ours, which the other columns describe"
+        found = row.comparison
+        spread = "" if row.deviation is None else f" ± {100 * row.deviation:.2f}"
+        line = {
+            "row": row.name,
+            "reported": reported_text(row.reported),
+            "measured": f"{percent(row.accuracy)}{spread}" if row.accuracy is not None else "not run" if not row.runs else "",
+            "95 % interval": "" if row.interval is None else as_range(row.interval),
+            "twin-free": percent(row.twin_free),
+            "runs": f"{row.runs} of {row.expected}",
+            f"against {reference}": f"{100 * found.difference:+.2f}" if found else "",
+            "p": f"{found.p:.2g}" if found else "",
+            "interval of the difference": f"{100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f}"
+            if found and found.interval
+            else "",
+            "macro F1": percent(row.macro_f1),
+            "balanced accuracy": percent(row.uar),
+            "parameters": f"{row.parameters:,}",
+            "time per run": "" if row.seconds is None else duration(row.seconds),
+        }
+        lines.append({key: value or "–" for key, value in line.items()})
+    always = ("row", "reported", "measured", "95 % interval", "twin-free")
+    head = [key for key in lines[0] if key in always or any(line[key] != "–" for line in lines)]
+    cells = [[line[key] for key in head] for line in lines]
+    caption = "Accuracy by row. Reported: the paper's, with its own data and protocol. Measured: ours, ± standard deviation"
     blocks: list[Block] = []
     if complete := _complete(subject):
         low, high = (choose(complete, key=lambda row: row.accuracy or 0) for choose in (min, max))
-        alt = f"Measured accuracy of each row with its 95 % interval, from {percent(low.accuracy)} ({low.name}) to {percent(high.accuracy)} ({high.name})."
+        ends = f"{percent(low.accuracy)} ({low.name}) to {percent(high.accuracy)} ({high.name})"
+        alt = f"Measured accuracy of each row with its 95 % interval, from {ends}."
         figure = intervals_figure(
             [row.name for row in complete],
             [row.accuracy or 0 for row in complete],
@@ -245,11 +239,12 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
             Drawings([Drawing("rows", "Measured accuracy of each complete row, with its 95 % interval.", alt, figure)])
         )
     return [
-        Table(caption, [*head, "parameters", "time per run"], cells, left=(0, 1)),
+        Table(caption, head, cells, left=(0, 1)),
         *blocks,
         Text(
-            "The interval of several seeds is Student's t over seeds; that of one seed is Wilson's over images, and does not know how much "
-            "another seed would move the figure. SD is the standard deviation (over N) of seeds, or of the folds of the only seed."
+            "The interval of several seeds is Student's t over seeds. That of one seed is Wilson's over images: it does not "
+            "know how much another seed would move the figure. The standard deviation (over N) is that of seeds, or of the "
+            "folds of one seed."
             + (" p is McNemar's exact test on the same images, not corrected for the number of rows." if compared else "")
         ),
     ]
@@ -282,8 +277,6 @@ def _curve_blocks(subject: StudyRuns) -> list[Block]:
 
 def _reliability_blocks(subject: StudyRuns) -> list[Block]:
     rows = [measured[0] for measured in _drawn(subject).values()]
-    if len(rows) == 1:
-        return confidence_blocks(rows[0], None if len(rows[0].results) > 1 else read_predictions(rows[0].paths[0]))
     try:
         drawings = [
             Drawing(
@@ -309,11 +302,13 @@ def _mean_predictions(subject: StudyRuns) -> Predictions | None:
     if any(each.first["classes"] != subject.results[0].first["classes"] for each in subject.results):
         return None
     parts = [read_predictions(path) for each in subject.results for path in each.paths]
-    rows, target, probs = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    rows, target = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    probs = np.concatenate([part[2] for part in parts])
     found, first, index = np.unique(rows, return_index=True, return_inverse=True)
-    sums = np.zeros((len(found), probs.shape[1]), np.float32)
-    np.add.at(sums, index, probs)
-    return found, target[first], sums / np.bincount(index)[:, None].astype(np.float32)
+    mean = np.zeros((len(found), probs.shape[1]))
+    np.add.at(mean, index, probs)
+    mean /= np.bincount(index)[:, None]
+    return found, target[first], mean.astype(np.float32)
 
 
 def _recipe_blocks(subject: StudyRuns) -> list[Block]:
