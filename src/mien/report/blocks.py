@@ -375,7 +375,9 @@ def as_range(ends: Sequence[float] | None) -> str:
 def duration(seconds: float) -> str:
     """Return a duration in words.
 
-    >>> duration(100), duration(10_000)
-    ('2 minutes', '2.8 hours')
+    >>> duration(20), duration(100), duration(10_000)
+    ('20 seconds', '2 minutes', '2.8 hours')
     """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

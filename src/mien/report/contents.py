@@ -220,7 +220,7 @@ def _unmeasured_report(run: Run, missing: Sequence[str]) -> Report:
         title=f"{recipe['model']['name']} trained on {data['corpus']}",
         lead=lead,
         sections=[
-            Section("Training", blocks),
+            Section("Training", [*blocks, *reported_blocks(recipe)]),
             Section("Recipe", recipe_blocks(recipe)),
             Section("What was not measured", [Bullets([absent, *missing])]),
         ],

@@ -134,11 +134,11 @@ def _contradictions(
     ]
     if not twins:
         return []
-    text = f"Of the {len(twins):,} images with a byte-identical twin in training, {len(other):,} have another label there."
+    text = f"Images with a byte-identical twin in training: {len(twins):,}; with another label there: {len(other):,}."
     if not other:
         return [Text(text)]
     found = [face("twin", number, i) for number, i in enumerate(other[:CONTRADICTIONS], 1)]
-    return [Text(f"{text} Some of them, with the answer of the model:"), Faces(found)]
+    return [Text(f"{text} Some of these, with the answer of the model:"), Faces(found)]
 
 
 def _explanations(chosen: Sequence[tuple[Face, int]], shown: Shown, rows: NDArray[np.int64], explain: Explain) -> list[Block]:

@@ -78,9 +78,10 @@ def read_study(path: Path, study: Study | None = None) -> StudyRuns:
         raise DataError(f"{path}: has {what} in it; give the folder of one run, or that of one study, <study>/<scale>")
     ((name, scale),) = names
     folder = next(run.folder.resolve() for run, part in found if part)
-    root = folder.parents[len(Path(name).parts) + 2]
-    if folder.relative_to(root).parts[:-2] != (*Path(name).parts, scale):
+    above = (*Path(name).parts, scale)
+    if folder.parts[-len(above) - 2 : -2] != above:
         raise DataError(f"{path}: the folders of the study {name} were renamed; they should be {name}/{scale}/<row>/seed<N>")
+    root = Path(*folder.parts[: -len(above) - 2])
     if study is not None and study.name != name:
         raise DataError(f"{path}: has runs of the study {name}, but the file given is of {study.name}")
     if study is None and name in study_names():
@@ -117,19 +118,20 @@ def study_report(subject: StudyRuns, shown: Shown | None, missing: Sequence[str]
     matrices: list[Block] = []
     for number, (row, measured) in enumerate(_drawn(subject).items(), 1):
         first = measured[0]
-        text = (
-            f"{row}, seed {first.first['model']['seed']}: {_count(len(first.results), 'fold')} pooled"
-            if len(first.results) > 1
-            else row
-        )
+        folds = f", {_count(len(first.results), 'fold')} pooled" if len(first.results) > 1 else ""
+        text = f"{row}, seed {first.first['model']['seed']}{folds}:"
         matrices += [Text(text), *confusion_blocks(first, f"confusion-{number}")]
+    faces = faces_sections(shown, _mean_predictions(subject) if shown else None, classes)
+    if faces:
+        note = Text("The probabilities are means over all measured runs.")
+        faces[0] = replace(faces[0], blocks=[note, *faces[0].blocks])
     sections = [
         Section("Results", _table_blocks(subject)),
         Section("Classes", _class_blocks(subject)),
         Section("Training", _curve_blocks(subject)),
         Section("Confidence", _reliability_blocks(subject)),
         Section("Confusion", matrices),
-        *faces_sections(shown, _mean_predictions(subject) if shown else None, classes),
+        *faces,
         Section("Recipes", _recipe_blocks(subject)),
         Section("Provenance", _provenance(subject)),
         Section("What was not measured", [Bullets([*_not_measured(subject, shown is None), *missing])]),
@@ -312,9 +314,7 @@ def _mean_predictions(subject: StudyRuns) -> Predictions | None:
 
 
 def _recipe_blocks(subject: StudyRuns) -> list[Block]:
-    runs = [
-        replace(Run(Path(job.row), job.recipe.to_dict())) for job in {job.row: job for job in reversed(subject.jobs)}.values()
-    ][::-1]
+    runs = [Run(Path(job.row), job.recipe.to_dict()) for job in {job.row: job for job in reversed(subject.jobs)}.values()][::-1]
     keys = differing(runs)
     head = ["row", "recipe", *keys[:6]]
     cells = [[run.folder.name, str(run.recipe["name"]), *(show(run.values.get(key)) for key in keys[:6])] for run in runs]
