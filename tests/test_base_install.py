@@ -124,3 +124,7 @@ def test_training_names_what_to_install(python: Path, elsewhere: Path, command: 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "pip install 'mien[train]'" in done.stderr
+
+
+def test_the_wheel_holds_the_template_of_reports(python: Path) -> None:
+    assert len(list(python.parents[1].glob("lib/python*/site-packages/mien/report/page.html.j2"))) == 1

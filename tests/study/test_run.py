@@ -195,3 +195,38 @@ def test_titles_and_paths_do_not_act_on_the_terminal(done: Path, tmp_path: Path)
     shown = run(other, "--results", tmp_path / "a\x1b[2J", "--table")
     assert "Two \\x1b[2J rates [/b]" in " ".join(shown.split())
     assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_a_study_is_reported(done: Path, tmp_path: Path, shared_fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIEN_CACHE", str(done / "cache"))
+    table, out = rows_of(done / "results/tiny/rates/full/table.csv"), tmp_path / "r.html"
+    arguments = [done / "results", "--out", out, "--study", done / "study.yaml", "--data", shared_fer2013_csv]
+    result = CliRunner().invoke(app, ["report", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    text = " ".join(re.sub(r"<[^>]*>", " ", out.read_text().replace("\xa0", " ").partition("</style>")[2]).split())
+    assert (
+        "Two rates tiny/rates, measured on fer2013 private_test: 6 of 6 runs are measured, and 2 of 2 rows are complete" in text
+    )
+    for name, row in table.items():  # reported and measured have a column each
+        measured = f"{row['standard']} % ± {row['deviation']}"
+        assert (
+            f"{name} 71.80 (fer2013) {measured} {float(row['interval low']):.1f} to {float(row['interval high']):.1f} %" in text
+        )
+    assert f"{float(table['lr=0.05']['difference']):+.2f} {table['lr=0.05']['p']}" in text
+    assert out.read_text().count('class="faces"') >= 2  # the hardest faces, and the easiest ones
+    assert "This page contains pictures of people from fer2013" in text
+    plain = tmp_path / "plain.md"
+    CliRunner().invoke(app, ["report", str(done / "runs/tiny/rates"), "--out", str(plain)], catch_exceptions=False)
+    assert "This study is not bundled with mien" in plain.read_text()
+    assert not list((tmp_path / "plain-figures").glob("worst*"))
+
+
+def test_a_renamed_or_foreign_study_is_not_reported(done: Path, tmp_path: Path, write_study: Write):
+    shutil.copytree(done / "results/tiny/rates/full", tmp_path / "mine")
+    with pytest.raises(MienError, match=r"were renamed; they should be tiny/rates/full/<row>/seed<N>"):
+        CliRunner().invoke(app, ["report", str(tmp_path / "mine"), "--out", str(tmp_path / "r.html")], catch_exceptions=False)
+    other = write_study(tmp_path)
+    other.write_text(other.read_text().replace("tiny/rates", "tiny/other"))
+    arguments = ["report", str(done / "results"), "--study", str(other), "--out", str(tmp_path / "r.html")]
+    with pytest.raises(MienError, match="has runs of the study tiny/rates, but the file given is of tiny/other"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)

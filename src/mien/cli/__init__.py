@@ -28,6 +28,7 @@ from mien.cli.figure import app as figure
 from mien.cli.models import info, models
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
+from mien.cli.report import report
 from mien.cli.serve import serve
 from mien.cli.split import split
 from mien.cli.study import study
@@ -62,8 +63,8 @@ def _options(
 
 
 for command in (
-    predict, camera, serve, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study, audit,
-    prepare, split,
+    predict, camera, serve, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study, report,
+    audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

@@ -72,7 +72,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     notes = [] if recorded["digest"] else ["note: it has no digest, so edits by hand may go unnoticed"]
     if data is None and weights is None:
         return True, ["its files are consistent; give the corpus with --data to measure again", *notes]
-    file = _find_weights(path, recorded, weights)
+    file = find_weights(path, recorded, weights)
     if data is None:
         return True, ["its files and weights are consistent; give the corpus with --data to measure again", *notes]
 
@@ -119,7 +119,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     return True, [f"holds: {shown}" + (f" (tolerance: {tolerance} images)" if tolerance else ""), *notes]
 
 
-def _find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) -> Path:
+def find_weights(path: Path, recorded: dict[str, Any], weights: Path | None) -> Path:
     """Return the file with the weights that results were measured with: the one given, one next to them, or a bundled one."""
     from mien.weights import bundled, ensemble_file, known_sha256, sha256
 

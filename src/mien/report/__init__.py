@@ -1,6 +1,7 @@
 """Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, reliability, accuracy against cost.
 
 Each `*_figure` function returns a matplotlib `Figure`, and `write_figure` writes it as PNG or SVG.
+`contents.create_report` and `page.write_report` make the page of a run, a results file or a study.
 """
 
 from __future__ import annotations

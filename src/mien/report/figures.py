@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,7 +108,7 @@ def rates_figure(measured: Sequence[Measured]) -> Figure:
 
 
 @figure_style()
-def reliability_figure(measured: Sequence[Measured]) -> Figure:
+def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reliability", "coverage"] = "both") -> Figure:
     """Return accuracy against confidence (is the confidence honest?) and against coverage (what if only sure answers count?).
 
     The predictions next to each results file are read; the folds of one run are pooled.
@@ -118,26 +119,48 @@ def reliability_figure(measured: Sequence[Measured]) -> Figure:
     from matplotlib.figure import Figure
 
     require_one_split(measured)
-    figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
-    calibration, coverage = figure.subplots(1, 2)
-    calibration.plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
+    shown = [name for name in ("reliability", "coverage") if show in (name, "both")]
+    figure = Figure(figsize=(COLUMN if len(shown) == 1 else PAGE, 3.0), layout="constrained")
+    panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
+    if "reliability" in panels:
+        panels["reliability"].plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
         folds = [read_predictions(path) for path in each.paths]
         right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
         confidence = np.concatenate([probs.max(1) for _, _, probs in folds])
-        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-        means = [(confidence[bins == i].mean(), right[bins == i].mean()) for i in range(BINS) if (bins == i).mean() > RARE]
-        calibration.plot(*(100 * np.array(means).T), label=label, **look(number))
-        covered = np.arange(1, len(right) + 1) / len(right)
-        kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
-        begun = covered >= 0.05  # the first few answers say little
-        coverage.plot(100 * covered[begun], 100 * kept[begun], **look(number) | {"marker": ""})
-    calibration.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
-    coverage.set(xlabel="share of answers kept, the most confident first, %", ylabel="accuracy of these, %", xlim=(0, 100))
-    for axes in (calibration, coverage):
+        if axes := panels.get("reliability"):
+            bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+            means = [(confidence[bins == i].mean(), right[bins == i].mean()) for i in range(BINS) if (bins == i).mean() > RARE]
+            axes.plot(*(100 * np.array(means).T), label=label, **look(number))
+        if axes := panels.get("coverage"):
+            covered = np.arange(1, len(right) + 1) / len(right)
+            kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
+            begun = covered >= 0.05  # the first few answers say little
+            axes.plot(100 * covered[begun], 100 * kept[begun], label=label, **look(number) | {"marker": ""})
+    for name, axes in panels.items():
+        if name == "reliability":
+            axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
+        else:
+            axes.set(xlabel="share of answers kept, the most confident first, %", ylabel="accuracy of these, %", xlim=(0, 100))
         axes.grid()
     add_title(figure, describe_measured(measured))
-    add_legend(figure, calibration)
+    add_legend(figure, panels[shown[0]])
+    return figure
+
+
+@figure_style()
+def intervals_figure(names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Figure:
+    """Return the accuracies in [0, 1] of some rows, one below the other, with their intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(COLUMN, 0.7 + 0.22 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    values, ends = 100 * np.array(accuracies), 100 * np.array(intervals)
+    bars = [np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)]
+    axes.errorbar(values, range(len(names)), xerr=bars, **look(0) | {"linestyle": "none", "capsize": 2, "elinewidth": 0.8})
+    axes.set_yticks(range(len(names)), [textwrap.shorten(name, 40) for name in names])
+    axes.set(xlabel="accuracy, %, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="x")
     return figure
 
 

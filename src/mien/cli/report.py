@@ -1,0 +1,159 @@
+"""`mien report`: a run, a results file or a study as one page to read, print or send."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.cli.training import open_corpus, open_model, votes_on
+from mien.cli.verify import find_weights
+from mien.errors import CheckpointError, DataError, InputError, MienError, require
+from mien.text import printable
+
+if TYPE_CHECKING:
+    from mien.report.contents import Subject
+    from mien.report.faces import Explain, Shown
+    from mien.report.study import StudyRuns
+
+
+class Format(StrEnum):
+    """The format of a report."""
+
+    html = "html"
+    md = "md"
+
+
+def report(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|RESULT|STUDY",
+            help="The folder of a run, a results file of mien evaluate, or the folder of a study.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CORPUS", help="The corpus it was measured on, to show faces. The page then contains pictures of people."
+        ),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            metavar="html|md",
+            help="html: one page with everything in it. md: Markdown, with figures in a folder next to it. "
+            "Default: by the ending of --out.",
+        ),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml", help="What the study is, if it is not a bundled one: rows that are not run, reference."
+        ),
+    ] = None,
+) -> None:
+    """Write a report: key figures, classes, confusion, confidence, training, recipe, provenance, and what was not measured."""
+    require("torchmetrics", "train")
+    require("jinja2", "report")
+    from mien.atomic import check_outputs
+    from mien.output.table import check_ending
+    from mien.report.contents import Subject, create_report, read_subject
+    from mien.report.page import FORMATS, write_report
+    from mien.study.specification import load_study
+
+    if format is None:
+        check_ending(out, "report", FORMATS)
+    elif out.suffix != f".{format}":
+        raise InputError(f"{out}: --format {format} needs a file that ends in .{format}")
+    check_outputs([out], [path] if data is None else [path, data])
+    subject = read_subject(path, load_study(str(study)) if study else None)
+    missing: list[str] = []
+    shown, explain = None, None
+    if isinstance(subject, Subject):
+        subject, weights = _with_recipe(subject)
+        shown = None if data is None else _shown(subject, data)
+        if shown is not None:
+            explain = _explain(weights, missing)
+    elif data is not None:
+        shown = _shown(subject, data)
+    written = write_report(out, create_report(subject, shown, explain, missing))
+    typer.echo(printable(f"wrote {out}") + (f" and {len(written) - 1} figures" if len(written) > 1 else ""))
+    if shown is not None:
+        typer.echo(
+            f"It contains pictures of people from {shown.corpus.name}: share it only as the licence of the corpus allows."
+        )
+
+
+def _with_recipe(subject: Subject) -> tuple[Subject, Path | None]:
+    """Return the subject with the recipe that its weights hold, if no other is at hand; and the weights, if they are."""
+    from dataclasses import replace
+
+    if subject.measured is None:
+        return subject, None
+    try:
+        weights = find_weights(subject.measured.paths[0], subject.measured.first, None)
+    except CheckpointError:
+        return subject, None
+    if not subject.recipe:
+        subject = replace(subject, recipe=open_model(str(weights))[0].info.recipe)
+    return subject, weights
+
+
+def _shown(subject: Subject | StudyRuns, data: Path) -> Shown:
+    """Return the corpus that was measured, after checking that it is the same copy."""
+    from mien.report.faces import Shown
+    from mien.report.study import StudyRuns
+    from mien.results import predictions_path
+
+    if isinstance(subject, StudyRuns):
+        measured, recipe = subject.results[0], subject.jobs[0].recipe.to_dict()
+    elif subject.measured is None:
+        raise DataError(
+            f"{subject.path}: --data shows faces with their answers, and this run has none; run mien evaluate first"
+        )
+    else:
+        measured, recipe = subject.measured, subject.recipe or {}
+    wanted, path = measured.first["data"], measured.paths[0]
+    if not predictions_path(path).is_file():
+        raise DataError(
+            f"{path}: --data shows faces with their answers, but {predictions_path(path).name} is not next to it; evaluate the "
+            "model again, or leave --data out"
+        )
+    part: dict[str, Any] = recipe.get("data") or {}
+    if wanted["options"] is not None or part.get("corpus") != wanted["corpus"]:
+        part = {"corpus": wanted["corpus"], "options": wanted["options"]}
+    corpus = open_corpus(part, data, soft_labels=False)
+    if corpus.fingerprint != wanted["fingerprint"]:
+        raise DataError(
+            f"{data} is another copy of {corpus.name} than was measured (data fingerprint {corpus.fingerprint[:16]}...; "
+            f"{path.name} has {str(wanted['fingerprint'])[:16]}...); give the copy it was measured on, or leave --data out"
+        )
+    same_split = corpus.split_fingerprint == wanted.get("split_fingerprint")
+    return Shown(corpus, part.get("train") if same_split else None, votes_on(corpus, data))
+
+
+def _explain(weights: Path | None, missing: list[str]) -> Explain | None:
+    """Return what explains an answer, or say in `missing` why there is nothing."""
+    import importlib
+
+    if weights is None:
+        missing.append("Explanations: the weights are neither next to the results file nor bundled.")
+        return None
+    try:
+        methods = importlib.import_module("mien.explain")
+        from mien.predict.recognizer import Recognizer
+    except (ModuleNotFoundError, MienError):
+        missing.append("Explanations: they need pip install 'mien[explain]'.")
+        return None
+    if weights.suffix == ".safetensors":
+        from mien.checkpoint import load_checkpoint
+
+        model: Any = load_checkpoint(weights)[0]
+    else:
+        model = Recognizer(str(weights))
+    return lambda face: {name: methods.overlay(face, found) for name, found in methods.explain(model, face).maps.items()}

@@ -1,0 +1,154 @@
+"""The sections of a report that show faces: confident answers, right and wrong; twins with other labels; explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.report.page import Block, Face, Faces, Section, Text
+
+if TYPE_CHECKING:
+    from mien.datasets import Corpus
+
+WORST = 12
+"""Most confident mistakes that are shown."""
+
+CONTRADICTIONS = 6
+"""Twins with another label in training that are shown."""
+
+EXPLAINED = 3
+"""Mistakes, and right answers, that are explained."""
+
+Predictions = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Row numbers in the corpus (N,), true classes (N,) and probabilities (N, K)."""
+
+Explain = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.uint8]]]
+"""Returns, for a face, pictures with a map over it, RGB, by the name of the map."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The corpus whose faces are shown.
+
+    Attributes:
+        corpus: The corpus.
+        train: Name of its split that trained the model, to find twins; None if that is unknown.
+        votes: How many people chose each class of the corpus, for every row, (rows, K); None if that is unknown.
+    """
+
+    corpus: Corpus
+    train: str | None = None
+    votes: NDArray[np.int64] | None = None
+
+
+def people(shown: Shown | None) -> list[str]:
+    """Return the note that a page with faces begins with."""
+    return (
+        [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."] if shown else []
+    )
+
+
+def faces_sections(
+    shown: Shown | None, predictions: Predictions | None, classes: Sequence[str], explain: Explain | None = None
+) -> list[Section]:
+    """Return the sections `Faces`, `Twins` and `Explanations`, as far as corpus, predictions and explanations are at hand."""
+    if shown is None or predictions is None:
+        return []
+    rows, target, probs = predictions
+    label, confidence = probs.argmax(1), probs.max(1)
+    order = np.argsort(-confidence, kind="stable")
+    worst = [int(i) for i in order if label[i] != target[i]][:WORST]
+    right = [int(i) for i in order if label[i] == target[i]]
+    best = [found[0] for k in range(len(classes)) if (found := [i for i in right if target[i] == k])]
+    twins = _training_twins(shown, rows)
+
+    def face(kind: str, number: int, i: int) -> Face:
+        answer, truth, row = classes[label[i]], classes[target[i]], int(rows[i])
+        lines = [f"{answer}, {100 * confidence[i]:.1f}\u00a0%"]
+        if label[i] != target[i]:
+            lines.append(f"label: {truth}")
+        if shown.votes is not None and (chosen := _votes(shown, row)):
+            lines.append(f"votes: {chosen}")
+        if row in twins:
+            lines.append(f"twin in training: {shown.corpus.classes[shown.corpus.target[twins[row]]]}")
+        alt = f"Face labelled {truth}, answered {answer} with {100 * confidence[i]:.1f}\u00a0%"
+        return Face(f"{kind}-{number}", [*lines, shown.corpus.origin(row)], alt, shown.corpus.images[row])
+
+    faces: list[Block] = []
+    if worst:
+        faces += [
+            Text("The most confident mistakes, the most confident first."),
+            Faces([face("worst", *pair) for pair in enumerate(worst, 1)]),
+        ]
+    if best:
+        faces += [
+            Text("The most confident right answer of each class."),
+            Faces([face("best", *pair) for pair in enumerate(best, 1)]),
+        ]
+    sections = [Section("Faces", faces), Section("Twins", _contradictions(shown, twins, face, rows, target, classes))]
+    if explain is not None:
+        chosen = [*((face("worst", number, i), i) for number, i in enumerate(worst[:EXPLAINED], 1))]
+        chosen += [(face("best", number, i), i) for number, i in enumerate(best[:EXPLAINED], 1)]
+        sections.append(Section("Explanations", _explanations(chosen, shown, rows, explain)))
+    return sections
+
+
+def _votes(shown: Shown, row: int) -> str:
+    """Return who voted for what, the most frequent first: `6 sad, 4 neutral`."""
+    assert shown.votes is not None
+    counts = shown.votes[row]
+    return ", ".join(f"{counts[k]} {shown.corpus.classes[k]}" for k in np.argsort(-counts, kind="stable") if counts[k])
+
+
+def _training_twins(shown: Shown, rows: NDArray[np.int64]) -> dict[int, int]:
+    """Return, by row, the first training image with the same bytes."""
+    from mien.datasets.twins import digests
+
+    corpus = shown.corpus
+    if shown.train not in corpus.splits:
+        return {}
+    train = np.flatnonzero(corpus.rows.split == corpus.splits.index(shown.train))
+    first = dict(zip(digests(corpus.images, train[::-1]).tolist(), train[::-1].tolist(), strict=True))
+    found = zip(rows.tolist(), digests(corpus.images, rows).tolist(), strict=True)
+    return {row: first[digest] for row, digest in found if digest in first}
+
+
+def _contradictions(
+    shown: Shown,
+    twins: dict[int, int],
+    face: Callable[[str, int, int], Face],
+    rows: NDArray[np.int64],
+    target: NDArray[np.int64],
+    classes: Sequence[str],
+) -> list[Block]:
+    """Return the images whose twin in training has another label."""
+    corpus = shown.corpus
+    other = [
+        i
+        for i, row in enumerate(rows.tolist())
+        if row in twins and corpus.classes[corpus.target[twins[row]]] != classes[target[i]]
+    ]
+    if not twins:
+        return []
+    text = f"Images with a byte-identical twin in training: {len(twins):,}; with another label there: {len(other):,}."
+    if not other:
+        return [Text(text)]
+    found = [face("twin", number, i) for number, i in enumerate(other[:CONTRADICTIONS], 1)]
+    return [Text(f"{text} Some of these, with the answer of the model:"), Faces(found)]
+
+
+def _explanations(chosen: Sequence[tuple[Face, int]], shown: Shown, rows: NDArray[np.int64], explain: Explain) -> list[Block]:
+    blocks: list[Block] = [Text("What the answers of some of these faces depend on: bright areas count most.")]
+    for face, i in chosen:
+        maps = explain(shown.corpus.images[int(rows[i])])
+        pictures = [
+            Face(f"explain-{face.name}-{number}", [name], f"{face.alt}; the map {name} over it", picture)
+            for number, (name, picture) in enumerate(maps.items(), 1)
+        ]
+        original = Face(f"explain-{face.name}-0", face.lines, face.alt, face.pixels)
+        blocks.append(Faces([original, *pictures]))
+    return blocks
