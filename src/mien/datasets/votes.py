@@ -89,7 +89,7 @@ def read_votes(file: Tree) -> Votes:
         DataError: A row is wrong, or it is another file; says which and why.
     """
     rows = csv_rows(file)
-    if next(rows)[1] != ["Usage", "Image name", *COLUMNS]:
+    if next(rows, (0, []))[1] != ["Usage", "Image name", *COLUMNS]:
         raise DataError(f"{file}: its first line is not 'Usage,Image name,{','.join(COLUMNS)}'; is it {VOTES_FILE}?")
     found, usage = list[tuple[int, str, list[str]]](), list[str]()
     for number, (word, name, *votes) in rows:
