@@ -233,12 +233,20 @@ class DistillPart(_Strict):
         temperature: Divisor of the logits before they are compared.
         once: Compute the teachers' probabilities once per image, before augmentation, instead of in every step. Epochs then
             take no longer than without teachers.
+        mirror: Average the teachers' probabilities of an image and its mirror image. Needs `once`.
     """
 
     teachers: list[str] = Field(min_length=1)
     weight: float = Field(0.7, gt=0, le=1)
     temperature: float = Field(2.0, gt=0)
     once: bool = False
+    mirror: bool = False
+
+    @model_validator(mode="after")
+    def _check_mirror(self) -> DistillPart:
+        if self.mirror and not self.once:
+            raise ValueError("mirror needs once: true; teachers that predict in every step see what the student sees")
+        return self
 
 
 class TrainPart(_Strict):

@@ -140,6 +140,26 @@ def test_teachers_that_predict_once_see_every_image_unchanged(tmp_path: Path, co
     assert any((teacher_probs.amax(1) < 0.999).any() for _, teacher_probs in passed)
 
 
+def test_mirror_averages_the_image_and_its_mirror_image(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
+    """With two teachers: the mean of four predictions."""
+    paths = [str(write_teacher(tmp_path / f"{size}.safetensors", size, size)) for size in (40, 48)]
+    recipe = tiny_recipe({"distill": {"teachers": paths, "once": True, "mirror": True}})
+    run = Run(recipe, corpus, tmp_path / "run", create_fabric(recipe))
+    seen: list[torch.Tensor] = []
+    run.teachers.networks[1].register_forward_hook(lambda module, arguments, out: seen.append(arguments[0]))
+    run.start()
+    torch.testing.assert_close(seen[1], seen[0].flip(-1))
+    assert not torch.equal(seen[1], seen[0])
+    images, expected = corpus.read(corpus.where("train")), []
+    for path in paths:
+        network, info = load_checkpoint(path)
+        for view in (images, images[:, :, ::-1]):
+            expected.append((network(torch.from_numpy(preprocess(list(view), info.preprocess))) / 2).softmax(1))
+    torch.testing.assert_close(run.teacher_probs, torch.stack(expected).mean(0), rtol=0, atol=5e-3)  # bfloat16 where fast
+    with pytest.raises(RecipeError, match="mirror needs once"):
+        tiny_recipe({"distill": {"teachers": paths, "mirror": True}})
+
+
 def test_the_views_of_an_image_share_its_prediction(tmp_path: Path, corpus: Corpus, tiny_recipe: Recipes):
     part = {"teachers": [str(write_teacher(tmp_path / "t.safetensors", 40, 0))], "once": True}
     probs = []

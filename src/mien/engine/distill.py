@@ -55,7 +55,7 @@ class Teachers(nn.Module):
 
     def __init__(self, part: DistillPart, corpus: Corpus) -> None:
         super().__init__()
-        self.temperature = part.temperature
+        self.temperature, self.mirror = part.temperature, part.mirror
         self.networks, self.normalizers = nn.ModuleList(), nn.ModuleList()
         self.specs: list[PreprocessSpec] = []
         self.columns: list[list[int]] = []  # of each teacher's logits, by the corpus's classes
@@ -82,16 +82,21 @@ class Teachers(nn.Module):
     def predict_all(self, loader: Loader, fabric: Fabric) -> Tensor:
         """Return softened probabilities (M, K) for every image of a loader, preprocessed as for evaluation.
 
-        Each process predicts its share of the rows. All views of a row have the probabilities of its unchanged image.
+        Each process predicts its share of the rows. All views of a row have the probabilities of its unchanged image, with
+        `distill.mirror` the mean of those and of its mirror image's.
         """
         share = slice(fabric.global_rank, None, fabric.world_size)
         images = Loader(loader.corpus, loader.rows[share], torch.device("cpu"))
         probs = torch.zeros(len(loader.rows), len(loader.corpus.classes), device=loader.device)
         for network, spec, columns in zip(self.networks, self.specs, self.columns, strict=True):
             with fabric.autocast():
-                parts = [self._soften(network(x.to(loader.device))[:, columns]) for x in images.inputs(spec, BATCH)]
+                parts = [self._predict(network, x.to(loader.device), columns) for x in images.inputs(spec, BATCH)]
             probs[share] += torch.cat(parts) / len(self.networks)
         return loader.repeat(fabric.all_reduce(probs, reduce_op="sum"))  # type: ignore[arg-type]
+
+    def _predict(self, network: nn.Module, x: Tensor, columns: list[int]) -> Tensor:
+        views = (x, x.flip(-1)) if self.mirror else (x,)
+        return torch.stack([self._soften(network(view)[:, columns]) for view in views]).mean(0)
 
     def _soften(self, logits: Tensor) -> Tensor:
         return (logits.float() / self.temperature).softmax(1)
