@@ -315,14 +315,15 @@ def _trap(trap: str, how: str, values: list[float], command: str = "") -> list[s
 
 
 def _selection_gains() -> tuple[list[float], list[float]]:
-    """Return the gain of choosing the epoch on the reported images, of runs with and without averaged weights."""
+    """Return the gain of choosing the epoch on the reported images, of runs on FER2013 with and without averaged weights."""
     averaged: list[float] = []
     single: list[float] = []
     for path in sorted(RESULTS.rglob("history.csv")):
         history = read_history(path.parent)
         if len(history) >= LONG and "val_accuracy" in history[0]:
-            train = yaml.safe_load(path.with_name("recipe.yaml").read_text(encoding="utf-8"))["train"]
-            (averaged if train.get("ema_decay") else single).append(selection_gain(history))
+            recipe = yaml.safe_load(path.with_name("recipe.yaml").read_text(encoding="utf-8"))
+            if recipe["data"]["corpus"] == "fer2013":
+                (averaged if recipe["train"].get("ema_decay") else single).append(selection_gain(history))
     return averaged, single
 
 

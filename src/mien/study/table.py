@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mien.atomic import atomic_path
 from mien.engine.devices import count_parameters
 from mien.errors import DataError
-from mien.results import read_predictions, read_results, require_same_data
+from mien.results import predictions_path, read_predictions, read_results, require_same_data
 from mien.statistics import (
     Comparison,
     Interval,
@@ -82,12 +82,20 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A measured run: which images are correct, by their row in the corpus."""
+    """A measured run: how many of its images are correct, and which, in order of their rows in the corpus.
+
+    The predictions are not at hand if the licence of the corpus does not let them be passed on; `correct` is None then.
+    """
 
     job: Job
     results: dict[str, Any]
-    rows: NDArray[np.int64]
-    correct: NDArray[np.bool_]
+    images: int
+    hits: int
+    correct: NDArray[np.bool_] | None
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits / self.images
 
 
 def create_table(jobs: Sequence[Job], folders: Folders, reference: str | None = None) -> list[TableRow]:
@@ -127,8 +135,11 @@ def create_table(jobs: Sequence[Job], folders: Folders, reference: str | None = 
 
 def _read(job: Job, path: Path) -> _Run:
     results = read_results(path)
-    rows, target, probs = read_predictions(path)
-    return _Run(job, results, rows, probs.argmax(1) == target)
+    confusion, correct = np.array(results["confusion"], np.int64), None
+    if predictions_path(path).is_file():
+        rows, target, probs = read_predictions(path)
+        correct = (probs.argmax(1) == target)[np.argsort(rows)]
+    return _Run(job, results, int(confusion.sum()), int(np.trace(confusion)), correct)
 
 
 def _complete_seeds(jobs: Sequence[Job], runs: Sequence[_Run]) -> dict[int, list[_Run]]:
@@ -152,9 +163,9 @@ def _create_row(
         (accuracy, deviation), interval = mean_and_deviation(accuracies), interval_of_runs(accuracies)
     elif accuracies:
         (only,) = seeds.values()
-        correct = np.concatenate([run.correct for run in only])
-        accuracy, interval = accuracies[0], interval_of_images(int(correct.sum()), len(correct))
-        deviation = mean_and_deviation([float(run.correct.mean()) for run in only])[1] if len(only) > 1 else None
+        hits, images = sum(run.hits for run in only), sum(run.images for run in only)
+        accuracy, interval = accuracies[0], interval_of_images(hits, images)
+        deviation = mean_and_deviation([run.accuracy for run in only])[1] if len(only) > 1 else None
     measured = [run for group in seeds.values() for run in group]
     confusion = sum(np.array(run.results["confusion"], np.int64) for run in measured) if measured else None
     macro_f1, uar = (None, None) if confusion is None else _class_means(confusion)  # type: ignore[arg-type]
@@ -193,7 +204,7 @@ def _class_means(confusion: NDArray[np.int64]) -> tuple[float, float]:
 
 def _accuracy(runs: Sequence[_Run]) -> float:
     """Return the accuracy over the images of several folds together."""
-    return float(np.concatenate([run.correct for run in runs]).mean())
+    return sum(run.hits for run in runs) / sum(run.images for run in runs)
 
 
 def _twin_free(runs: Sequence[_Run]) -> float | None:
@@ -208,11 +219,10 @@ def _compare(seeds: dict[int, list[_Run]], reference: dict[int, list[_Run]]) -> 
     common = [seed for seed in seeds if seed in reference]
     if not common:
         return None
+    ours, theirs = ([run.correct for run in group[common[0]] if run.correct is not None] for group in (seeds, reference))
+    if not len(ours) == len(theirs) == len(seeds[common[0]]):  # the test needs the predictions
+        return None
     differences = [_accuracy(seeds[seed]) - _accuracy(reference[seed]) for seed in common]
-    pairs = zip(seeds[common[0]], reference[common[0]], strict=True)
-    ours, theirs = zip(
-        *((row.correct[np.argsort(row.rows)], ref.correct[np.argsort(ref.rows)]) for row, ref in pairs), strict=True
-    )
     return Comparison(
         float(np.mean(differences)),
         mcnemar(np.concatenate(ours), np.concatenate(theirs)),
