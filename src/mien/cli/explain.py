@@ -118,7 +118,8 @@ def _explain_photos(
             typer.echo(f"error: {error}", err=True)
             failed += 1
             continue
-        scores, controls = list[dict[str, Faithfulness]](), list[Any]()
+        scores: list[dict[str, Faithfulness]] = []
+        controls: list[Any] = []
         for each in found:
             measured, control = _measure(recognizer, each, seed) if faithfulness else ({}, None)
             scores.append(measured)
@@ -139,7 +140,7 @@ def _explain_photos(
                 "faces": [_record(*each) for each in zip(found, scores, controls, strict=True)],
             }
         )
-    _write_json(out / "explain.json", {"model": recognizer.backend.info.arch, "seed": seed, "photos": records})
+    _write_json(out / "explain.json", _facts(recognizer, seed) | {"photos": records})
     if failed:
         typer.echo(f"{failed:,} of {len(sources):,} photos could not be explained", err=True)
         raise typer.Exit(3)
@@ -249,15 +250,23 @@ def _explain_corpus(
         path = out / f"{name}-{split}-{key}.png"
         write_picture(path, montage(by_class))
         typer.echo(f"wrote {printable(str(path))}")
-    result = {
-        "model": recognizer.backend.info.arch,
+    result = _facts(recognizer, seed) | {
         "corpus": {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint},
         "images": sum(len(faces) for faces, _ in next(iter(drawn.values())).values()),
-        "seed": seed,
         "maps": {key: _compared(each, controls) for key, each in scores.items()},
     }
     _show_compared(result)
     _write_json(out / "explain.json", result)
+
+
+def _facts(recognizer: Recognizer, seed: int) -> dict[str, Any]:
+    from mien.predict.onnx_backend import OnnxBackend
+    from mien.provenance import current_commit
+    from mien.weights import sha256
+
+    backend = recognizer.backend
+    file = sha256(backend.path) if isinstance(backend, OnnxBackend) else None
+    return {"model": backend.info.arch, "weights_sha256": file, "seed": seed, "commit": current_commit()}
 
 
 def _compared(scores: Sequence[Faithfulness], controls: Sequence[Faithfulness]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Occlusion: cover a square of the face at a time, and see how much the answer drops.
 
 Paper: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2. The square has a quarter of
-the input's side, moves by a sixteenth, and is filled with the face's mean. A position's value is the mean drop of the class's
+the input's side, moves by a twelfth, and is filled with the face's mean. A position's value is the mean drop of the class's
 probability over all squares that cover it.
 """
 
@@ -17,7 +17,7 @@ from mien.explain.base import METHODS, Maps, target_probs
 if TYPE_CHECKING:
     from mien.predict.recognizer import Backend
 
-PATCH, STRIDE = 4, 16
+PATCH, STRIDE = 4, 12
 """The input's side, divided by the square's side and by its step."""
 
 

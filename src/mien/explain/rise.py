@@ -18,7 +18,7 @@ from mien.explain.base import BATCH, METHODS, Maps, target_probs
 if TYPE_CHECKING:
     from mien.predict.recognizer import Backend
 
-MASKS = 1000
+MASKS = 600
 """Masks per face; the map's noise goes with one over their root."""
 
 CELLS = 7
