@@ -107,7 +107,11 @@ def test_the_command_writes_pictures_and_numbers(tmp_path: Path, tiny_onnx: Path
     words = ["explain", str(ASTRONAUT), "--model", str(tiny_onnx), "--method", "occlusion", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
-    assert {path.name for path in (tmp_path / "out").glob("*.*")} >= {"astronaut.png", "astronaut-occlusion.png", "explain.json"}
+    assert {path.name for path in (tmp_path / "out").glob("*.*")} >= {
+        "astronaut.png",
+        "astronaut-occlusion.png",
+        "explain.json",
+    }
     (photo,) = json.loads((tmp_path / "out/explain.json").read_text())["photos"]
     assert {*photo["faces"][0]["maps"]["occlusion"]} == {"range", "deletion", "insertion"}
 
