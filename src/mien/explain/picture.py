@@ -105,7 +105,7 @@ def montage(
     for title, (faces, maps) in rows.items():
         large = [_resize(face) for face in faces]
         mean = np.mean([np.asarray(face, np.float32) for face in large], 0).round().astype(np.uint8)
-        tiles = [(mean, f"{title}\nmean of {len(faces)} faces"), (overlay(mean, _enlarge(np.mean(maps, 0))), "mean map")]
+        tiles = [(mean, f"{title}\nmean of {len(faces)}"), (overlay(mean, _enlarge(np.mean(maps, 0))), "mean map")]
         tiles += [(overlay(face, _enlarge(each)), "") for face, each in list(zip(large, maps, strict=True))[:examples]]
         drawn.append(tiles)
     return _grid(drawn)
