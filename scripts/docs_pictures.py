@@ -84,6 +84,12 @@ def _annotated_photo() -> Image.Image:
         return _read(Path(name) / "out.png")
 
 
+def _explained_photo() -> Image.Image:
+    with tempfile.TemporaryDirectory() as name:
+        _mien(Path(name), "explain", str(PHOTO), "--method", "rise", "--method", "occlusion", "--out", "out")
+        return _read(Path(name) / "out/astronaut.png")
+
+
 @cache
 def _clip() -> dict[str, Image.Image]:
     """Return what the pages show of one short video: a frame of it annotated, its timeline and the chart of docs/tables.md."""
@@ -211,6 +217,7 @@ def _copy(find: Callable[[], Path]) -> Picture:
 
 PICTURES: dict[str, Picture] = {
     "astronaut-annotated.png": Picture(_default_model, _annotated_photo),
+    "explained.png": Picture(_default_model, _explained_photo),
     "video-frame.png": Picture(_default_model, lambda: _clip()["frame"]),
     "timeline.png": Picture(_default_model, lambda: _clip()["timeline"]),
     "chart.png": Picture(_default_model, lambda: _clip()["chart"]),

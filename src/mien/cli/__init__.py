@@ -24,6 +24,7 @@ from mien.cli.audit import audit
 from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
+from mien.cli.explain import explain
 from mien.cli.figure import app as figure
 from mien.cli.models import info, models
 from mien.cli.predict import predict
@@ -63,8 +64,8 @@ def _options(
 
 
 for command in (
-    predict, camera, serve, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study, report,
-    audit, prepare, split,
+    predict, camera, explain, serve, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study,
+    report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

@@ -58,12 +58,18 @@ def crop_face(image: NDArray[np.uint8], face: Face, scale: float = 1.0, shift: f
     """
     if not image.size or not (np.isfinite(scale) and np.isfinite(shift) and scale > 0):
         raise InputError(f"a crop needs a picture, a positive scale and a finite shift, got {image.shape}, {scale}, {shift}")
+    left, top, side = crop_square(face, scale, shift)
+    return _cut(image, top, top + side, left, left + side)
+
+
+def crop_square(face: Face, scale: float = 1.0, shift: float = 0.0) -> tuple[int, int, int]:
+    """Return left, top and side, px, of the square that `crop_face` cuts out."""
     left, top, right, bottom = face.box_xyxy.astype(float).tolist()
     longer = max(right - left, bottom - top)
     side = max(1, round(scale * longer))
     first_row = round((top + bottom) / 2 + shift * longer - side / 2)
     first_column = round((left + right) / 2 - side / 2)
-    return _cut(image, first_row, first_row + side, first_column, first_column + side)
+    return first_column, first_row, side
 
 
 def align_face(

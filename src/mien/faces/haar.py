@@ -39,7 +39,7 @@ FRAMING = Framing(width=0.83, height=1.08, down=0.01)
 _LOCK = threading.Lock()
 """A cascade gives wrong answers in two threads at once, and OpenCV's number of threads belongs to the whole process."""
 
-ADVICE = "run: pip install --force-reinstall 'opencv-python<5'"
+ADVICE = "run: pip install --force-reinstall 'opencv-python-headless<5'"
 
 
 class Haar:

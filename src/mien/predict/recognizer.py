@@ -22,7 +22,17 @@ from mien import weights
 from mien.calibration import calibrated_probs, prediction_set, set_limit
 from mien.errors import InputError, MienError, reason
 from mien.faces import DEFAULT_DETECTOR, create_detector
-from mien.faces.crop import FRAME, FRAME_MARGIN, FRAME_SCALE, align_face, crop_face, is_plausible
+from mien.faces.crop import (
+    FRAME,
+    FRAME_MARGIN,
+    FRAME_SCALE,
+    align_face,
+    crop_face,
+    crop_square,
+    is_plausible,
+    similarity,
+    template_points,
+)
 from mien.faces.detect import check_faces
 from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
@@ -353,17 +363,37 @@ class Recognizer:
         if self._own_detector:
             check_faces([face for face in faces if face is not None], image)
         spec = self.backend.info.preprocess
-        template = FRAME - [0, spec.crop_shift / FRAME_SCALE]
-        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
+        template, margin = self._template()
         crops = []
         for face in faces:
             if face is None:
                 crops.append(image)
-            elif is_plausible(face) if self.align is None else self.align:
+            elif self._is_aligned(face):
                 crops.append(align_face(image, face, max(spec.size), template, margin))
             else:
                 crops.append(crop_face(image, face, spec.crop_scale, spec.crop_shift))
         return crops
+
+    def crop_matrix(self, image: NDArray[np.uint8], face: Face | None) -> NDArray[np.float64]:
+        """Return the affine map, (2, 3), from px of a picture to fractions of the sides of a face's crop by `crops`."""
+        spec = self.backend.info.preprocess
+        if face is not None and self._is_aligned(face) and face.landmarks is not None:
+            template, margin = self._template()
+            return similarity(face.landmarks, template_points(1, template, margin))
+        left, top, width, height = 0, 0, image.shape[1], image.shape[0]
+        if face is not None:
+            left, top, width = crop_square(face, spec.crop_scale, spec.crop_shift)
+            height = width
+        return np.array([[1 / width, 0, -left / width], [0, 1 / height, -top / height]])
+
+    def _template(self) -> tuple[NDArray[np.float64], float]:
+        """Return where `align_face` moves the landmarks, and its margin, so that the crop has the model's scale and shift."""
+        spec = self.backend.info.preprocess
+        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
+        return FRAME - [0, spec.crop_shift / FRAME_SCALE], margin
+
+    def _is_aligned(self, face: Face) -> bool:
+        return is_plausible(face) if self.align is None else self.align
 
     def _classify(self, batch: list[_Located]) -> Iterator[Reading]:
         """Yield the readings of a batch, all its crops classified together."""
