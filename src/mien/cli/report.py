@@ -10,7 +10,7 @@ import typer
 
 from mien.cli.training import open_corpus, open_model, votes_on
 from mien.cli.verify import find_weights
-from mien.errors import CheckpointError, DataError, InputError, MienError, require
+from mien.errors import CheckpointError, DataError, InputError, require
 from mien.text import printable
 
 if TYPE_CHECKING:
@@ -139,21 +139,16 @@ def _shown(subject: Subject | StudyRuns, data: Path) -> Shown:
 
 def _explain(weights: Path | None, missing: list[str]) -> Explain | None:
     """Return what explains an answer, or say in `missing` why there is nothing."""
-    import importlib
-
     if weights is None:
         missing.append("Explanations: the weights are neither next to the results file nor bundled.")
         return None
-    try:
-        methods = importlib.import_module("mien.explain")
-        from mien.predict.recognizer import Recognizer
-    except (ModuleNotFoundError, MienError):
-        missing.append("Explanations: they need pip install 'mien[explain]'.")
-        return None
-    if weights.suffix == ".safetensors":
-        from mien.checkpoint import load_checkpoint
+    from mien.explain import explain, overlay
+    from mien.predict.ensemble import EnsembleBackend
+    from mien.predict.recognizer import Recognizer
 
-        model: Any = load_checkpoint(weights)[0]
-    else:
-        model = Recognizer(str(weights))
-    return lambda face: {name: methods.overlay(face, found) for name, found in methods.explain(model, face).maps.items()}
+    backend, _ = open_model(str(weights))
+    if isinstance(backend, EnsembleBackend):
+        missing.append("Explanations: the ensemble is several networks; explain one of its members.")
+        return None
+    recognizer = Recognizer(backend, detector=None)
+    return lambda face: {name: overlay(face, found) for name, found in explain(recognizer, face, "rise").maps.items()}
