@@ -85,7 +85,7 @@ def test_a_variant_changes_keys_of_sections_and_adds_deviations(sweep: Path):
         "deviations": ["of all", "of this one"],
         "model": base.to_dict()["model"] | {"arguments": {"groups": 8}},  # whole, without in_channels
         "optim": base.to_dict()["optim"] | {"lr": 0.05},  # momentum stays
-        "distill": {"teachers": ["runs/a"], "weight": 0.7, "temperature": 2.0, "once": False},
+        "distill": {"teachers": ["runs/a"], "weight": 0.7, "temperature": 2.0, "once": False, "mirror": False},
     }
     assert groups8.to_dict() == base.to_dict() | changes
 
@@ -280,6 +280,8 @@ def test_values_that_are_not_a_mapping_of_names_are_refused(values: object) -> N
         ("preprocess.mean", [float("inf")]),
         ("preprocess.mean", [0.5] * 2),
         ("optim.lr", 1e400),
+        ("model.arguments", {"depth": float("-inf")}),
+        ("data.options", {"size": [float("nan")]}),
     ],
 )
 def test_numbers_that_train_nothing_are_refused_when_the_recipe_is_read(key: str, value: object) -> None:

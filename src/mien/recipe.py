@@ -23,14 +23,16 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from mien.errors import MienError, RecipeError, reason
 from mien.preprocess import PreprocessSpec
@@ -41,6 +43,20 @@ Sampling = Literal["natural", "weighted", "balanced"]
 
 ROW_LISTS = ("exclude", "weights")
 """Keys of `data` that name a list of training images."""
+
+
+def _check_finite(value: Any) -> Any:
+    """Refuse numbers that JSON cannot hold, at any depth."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_finite(each)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Input should have finite numbers only")
+    return value
+
+
+Values = dict[str, Annotated[Any, AfterValidator(_check_finite)]]
+"""Arguments of something that has its own rules for them."""
 
 
 class _Strict(BaseModel):
@@ -58,7 +74,7 @@ class ModelPart(_Strict):
     """
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: Values = {}
     start: str | None = None
     frozen: list[str] = []
 
@@ -83,8 +99,8 @@ class DataPart(_Strict):
     """
 
     corpus: str
-    options: dict[str, Any] = {}
-    protocol: dict[str, Any] | list[dict[str, Any]] = {}
+    options: Values = {}
+    protocol: Values | list[Values] = {}
     train: str
     select: str | None
     sampling: Sampling = "natural"
@@ -218,7 +234,7 @@ class LossPart(_Strict):
     """
 
     name: str = "cross_entropy"
-    arguments: dict[str, Any] = {}
+    arguments: Values = {}
     class_weights: Literal["inverse", "effective"] | None = None
     beta: float = Field(0.999, ge=0, lt=1)
     lr: float = Field(0.1, gt=0)
