@@ -27,8 +27,9 @@ from benchmarks.networks import Pair, checkpoint_for, find_pair, grey_crops
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import Seconds, interleaved, milliseconds, ratio
 from mien.engine.torch_backend import TorchBackend
+from mien.predict.backend import Backend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Backend, Recognizer
+from mien.predict.recognizer import Recognizer
 from mien.preprocess import preprocess
 from mien.structures import Prediction
 

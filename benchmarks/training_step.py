@@ -39,7 +39,8 @@ from mien.engine.loss import create_objective
 from mien.engine.optim import create_optimizer
 from mien.models import MODELS, create_model
 from mien.provenance import available_cores
-from mien.recipe import AugmentPart, Recipe, load_recipe, recipe_names
+from mien.recipe import Recipe, load_recipe, recipe_names
+from mien.recipe_parts import AugmentPart
 
 BASE = "sa_csp_ca/fer2013"
 """The recipe a model without one of its own is run with."""

@@ -526,6 +526,23 @@ def zero_shot() -> str:
     return f"{_table(head, rows)}\n\n{note}"
 
 
+def explanations() -> str:
+    """Return how faithful the maps of the bundled models are, next to random maps."""
+    rows = []
+    for path in sorted((ROOT / "results/explain").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name, curves in found["maps"].items():
+            cells = [f"{c['mean']:.3f}, {c['random']:.3f}, {_signed(c)}" for c in (curves["deletion"], curves["insertion"])]
+            rows.append([f"`{path.stem}`", str(found["images"]), f"`{name}`", *cells])
+    head = ["model", "faces", "map", "deletion: map, random, difference", "insertion: map, random, difference"]
+    return f"{_table(head, rows)}\n\nFrom `results/explain/`."
+
+
+def _signed(curve: dict[str, Any]) -> str:
+    low, high = curve["interval"]
+    return f"{curve['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def groups() -> str:
     """Return the figures by group of the default model on photos whose faces were marked by eye, and the largest gaps."""
     results, note = _photos()
@@ -638,6 +655,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "brightness": brightness,
     "twins": twins,
     "zero-shot": zero_shot,
+    "explanations": explanations,
     "groups": groups,
     "groups-skin": skin,
     "imbalance": imbalance,

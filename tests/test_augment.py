@@ -6,7 +6,7 @@ from PIL import Image
 from mien.augment import Augment, Degrade, Normalize, Views
 from mien.datasets.crops import views
 from mien.preprocess import PreprocessSpec, preprocess
-from mien.recipe import AugmentPart
+from mien.recipe_parts import AugmentPart
 
 GREY = PreprocessSpec(size=(40, 40), channels=1, mean=(0.508,), std=(0.255,))
 RGB = PreprocessSpec(size=(64, 56), channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from mien.datasets.crops import views
 from mien.preprocess import PreprocessSpec
-from mien.recipe import AugmentPart
+from mien.recipe_parts import AugmentPart
 
 
 class Views(nn.Module):

@@ -28,9 +28,9 @@ from mien.groups import Groups, measure_groups
 from mien.labels import label_set, mapping
 from mien.leakage import protocol_of, require_same_split, training_data
 from mien.model_info import ModelInfo
+from mien.predict.backend import Backend, crop_logits
 from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Backend, crop_logits
 from mien.provenance import current_commit, hardware, versions
 from mien.recipe import parse_recipe, recipe_hash
 from mien.results import digest, predictions_path

@@ -23,7 +23,8 @@ from mien.errors import DataError, InputError
 from mien.groups import Groups
 from mien.image import read_image
 from mien.labels import canonical
-from mien.predict.recognizer import Backend, Recognizer
+from mien.predict.backend import Backend
+from mien.predict.recognizer import Recognizer
 from mien.structures import Face
 from mien.weights import sha256
 

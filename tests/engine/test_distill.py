@@ -18,7 +18,8 @@ from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.preprocess import PreprocessSpec, preprocess
-from mien.recipe import DistillPart, Recipe
+from mien.recipe import Recipe
+from mien.recipe_parts import DistillPart
 
 Recipes = Callable[..., Recipe]
 

@@ -24,6 +24,7 @@ from mien.cli.audit import audit
 from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
+from mien.cli.evaluate import evaluate
 from mien.cli.explain import explain
 from mien.cli.figure import app as figure
 from mien.cli.models import info, models
@@ -33,7 +34,7 @@ from mien.cli.report import report
 from mien.cli.serve import serve
 from mien.cli.split import split
 from mien.cli.study import study
-from mien.cli.training import evaluate, export, is_first_process, recipes, train
+from mien.cli.training import export, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
 from mien.provenance import available_cores, core_quotas

@@ -10,7 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.figure import Results
-from mien.cli.training import DataOption, open_corpus
+from mien.cli.inputs import DataOption, open_corpus
 from mien.errors import DataError, InputError, require
 from mien.text import printable
 

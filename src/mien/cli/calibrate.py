@@ -21,8 +21,8 @@ def calibrate(
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""
     require("torch", "train")
     require("onnx", "train")
+    from mien.cli.inputs import corpus_of, open_model
     from mien.cli.progress import StepBar
-    from mien.cli.training import corpus_of, open_model
     from mien.engine.calibrate import calibrate as fit
 
     if not model.exists():

@@ -14,13 +14,13 @@ from mien.text import printable
 if TYPE_CHECKING:
     from mien.datasets import Corpus
     from mien.groups import Groups
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 
 def open_photos(backend: Backend, table: Path, columns: Sequence[str] = ()) -> tuple[Corpus, Groups]:
     """Return the faces that are found in photos, as a corpus, and their groups; photos that were left out are listed."""
+    from mien.cli.inputs import list_skipped
     from mien.cli.progress import StepBar
-    from mien.cli.training import list_skipped
     from mien.photos import read_photos
 
     with StepBar() as bar:

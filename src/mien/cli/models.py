@@ -155,7 +155,7 @@ def _read_info(path: Path) -> ModelInfo:
     from mien.model_info import METADATA_KEY, ModelInfo, check_file_digest
 
     if path.suffix != ".safetensors":
-        from mien.predict.recognizer import open_backend
+        from mien.predict.backend import open_backend
 
         return open_backend(path, threads=1).info
     if not path.is_file():

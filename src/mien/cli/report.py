@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.training import open_corpus, open_model, votes_on
+from mien.cli.inputs import open_corpus, open_model, votes_on
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
 from mien.text import printable

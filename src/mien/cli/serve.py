@@ -111,7 +111,7 @@ def _settings(limits: list[str], **values: object) -> Settings:
         if not equals:
             raise InputError(f"--limit {text}: write it as NAME=N, for example max_bytes=5000000")
         if name not in NAMES:
-            raise InputError(f"--limit {text}: there is no such limit{nearest(name, list(NAMES))}")
+            raise InputError(f"--limit {text}: unknown limit {name!r}{nearest(name, list(NAMES))}")
         values[name] = value
     try:
         return Settings.model_validate(values)

@@ -9,7 +9,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.audit import print_table
-from mien.cli.training import open_corpus
+from mien.cli.inputs import open_corpus
 from mien.errors import DataError, OutputError, require
 from mien.text import printable
 

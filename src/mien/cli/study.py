@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.training import open_corpus, votes_on
+from mien.cli.inputs import open_corpus, votes_on
 from mien.errors import InputError, MienError, require
 from mien.text import printable
 

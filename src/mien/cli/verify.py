@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli.groups import open_photos
+from mien.cli.inputs import corpus_of, open_corpus, open_model, votes_on
 from mien.cli.progress import StepBar
-from mien.cli.training import corpus_of, open_corpus, open_model, votes_on
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
 from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 PARTS = ("standard", "twin_free")
 

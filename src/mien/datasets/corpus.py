@@ -184,7 +184,7 @@ class Reader:
         soft_label_options: Options that only change `Rows.votes`, which training alone uses.
         counts: Published number of images of each class, in the order of the corpus's label set, in each official split; empty
             if unknown.
-        own_data: Whether users bring their own pictures, so that there are no published splits.
+        own_data: Whether users bring their own pictures, which have no published splits.
         columns: Returns what else the source tells about its pictures, such as the age of each person, by column. Its arguments
             are the source, `Corpus.files` and the wanted columns; what is unknown of a picture is "".
     """

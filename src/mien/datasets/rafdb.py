@@ -50,7 +50,7 @@ def read_attributes(source: Path, files: Sequence[str], wanted: Sequence[str]) -
         wanted: Some of `gender`, `race` and `age`.
 
     Raises:
-        DataError: There is no such attribute, no annotation, or a file of annotations is wrong.
+        DataError: The attribute is unknown, or its files are missing or wrong.
     """
     for name in wanted:
         if name not in ATTRIBUTES:

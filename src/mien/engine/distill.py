@@ -22,7 +22,7 @@ from mien.labels import mapping
 from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec
-from mien.recipe import DistillPart
+from mien.recipe_parts import DistillPart
 from mien.weights import bundled, resolve
 
 BATCH = 128

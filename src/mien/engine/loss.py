@@ -17,7 +17,8 @@ from mien.engine.distill import distillation_loss
 from mien.errors import RecipeError
 from mien.losses import LOSSES, Loss, create_loss
 from mien.models import Model
-from mien.recipe import DistillPart, Recipe
+from mien.recipe import Recipe
+from mien.recipe_parts import DistillPart
 from mien.registry import nearest
 
 

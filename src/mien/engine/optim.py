@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mien.errors import RecipeError
 from mien.losses import Loss
 from mien.models import Model
-from mien.recipe import OptimPart, Recipe
+from mien.recipe import Recipe
+from mien.recipe_parts import OptimPart
 from mien.registry import nearest
 
 LOSS_GROUP = "of_loss"

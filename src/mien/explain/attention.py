@@ -17,7 +17,7 @@ from mien.errors import InputError
 from mien.explain.base import METHODS, Maps, require_network
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 
 @METHODS.register("attention")

@@ -15,7 +15,7 @@ from mien.registry import Registry
 from mien.structures import Prediction
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 BATCH = 64
 """Images per run of the network."""

@@ -16,7 +16,7 @@ from mien.errors import InputError, require
 from mien.explain.base import METHODS, Maps, project, require_network
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 CLASSES = {"grad_cam": "GradCAM", "grad_cam_plusplus": "GradCAMPlusPlus", "layer_cam": "LayerCAM"}
 """The class of pytorch-grad-cam of each method."""

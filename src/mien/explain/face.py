@@ -23,7 +23,7 @@ from mien.weights import default_weights, resolve
 
 if TYPE_CHECKING:
     from mien.image import ImageSource
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 Model = Recognizer | str | os.PathLike[str] | None
 """A recognizer; or a bundled model, an `.onnx` file, a checkpoint or a run's folder; None is the default model."""
@@ -34,7 +34,7 @@ def load_backend(model: str | os.PathLike[str] | None = None) -> Backend:
 
     Raises:
         CheckpointError: It is missing or corrupt.
-        UnknownNameError: There is no such bundled model.
+        UnknownNameError: The name is not that of a bundled model.
         MissingExtraError: A checkpoint needs torch, which is not installed.
     """
     if model is not None and (os.path.isdir(model) or os.fspath(model).endswith(".safetensors")):  # noqa: PTH112
@@ -65,7 +65,7 @@ def explain(
 
     Raises:
         InputError: The picture cannot be read or shows no face, or the method needs what the model does not have.
-        UnknownNameError: There is no such method, class or model.
+        UnknownNameError: The method, the class or the model is unknown.
         MissingExtraError: The method's package is not installed.
     """
     found = explain_faces(model, image, method, target=target, seed=seed, max_faces=1)

@@ -19,7 +19,7 @@ from mien.explain.base import target_probs
 from mien.explain.rise import smooth_masks
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 STEPS = 20
 """Steps of a curve."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mien.explain.base import METHODS, Maps, target_probs
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 PATCH, STRIDE = 4, 12
 """The input's side, divided by the square's side and by its step."""

@@ -16,7 +16,7 @@ from PIL import Image
 from mien.explain.base import BATCH, METHODS, Maps, target_probs
 
 if TYPE_CHECKING:
-    from mien.predict.recognizer import Backend
+    from mien.predict.backend import Backend
 
 MASKS = 600
 """Masks per face; the map's noise goes with one over their root."""

@@ -13,12 +13,11 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien import weights
 from mien.calibration import calibrated_probs, prediction_set, set_limit
 from mien.errors import InputError, MienError, reason
 from mien.faces import DEFAULT_DETECTOR, create_detector
@@ -37,10 +36,10 @@ from mien.faces.detect import check_faces
 from mien.faces.quality import measure_quality, trusted
 from mien.faces.track import VideoFaces
 from mien.image import read_image
-from mien.predict.ensemble import EnsembleBackend
-from mien.predict.onnx_backend import OnnxBackend, check_logits
+from mien.predict.backend import Backend, crop_logits, open_backend
+from mien.predict.onnx_backend import check_logits
 from mien.predict.smoothing import create_smoother
-from mien.preprocess import check_crops, preprocess
+from mien.preprocess import check_crops
 from mien.structures import Face, Frame, Prediction, Quality, Reading
 from mien.video.live import newest
 from mien.video.reader import VideoReader, check_part, open_video
@@ -49,57 +48,12 @@ from mien.video.sources import Source, expand
 if TYPE_CHECKING:
     from mien.faces import Detector
     from mien.image import ImageSource
-    from mien.model_info import ModelInfo
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of pictures that complete a batch, however few faces they show."""
 
 WAITING_BYTES = 512 * 2**20
 """Bytes of frames that a centred filter may keep waiting."""
-
-
-class Backend(Protocol):
-    """A loaded network: what it is, and its logits for a batch."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """The network's classes, preprocessing and provenance."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """What it runs on: `cpu`, or the name of the GPU."""
-        ...
-
-    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits, float32 (N, K), of preprocessed crops, float32 (N, C, h, w)."""
-        ...
-
-
-def open_backend(model: str | os.PathLike[str] | None = None, threads: int | None = None) -> OnnxBackend | EnsembleBackend:
-    """Return a loaded model.
-
-    Args:
-        model: Name of a bundled model, `ensemble` for all of them together, or path of an `.onnx` file; None takes the default
-            model.
-        threads: Threads of one run; None takes every core this process may use.
-
-    Raises:
-        CheckpointError: The model is missing or damaged.
-        UnknownNameError: There is no such model.
-    """
-    if model is not None and os.fspath(model) in (weights.ENSEMBLE, str(weights.ensemble_file())):
-        return EnsembleBackend(threads=threads)
-    return OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
-
-
-def crop_logits(backend: Backend, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Return the logits, float32 (N, K), of ready face crops, prepared as the backend needs them.
-
-    A backend that prepares crops in its own way has a method `crop_logits`, as the ensemble does.
-    """
-    own = getattr(backend, "crop_logits", None)
-    return own(crops) if own is not None else backend.logits(preprocess(crops, backend.info.preprocess))
 
 
 @dataclass(frozen=True, slots=True)

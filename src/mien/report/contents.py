@@ -246,7 +246,7 @@ def _twin_free_sentence(measured: Measured) -> str:
             f"{percent(part['accuracy'])} ({interval(part['accuracy'], part['images'])})."
         )
     if twins.get("exact") == measured.first["standard"]["images"]:
-        return "Every image has a byte-identical twin among the training images, so there is no twin-free figure."
+        return "Every image has a byte-identical twin among the training images, so no image is left for a twin-free figure."
     return "There is no twin-free figure, because the images that trained the model were not at hand."
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, RecipeError
-from mien.recipe import ROW_LISTS, parse_recipe
+from mien.recipe import parse_recipe
+from mien.recipe_parts import ROW_LISTS
 from mien.results import read_results
 from mien.yaml_files import read_yaml
 

@@ -35,7 +35,7 @@ def mistakes_figure(analysis: Analysis) -> Figure:
     """Return the most confident mistakes of an analysis: each face with its label, the answer, its first twin and the votes.
 
     Raises:
-        DataError: There are no mistakes.
+        DataError: Every answer is right.
     """
     from matplotlib.figure import Figure
 

@@ -27,9 +27,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from mien.errors import InputError, MienError
 from mien.image import read_image
 from mien.output.table import columns, json_line, rows, write_table
+from mien.predict.backend import Backend, open_backend
 from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
-from mien.predict.recognizer import Backend, Recognizer, VideoOptions, open_backend
+from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.server.batching import BatchingBackend
 from mien.server.camera import serve_camera
 from mien.server.jobs import VIDEO, Jobs, remove_folder

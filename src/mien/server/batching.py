@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.model_info import ModelInfo
-from mien.predict.recognizer import Backend
+from mien.predict.backend import Backend
 
 MAX_BATCH = 256
 """Faces of a batch from which no further request joins it."""

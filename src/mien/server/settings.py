@@ -33,12 +33,12 @@ class Settings(BaseModel):
         max_video_seconds: Length of one video.
         max_video_frames: Frames of one video that are read.
         max_jobs: Videos that wait or are read; one more gets 429.
-        keep_seconds: How long the answer to a video is kept after it is finished.
+        keep_seconds: How long the table of a finished video is kept.
         max_connections: Connections at the same time; one more gets 503.
         max_cameras: WebSocket connections at the same time.
         camera_seconds: How long a camera may be silent before its connection is closed.
         upload_seconds: How long a request may take to arrive.
-        grace_seconds: How long a server that is stopped goes on with what it has accepted.
+        grace_seconds: After a stop: time to finish the requests and videos that were accepted.
         keys: API keys, ASCII without spaces, one of which every request must carry; none lets everyone in.
         origins: Web pages, such as `https://example.org`, that may call the server from a browser. `*` stands for all.
         jobs_folder: Folder for videos while they are read; None makes a temporary one.
