@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,6 @@ def serve(
     for module in ("fastapi", "python_multipart", "prometheus_client", "websockets"):
         require(module, "serve")
     from mien.server import app
-    from mien.server.jobs import remove_folder
 
     known = _read_keys(keys)
     if host not in LOOPBACK and not known:
@@ -82,7 +82,7 @@ def serve(
             server_header=False,
         )
     finally:
-        remove_folder(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_keys(path: Path | None) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.server.batching import BatchingBackend
 from mien.server.camera import serve_camera
-from mien.server.jobs import VIDEO, Jobs, remove_folder
+from mien.server.jobs import VIDEO, Jobs
 from mien.server.metrics import Metrics
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
 from mien.server.settings import Settings
@@ -115,7 +115,7 @@ class Service:
         if isinstance(self.backend, BatchingBackend):
             self.backend.close()
         if self.settings.jobs_folder is None:
-            remove_folder(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -187,7 +187,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     _add_errors(app)
     _add_middleware(app, service)
-    busy: dict[int | str, dict[str, Any]] = ERRORS
 
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -218,17 +217,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             results=info.results,
         )
 
-    @app.post("/v1/pictures", tags=["recognition"], response_model=answer, responses=busy, openapi_extra=PICTURES)
+    @app.post("/v1/pictures", tags=["recognition"], response_model=answer, responses=ERRORS, openapi_extra=PICTURES)
     async def pictures(request: Request) -> JSONResponse:
         """Find the faces in pictures and recognise their expressions."""
         return await service.answer(request, "picture")
 
-    @app.post("/v1/faces", tags=["recognition"], response_model=answer, responses=busy, openapi_extra=PICTURES)
+    @app.post("/v1/faces", tags=["recognition"], response_model=answer, responses=ERRORS, openapi_extra=PICTURES)
     async def faces(request: Request) -> JSONResponse:
         """Recognise the expressions of faces that are cropped already: each picture is one face."""
         return await service.answer(request, "face")
 
-    @app.post("/v1/videos", tags=["videos"], status_code=202, responses=busy, openapi_extra=_VIDEO)
+    @app.post("/v1/videos", tags=["videos"], status_code=202, responses=ERRORS, openapi_extra=_VIDEO)
     async def videos(request: Request, options: Annotated[VideoOptions, Depends(_video_options)]) -> Job:
         """Take a video, the raw bytes of its file, and return its job. It is read as soon as the videos before it are done."""
         if not service.jobs.has_room():

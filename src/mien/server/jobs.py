@@ -7,7 +7,6 @@ The folder holds the video while it is read, `job.json`, and the rows of the tab
 from __future__ import annotations
 
 import json
-import os
 import queue
 import secrets
 import shutil
@@ -198,8 +197,3 @@ class Jobs:
         state = "failed" if error and state == "done" and not frames else state
         update = {"state": state, "frames": frames, "rows": rows, "error": error, "summary": summary.to_dict()["videos"][0]}
         return job.model_copy(update=update | ({"progress": 1.0} if state == "done" else {}))
-
-
-def remove_folder(folder: str | os.PathLike[str]) -> None:
-    """Remove the folder of all jobs."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -123,17 +123,11 @@ async def _form(request: Request, settings: Settings, body: AsyncIterator[bytes]
         raise HTTPException(
             400, f"the form cannot be read ({error.message}); send each picture as a file of the form"
         ) from None
-    async with _closing(form.close):
+    try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         return [Upload((file.filename or "")[:255], await file.read()) for file in files]
-
-
-@asynccontextmanager
-async def _closing(close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    try:
-        yield
     finally:
-        await close()
+        await form.close()
 
 
 def _json(data: bytes, kind: str) -> list[Upload]:
