@@ -1,4 +1,4 @@
-"""The interface of every face detector, their registry, and the parts they share.
+"""The interface of every face detector, and the parts they share.
 
 A model's `crop_scale` counts in sides of MTCNN's boxes. So every detector returns boxes that frame a face as MTCNN does: a
 `Framing` in its file says how to convert its own boxes. `benchmarks/detection.py` measures those numbers.
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError, reason
-from mien.registry import Registry
 from mien.structures import Face
 
 
@@ -41,63 +40,6 @@ class Follower(Detector, Protocol):
     def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face | None]:
         """Return where each face of the previous frame is in this one, RGB uint8 (H, W, 3); None where it is lost."""
         ...
-
-
-DETECTORS: Registry[Detector] = Registry("detector")
-"""Detectors by name. To add one, write a file in this folder and a factory here that imports the file when it is called."""
-
-
-@DETECTORS.register("mtcnn")
-def _mtcnn(**arguments: object) -> Detector:
-    from mien.faces.mtcnn import MTCNN
-
-    return MTCNN(**arguments)  # type: ignore[arg-type]
-
-
-@DETECTORS.register("centerface")
-def _centerface(**arguments: object) -> Detector:
-    from mien.faces.centerface import CenterFace
-
-    return CenterFace(**arguments)  # type: ignore[arg-type]
-
-
-@DETECTORS.register("haar")
-def _haar(**arguments: object) -> Detector:
-    from mien.faces.haar import Haar
-
-    return Haar(**arguments)  # type: ignore[arg-type]
-
-
-DEFAULT_DETECTOR = "centerface"
-"""It finds the most faces in the time that `mtcnn` takes; docs/faces.md compares them."""
-
-
-def create_detector(name: str = DEFAULT_DETECTOR, **arguments: object) -> Detector:
-    """Return a detector.
-
-    >>> create_detector("mtcnn", min_face=60).detect(np.zeros((120, 160, 3), np.uint8))
-    []
-
-    Args:
-        name: A name of `detector_names()`.
-        **arguments: Arguments of that detector's class.
-
-    Raises:
-        UnknownNameError: There is no such detector; the message lists similar names.
-        MissingExtraError: It needs a package that is not installed; the message names the pip command.
-        CheckpointError: Its weights are missing or corrupt.
-        InputError: An argument is out of range.
-    """
-    return DETECTORS.create(name, **arguments)
-
-
-def detector_names() -> list[str]:
-    """Return the names `create_detector` knows.
-
-    >>> detector_names()
-    ['mtcnn', 'centerface', 'haar']
-    """
-    return DETECTORS.names()
 
 
 @dataclass(frozen=True, slots=True)
