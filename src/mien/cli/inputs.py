@@ -66,7 +66,7 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
 def list_skipped(corpus: Corpus) -> None:
     """Print how many images of a corpus were left out, and the first of them."""
     for line in corpus.skipped[:5]:
-        typer.echo(f"left out: {printable(line)}", err=True)
+        echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
 

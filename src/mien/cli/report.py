@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.inputs import open_corpus, open_model, votes_on
+from mien.cli.inputs import echo, open_corpus, open_model, votes_on
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.report.contents import Subject
@@ -82,7 +81,7 @@ def report(
     elif data is not None:
         shown = _shown(subject, data)
     written = write_report(out, create_report(subject, shown, explain, missing))
-    typer.echo(printable(f"wrote {out}") + (f" and {len(written) - 1} figures" if len(written) > 1 else ""))
+    echo(f"wrote {out}" + (f" and {len(written) - 1} figures" if len(written) > 1 else ""))
     if shown is not None:
         typer.echo(
             f"It contains pictures of people from {shown.corpus.name}: share it only as the licence of the corpus allows."

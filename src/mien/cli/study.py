@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.inputs import echo, open_corpus, votes_on
 from mien.errors import InputError, MienError, require
 from mien.text import printable
 
@@ -99,7 +99,7 @@ def study(
     for selection in chosen:
         _show_table(selection, folders)
     if unfinished := [job for job in ready if folders.state(job) != "done"]:
-        typer.echo(printable(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}"), err=True)
+        echo(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}", err=True)
         raise typer.Exit(3)
 
 
@@ -164,7 +164,7 @@ class _Runner:
             else:
                 ready.append(job)
         for reason, number in left_out.items():
-            typer.echo(printable(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}"), err=True)
+            echo(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}", err=True)
         check_jobs(ready, self.folders, self.corpus)
         return ready
 
@@ -201,7 +201,7 @@ class _Runner:
 
             def on_epoch(row: Epoch, epochs: int, job: Job = job) -> None:
                 done = f"{job.path}: epoch {row.epoch}/{epochs}  {_accuracy(row)}{row.images_per_second:.0f} images/s"
-                typer.echo(printable(done))
+                echo(done)
                 if self.end is not None and time.monotonic() > self.end:
                     raise _TimeUp
 
@@ -210,11 +210,11 @@ class _Runner:
                 votes = votes_on(corpus, self.source(job))
                 outcome = run_job(job, self.folders, corpus, on_epoch, votes=votes, weights=self.weights)
             except _TimeUp:
-                typer.echo(printable(f"{job.path}: stopped, the time is up; the same command goes on"))
+                echo(f"{job.path}: stopped, the time is up; the same command goes on")
                 return
             except MienError as error:
                 outcome = f"failed: {error}"
-            typer.echo(printable(f"{job.path}: {outcome}"))
+            echo(f"{job.path}: {outcome}")
 
 
 class _TimeUp(Exception):
@@ -254,7 +254,7 @@ def _show_table(selection: Selection, folders: Folders) -> None:
     chosen, jobs = selection.load()
     rows = create_table(jobs, folders, chosen.reference)
     if not any(row.runs for row in rows):
-        typer.echo(printable(f"{chosen.name}: nothing is measured yet"))
+        echo(f"{chosen.name}: nothing is measured yet")
         return
     title = heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {}))
     table = Table(title=Text(printable(title)))
@@ -286,7 +286,7 @@ def _show_table(selection: Selection, folders: Folders) -> None:
         )
     Console().print(table)
     folder = (folders.results or folders.runs) / chosen.name / selection.scale
-    typer.echo(printable(f"wrote {write_table(folder, rows)}"))
+    echo(f"wrote {write_table(folder, rows)}")
 
 
 def _comparison(row: TableRow) -> str:
