@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -66,6 +65,7 @@ def explain(
     images: Annotated[int, option("Faces of each class, drawn at random.", "N", CORPUS)] = 10,
 ) -> None:
     """Show where a network looked in each face, and say by number whether that is so."""
+    from mien.atomic import write_json
     from mien.explain import METHODS, compare_scores, explain_corpus, explain_faces, montage, photo_overlay, score_maps, sheet
     from mien.image import read_image
     from mien.output.annotate import write_picture
@@ -101,7 +101,8 @@ def explain(
             write_picture(path := out / f"{corpus}-{split}-{name}.png", montage(rows))
             echo(f"wrote {path}")
         _show_comparison(result)
-        _write_json(out / "explain.json", result)
+        write_json(out / "explain.json", result)
+        echo(f"wrote {out / 'explain.json'}")
         return
 
     sources, failed = list(expand(photos)), 0
@@ -135,7 +136,8 @@ def explain(
             write_picture(path, picture)
             echo(f"wrote {path}")
         result["photos"].append({"source": source.name, "faces": list(map(_to_dict, found, scores))})
-    _write_json(out / "explain.json", result)
+    write_json(out / "explain.json", result)
+    echo(f"wrote {out / 'explain.json'}")
     if failed:
         typer.echo(f"{failed:,} of {len(sources):,} photos could not be explained", err=True)
         raise typer.Exit(3)
@@ -187,11 +189,3 @@ def _show_comparison(result: Mapping[str, Any]) -> None:
             difference = f"{values['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
             table.add_row(name, curve, f"{values['mean']:.3f}", f"{values['random']:.3f}", difference)
     Console(highlight=False, emoji=False, markup=False).print(table)
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    from mien.atomic import atomic_path
-
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    echo(f"wrote {path}")

@@ -24,7 +24,7 @@ from mien.errors import DataError, RecipeError
 from mien.recipe import parse_recipe
 from mien.recipe_parts import ROW_LISTS
 from mien.results import read_results
-from mien.yaml_files import read_yaml
+from mien.yaml_files import flatten, read_yaml_file
 
 RECIPE, HISTORY = "recipe.yaml", "history.csv"
 """Files of a run's folder."""
@@ -227,7 +227,7 @@ class Run:
         for key in ROW_LISTS:
             if content := recipe["data"].pop(f"{key}_sha256", None):
                 recipe["data"][key] = f"{Path(str(recipe['data'][key])).name} ({content[:8]})"
-        return _flatten(recipe)
+        return flatten(recipe)
 
     @cached_property
     def scale(self) -> str | None:
@@ -350,12 +350,7 @@ def show(value: Any) -> str:
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     """Return a recipe as JSON types; one of an older format stays as it is."""
-    import yaml
-
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml_file(path, RecipeError)
     sections = {"model": {"name"}, "data": {"corpus", "train", "select"}, "preprocess": {"size"}, "train": {"epochs"}}
     if not isinstance(values, dict) or not all(
         isinstance(values.get(key), dict) and needed <= set(values[key]) for key, needed in sections.items()
@@ -365,13 +360,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         return parse_recipe(values, str(path)).to_dict()
     except RecipeError:
         return values
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _short_paths(paths: Sequence[Path]) -> list[str]:
