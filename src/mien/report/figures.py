@@ -26,8 +26,7 @@ from mien.report.inputs import (
 )
 from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
 from mien.report.titles import describe_measured, describe_runs, runs_scale, spread
-from mien.results import read_predictions
-from mien.statistics import interval_of_images
+from mien.statistics import interval_of_images, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,18 +124,15 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
     if "reliability" in panels:
         panels["reliability"].plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
-        folds = [read_predictions(path) for path in each.paths]
-        right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
-        confidence = np.concatenate([probs.max(1) for _, _, probs in folds])
+        right, confidence = each.answers()
         if axes := panels.get("reliability"):
             bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
             means = [(confidence[bins == i].mean(), right[bins == i].mean()) for i in range(BINS) if (bins == i).mean() > RARE]
             axes.plot(*(100 * np.array(means).T), label=label, **look(number))
         if axes := panels.get("coverage"):
-            covered = np.arange(1, len(right) + 1) / len(right)
-            kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
-            begun = covered >= 0.05  # the first few answers say little
-            axes.plot(100 * covered[begun], 100 * kept[begun], label=label, **look(number) | {"marker": ""})
+            coverage, risk = risk_coverage(confidence, right)
+            begun = coverage >= 0.05  # the first few answers say little
+            axes.plot(100 * coverage[begun], 100 * (1 - risk[begun]), label=label, **look(number) | {"marker": ""})
     for name, axes in panels.items():
         if name == "reliability":
             axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
