@@ -1,4 +1,6 @@
-"""Figures for papers, the page about a run or a study, and the analysis of its errors.
+"""Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, reliability, accuracy against cost.
+
+The page about a run or a study and the analysis of errors are here too.
 
 inputs     reads results files (`pool_folds`) and folders of runs (`read_runs`); everything here starts from these
 figures    one `*_figure` function per kind; `mistakes` has those of an error analysis, `cost` the speed of networks
