@@ -37,7 +37,7 @@ def corpus_of(backend: Backend, data: Path) -> Corpus:
 
 
 def votes_on(corpus: Corpus, data: Path) -> NDArray[np.int64] | None:
-    """Return FER+'s votes on a corpus; None if they are not at hand. A file that cannot be used is named, and not used."""
+    """Return FER+'s votes on a corpus; None if they are not at hand. A file that cannot be used is reported and ignored."""
     from mien.datasets import vote_counts
 
     try:

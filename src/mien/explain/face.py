@@ -143,15 +143,15 @@ def explain_crops(
         height, width = crop.shape[:2]
         explanations.append(
             Explanation(
-                prediction,
-                classes[index[i]],
-                {name: values for name, (values, _) in scaled.items()},
-                {name: limits for name, (_, limits) in scaled.items()},
-                {name: values[i] for name, values in found.channels.items()},
-                np.array([[1 / width, 0, 0], [0, 1 / height, 0]]),
-                (height, width),
-                None if found.boxes is None else found.boxes[i] * [width, height],
-                inputs[i],
+                prediction=prediction,
+                target=classes[index[i]],
+                crop_maps={name: values for name, (values, _) in scaled.items()},
+                ranges={name: limits for name, (_, limits) in scaled.items()},
+                channels={name: values[i] for name, values in found.channels.items()},
+                matrix=np.array([[1 / width, 0, 0], [0, 1 / height, 0]]),
+                size=(height, width),
+                box=None if found.boxes is None else found.boxes[i] * [width, height],
+                inputs=inputs[i],
             )
         )
     return explanations

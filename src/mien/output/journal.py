@@ -77,8 +77,8 @@ class Journal:
         about: What the rows depend on, such as the model's digest and the options. A resumed run must have the same; a
             Parquet table stores it.
         all_frames: Some rows may be those of frames without a face, see `write_table`.
-        resume: Continue the journal of an earlier run, if there is one. Otherwise that is dropped as soon as a source of this
-            run is finished.
+        resume: Continue the journal of an earlier run, if there is one. Without `resume`, it is dropped as soon as this run has
+            finished a source.
 
     Attributes:
         path: The journal's file.

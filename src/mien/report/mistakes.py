@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mien.errors import DataError
 from mien.report.analysis import Analysis, Mistake
 from mien.report.inputs import Measured, measured_labels, require_one_split
-from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
+from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look, new_figure
 from mien.report.titles import describe_measured
 from mien.statistics import risk_coverage
 
@@ -87,10 +87,8 @@ def risk_coverage_figure(measured: Sequence[Measured]) -> Figure:
     Raises:
         DataError: The measurements are not of the same split and classes, or their predictions are missing or damaged.
     """
-    from matplotlib.figure import Figure
-
     require_one_split(measured)
-    figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+    figure = new_figure(COLUMN, 2.6)
     axes = figure.subplots()
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
         right, confidence = each.answers()

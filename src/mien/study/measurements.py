@@ -25,7 +25,7 @@ TEST_SPLITS = ("private_test", "test")
 TEXTS = ("name", "summary", "paper", "deviations")
 """Sections of a recipe that do not change what is trained."""
 OWN = ("seed", "data.protocol.fold", "model.start", "distill.teachers")
-"""Keys in which the runs of one measurement may differ. The last two are files, which each seed has its own of."""
+"""Keys in which the runs of one measurement may differ. The last two name files, one per seed."""
 
 
 @dataclass(frozen=True, slots=True)
