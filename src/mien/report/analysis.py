@@ -134,7 +134,10 @@ class Analysis:
         confidence, right = self.probs.max(1), self.probs.argmax(1) == self.target
         differ = self.votes_differ
         return {
-            "results": [{"file": path.name, "digest": each["digest"]} for path, each in self._files()],
+            "results": [
+                {"file": path.name, "digest": each["digest"]}
+                for path, each in zip(self.measured.paths, self.measured.results, strict=True)
+            ],
             "model": self.measured.first["model"],
             "data": {key: self.measured.first["data"][key] for key in ("corpus", "split", "fingerprint")},
             "images": len(self.rows),
@@ -147,9 +150,6 @@ class Analysis:
             "commit": current_commit(),
             "versions": versions() | {"cleanlab": require("cleanlab", "analyse").__version__},
         }
-
-    def _files(self) -> Iterable[tuple[Path, dict[str, Any]]]:
-        return zip(self.measured.paths, self.measured.results, strict=True)
 
 
 def analyse(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from mien.report.figures import curves_figure, intervals_figure
 from mien.report.inputs import Measured, Run, differing, pool_folds, read_runs, show, study_of
 from mien.report.page import Block, Bullets, Drawing, Drawings, Facts, Report, Section, Table, Text
 from mien.report.titles import count
-from mien.results import read_predictions
+from mien.results import read_predictions, read_results
 from mien.study.run import Folders
 from mien.study.specification import FULL, Job, Study, create_jobs, load_study, study_names
 from mien.study.table import TableRow, create_table, heading, reported_text
@@ -92,7 +91,8 @@ def read_study(path: Path, study: Study | None = None) -> StudyRuns:
     folders = Folders(root)
     files = [(job, file) for job in jobs if (file := folders.results_file(job))]
     measured = {row: [file for job, file in files if job.row == row] for row in dict.fromkeys(job.row for job in jobs)}
-    changed = [file for job, file in files if _hash_in(file) not in (recipe_hash(job.recipe), None)]
+    hashes = [(file, read_results(file)["model"]["recipe_hash"], recipe_hash(job.recipe)) for job, file in files]
+    changed = [file for file, made, now in hashes if made not in (now, None)]
     table = create_table(jobs, folders, study.reference if study else None)
     return StudyRuns(
         path, study, scale, jobs, table, {row: pool_folds(paths) for row, paths in measured.items() if paths}, runs, changed
@@ -105,10 +105,6 @@ def _job(run: Run, root: Path, name: str, scale: str) -> Job:
     fold = last.partition("-fold")[2]
     split = run.splits[0] if len(run.splits) == 1 else None
     return Job(name, scale, row, parse_recipe(run.recipe, str(run.folder)), int(fold) if fold else None, split)
-
-
-def _hash_in(file: Path) -> Any:
-    return pool_folds([file])[0].first["model"]["recipe_hash"]
 
 
 def study_report(subject: StudyRuns, shown: Shown | None, missing: Sequence[str]) -> Report:
