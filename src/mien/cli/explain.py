@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 CORPUS = "Corpus"
 """A group of options in the help."""
 
+VERDICTS = {
+    (True, True): "yes",
+    (True, False): "in deletion only",
+    (False, True): "in insertion only",
+    (False, False): "no",
+}
+"""Whether a map is better than random maps, by whether it is in deletion and in insertion."""
+
 
 def explain(
     photos: Annotated[
@@ -82,8 +90,7 @@ def explain(
     backend, file = open_model(model)
     detects: Any = None if no_detect or corpus is not None else detector
     recognizer = Recognizer(backend, detector=detects, min_face=min_face, max_faces=max_faces, align=align)
-    result: dict[str, Any] = {"model": backend.info.arch, "weights_sha256": sha256(file), "seed": seed}
-    result["commit"] = current_commit()
+    facts = {"model": backend.info.arch, "weights_sha256": sha256(file), "seed": seed, "commit": current_commit()}
 
     if corpus is not None:
         from mien.datasets import load_corpus
@@ -92,9 +99,11 @@ def explain(
         loaded = load_corpus(corpus, photos[0], options=chosen)
         classes = explain_corpus(recognizer, loaded, split, images, method, target=expression, seed=seed)
         found = [each for _, explanations in classes.values() for each in explanations]
-        result["corpus"] = {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint}
-        result["images"] = len(found)
-        result["maps"] = compare_scores([score_maps(backend, each, seed) for each in found] if faithfulness else [])
+        result = facts | {
+            "corpus": {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint},
+            "images": len(found),
+            "maps": compare_scores([score_maps(backend, each, seed) for each in found] if faithfulness else []),
+        }
         out.mkdir(parents=True, exist_ok=True)
         for name in found[0].crop_maps:
             rows = {title: (faces, [each.crop_maps[name] for each in own]) for title, (faces, own) in classes.items()}
@@ -105,10 +114,9 @@ def explain(
         echo(f"wrote {out / 'explain.json'}")
         return
 
-    sources, failed = list(expand(photos)), 0
+    sources, explained, failed = list(expand(photos)), list[dict[str, Any]](), 0
     out.mkdir(parents=True, exist_ok=True)
     paths = OutputPaths(out, sources, (".png",), {"picture": ".png"})
-    result["photos"] = []
     for source in sources:
         try:
             if source.error is not None:
@@ -135,8 +143,8 @@ def explain(
         for path, picture in pictures.items():
             write_picture(path, picture)
             echo(f"wrote {path}")
-        result["photos"].append({"source": source.name, "faces": list(map(_to_dict, found, scores))})
-    write_json(out / "explain.json", result)
+        explained.append({"source": source.name, "faces": list(map(_to_dict, found, scores))})
+    write_json(out / "explain.json", facts | {"photos": explained})
     echo(f"wrote {out / 'explain.json'}")
     if failed:
         typer.echo(f"{failed:,} of {len(sources):,} photos could not be explained", err=True)
@@ -168,9 +176,8 @@ def _show_faces(source: str, found: Sequence[Explanation], scores: Sequence[Mapp
         if areas:
             table = Table("Map", "Deletion", "Insertion", "Better than random maps")
             for name, score in areas.items():
-                better = [score.deletion < areas[CONTROL].deletion, score.insertion > areas[CONTROL].insertion]
-                verdict = {0: "no", 2: "yes"}.get(sum(better), "in deletion only" if better[0] else "in insertion only")
-                verdict = "" if name == CONTROL else verdict
+                better = score.deletion < areas[CONTROL].deletion, score.insertion > areas[CONTROL].insertion
+                verdict = "" if name == CONTROL else VERDICTS[better]
                 table.add_row(name, f"{score.deletion:.3f}", f"{score.insertion:.3f}", verdict)
             console.print(table)
 
