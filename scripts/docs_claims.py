@@ -28,11 +28,7 @@ CORPORA = {
 """Names of the corpora, by their keys in claims.yaml."""
 DATA = {"fer2013": "fer2013.csv", "ferplus": "FERPLUS", "ckplus": "CK+48", "rafdb": "RAF-DB", "affectnet": "AffectNet"}
 """What the commands call the copy of each corpus."""
-NOT_RUN = {
-    "yet": "not run yet",
-    "gpu": "not run: needs a GPU",
-    "licensed": "not run: licensed data",
-}
+NOT_RUN = {"yet": "not run yet", "gpu": "not run: needs a GPU", "licensed": "not run: licensed data"}
 CHECKED = {
     "text": "the paper's text",
     "computed": "computed from its figures",
@@ -82,7 +78,7 @@ def overview() -> str:
                         rows.append(
                             [f"[`{network}`](#{network})", _reported(cell), *(_all(names.get(key, [])) for key in kinds)]
                         )
-    return _table(["network", "reported", "as published", "good-faith training", "distilled"], rows)
+    return markdown_table(["network", "reported", "as published", "good-faith training", "distilled"], rows)
 
 
 def _all(names: list[str]) -> str:
@@ -126,7 +122,7 @@ def _accuracies(table: AccuracyTable) -> Iterator[str]:
                 used += [run for one in found for run in one.runs]
                 if not any(one.runs[0].scale == "full" for one in found):
                     commands.append(_command(load_recipe(recipe)))
-    yield _table(HEAD, rows)
+    yield markdown_table(HEAD, rows)
     if folders := dict.fromkeys(run.path.parent.relative_to(ROOT).as_posix() for run in used):
         yield f"Measured in {', '.join(f'`{folder}`' for folder in folders)}."
     if commands:
@@ -146,28 +142,20 @@ def _measurements(found: list[Measurement]) -> list[list[str]]:
         if one.folds:
             scale.append(f"{one.folds} of {_folds(load_recipe(run.recipe))} folds")
         if run.scale == "full" and run.changed:
-            scale.append(
-                "changed: " + ", ".join(f"`{key}`" for key in run.changed[:3]) + " and others" * (len(run.changed) > 3)
-            )
+            changed = ", ".join(f"`{key}`" for key in run.changed[:3]) + " and others" * (len(run.changed) > 3)
+            scale.append(f"changed: {changed}")
         if run.epochs and run.epochs[0] < run.epochs[1]:
             scale.append(f"{run.epochs[0]} of {run.epochs[1]} epochs")
         if several:
             scale.append(f"data `{run.fingerprint[:8]}`")
-        lines.append(
-            [
-                f"**{_percent(one.accuracy)}**{spread} ({one.interval[0]:.1f} to {one.interval[1]:.1f})",
-                "" if one.twin_free is None else _percent(one.twin_free),
-                ", ".join(scale),
-            ]
-        )
+        accuracy = f"**{_percent(one.accuracy)}**{spread} ({one.interval[0]:.1f} to {one.interval[1]:.1f})"
+        lines.append([accuracy, "" if one.twin_free is None else _percent(one.twin_free), ", ".join(scale)])
     return lines
 
 
 def _reported(cell: Cell) -> str:
-    if cell.reported is None:
-        text = "not printed"
-    else:
-        text = _percent(cell.reported) + (f" ± {cell.deviation}" if cell.deviation is not None else "")
+    text = "not printed" if cell.reported is None else _percent(cell.reported)
+    text += "" if cell.deviation is None else f" ± {cell.deviation}"
     return text + (f" (training {cell.training:.2f})" if cell.training is not None else "")
 
 
@@ -210,8 +198,8 @@ def _command(recipe: Recipe) -> str:
     for study, recipes in _studies().items():
         if recipe.name in recipes:
             data = sorted({load_recipe(name).data.corpus for name in recipes})
-            places = [DATA[one] if len(data) == 1 else f"{one}={DATA[one]}" for one in data]
-            return f"mien study {study} {' '.join(f'--data {place}' for place in places)} --results results/studies"
+            paths = [DATA[one] if len(data) == 1 else f"{one}={DATA[one]}" for one in data]
+            return f"mien study {study} {' '.join(f'--data {path}' for path in paths)} --results results/studies"
     split = "private_test" if _split(recipe) == "official" and corpus == "fer2013" else "test"
     network, _, variant = recipe.name.partition("/")
     folder = f"results/{corpus}/{network}/{variant}-seed0" + "-fold$fold" * folds
@@ -249,7 +237,7 @@ def _numbers(table: NumbersTable) -> str:
                 line.append(f"{counts[line[0].lower()]:,}")
             for line in total:
                 line.append(f"{sum(counts.values()):,}")
-    return f"{_table(head, lines + total)}\n\n{table.note}".rstrip()
+    return f"{markdown_table(head, lines + total)}\n\n{table.note}".rstrip()
 
 
 def _audit_counts(audit: str, split: str) -> dict[str, int]:
@@ -305,7 +293,7 @@ def traps() -> str:
             "`mien evaluate MODEL --data fer2013.csv --view ten`",
         ),
     ]
-    return _table(["trap", "how it is measured", "worth in points: mean (range)", "runs or pairs"], rows)
+    return markdown_table(["trap", "how it is measured", "worth in points: mean (range)", "runs or pairs"], rows)
 
 
 def _trap(trap: str, how: str, values: list[float], command: str = "") -> list[str]:
@@ -332,7 +320,7 @@ def contradictions() -> str:
     parts = []
     for network, paper in claims().papers.items():
         rows = [[one.where, one.says, one.but, CHECKED[one.checked]] for one in paper.contradictions]
-        parts += [f"### In the paper of {network}", _table(["where", "it says", "but", "checked with"], rows)]
+        parts += [f"### In the paper of {network}", markdown_table(["where", "it says", "but", "checked with"], rows)]
     return "\n\n".join(parts)
 
 
@@ -345,5 +333,6 @@ def _percent(value: float) -> str:
     return f"{value:.2f}\N{NO-BREAK SPACE}%"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])

@@ -24,6 +24,7 @@ import docs_claims as claims
 import docs_pictures as pictures
 import typer
 import yaml
+from docs_claims import markdown_table
 
 from mien import weights
 from mien.audit import KINDS
@@ -39,8 +40,7 @@ from mien.results import predictions_path, read_results
 from mien.server.settings import LIMITS, Settings
 
 ROOT = Path(__file__).parents[1]
-NOT_RUN = "not run yet"
-"""New names of recipes, by the names that older model files contain."""
+NOT_RUN = claims.NOT_RUN["yet"]
 
 MARK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -138,7 +138,7 @@ def command_line() -> str:
         parts = [f"## mien {name}", command.help, f"```\nmien {name} {usage} [OPTIONS]\n```".replace("  ", " ")]
         for title, rows in panels.items():
             width = 3 if any(row[2] for row in rows) else 2
-            parts.append(_table([title.lower(), "meaning", "default"][:width], [row[:width] for row in rows]))
+            parts.append(markdown_table([title.lower(), "meaning", "default"][:width], [row[:width] for row in rows]))
         sections.append("\n\n".join(parts))
     return "\n\n".join(sections)
 
@@ -170,7 +170,7 @@ def _value(option: Any) -> str:
 def columns() -> str:
     """Return the columns of the table that `mien predict --out` writes."""
     rows = [[f"`{name}`", kind, unit, meaning] for name, kind, unit, meaning in SCHEMA]
-    return _table(["column", "type", "unit", "meaning"], rows) + "\n"
+    return markdown_table(["column", "type", "unit", "meaning"], rows) + "\n"
 
 
 def limits() -> str:
@@ -179,7 +179,7 @@ def limits() -> str:
     meaning = dict(line.strip().split(": ", 1) for line in lines if re.match(r"    \w+: ", line))
     values = {name: Settings.model_fields[name].default for name in LIMITS}
     rows = [[f"`{name}`", f"{value:,}", meaning[name].rstrip(".")] for name, value in values.items()]
-    return _table(["limit", "default", "meaning"], rows)
+    return markdown_table(["limit", "default", "meaning"], rows)
 
 
 # Figures ----------------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def headline() -> str:
         shown = f"`{name}`" + " (default)" * (name == weights.DEFAULT)
         rows.append([shown, f"{parameters / 1e6:.1f} M", *figures])
     head = ["model", "parameters", "accuracy", "accuracy without twins", "macro-F1", "calibration error"]
-    return f"{_table(head, rows)}\n\nOne run each, in `results/fer2013/`: {', '.join(sources)}."
+    return f"{markdown_table(head, rows)}\n\nOne run each, in `results/fer2013/`: {', '.join(sources)}."
 
 
 def recall() -> str:
@@ -238,7 +238,7 @@ def recall() -> str:
         values = [part["recall"].get(name) if part else None for part in parts]
         rows.append([name, *(NOT_RUN if value is None else _per_cent(value) for value in values)])
     note = f"\n\nFER2013 private_test, from `{measured[0]}`." if measured else ""
-    return _table(["expression", "recall, all test images", "recall, test images without twins"], rows) + note
+    return markdown_table(["expression", "recall, all test images", "recall, test images without twins"], rows) + note
 
 
 def model_facts() -> str:
@@ -251,7 +251,7 @@ def model_facts() -> str:
         deviations = [f"- {line}" for line in info.recipe.get("deviations", [])] if info.recipe.get("paper") else []
         notes = ["", "How its recipe differs from the paper:", "", *deviations] if deviations else []
         title = f"### `{name}`" + ", the default" * (name == weights.DEFAULT)
-        sections.append("\n".join([title, "", _table(["fact", "value"], rows), *notes]))
+        sections.append("\n".join([title, "", markdown_table(["fact", "value"], rows), *notes]))
     return "\n\n".join(sections)
 
 
@@ -287,7 +287,7 @@ def all_results() -> str:
         row = [f"`{run.relative_to(ROOT / 'results').as_posix()}`", *cells, *figures]
         tables.setdefault(f"{data['corpus']} {data['split']}", []).append(row)
     head = ["run", "input, px", "epochs", "backend", "accuracy", "accuracy without twins", "macro-F1", "macro-F1 without twins"]
-    return "\n\n".join(f"### {title}\n\n{_table(head, rows)}" for title, rows in tables.items())
+    return "\n\n".join(f"### {title}\n\n{markdown_table(head, rows)}" for title, rows in tables.items())
 
 
 def _epochs(run: Path) -> str:
@@ -308,7 +308,7 @@ def recipes() -> str:
         reported = ", ".join(f"{value:.2f} % on {corpus}" for corpus, value in paper.reported.items()) if paper else ""
         row = f"{paper.table}: {reported}" if paper and reported else paper.table if paper else ""
         rows.append([f"`{name}`", recipe.summary, row])
-    return _table(["recipe", "what it trains", "row of the paper, and what it reports"], rows)
+    return markdown_table(["recipe", "what it trains", "row of the paper, and what it reports"], rows)
 
 
 def crop() -> str:
@@ -333,7 +333,7 @@ def crop() -> str:
     ]
     alone = read["data"]["images"]
     faces = f"{alone:,} faces without a detector; with MTCNN, the {found['found']:,} faces that it finds of {found['faces']:,}."
-    return f"{_table(['crop', 'accuracy'], rows)}\n\n{faces} {_origin(run, read)}"
+    return f"{markdown_table(['crop', 'accuracy'], rows)}\n\n{faces} {_origin(run, read)}"
 
 
 def _square(row: dict[str, float]) -> str:
@@ -354,7 +354,7 @@ def robustness() -> str:
     for curve in read["curves"].values():
         points = ", ".join(f"{point['label']}: **{100 * point['accuracy']:.1f}**" for point in curve["points"])
         rows.append([curve["title"] + (f" ({curve['unit']})" if curve["unit"] else ""), points])
-    table = _table(["change", "strength: **accuracy, %**"], rows)
+    table = markdown_table(["change", "strength: **accuracy, %**"], rows)
     return f"{table}\n\n{read['data']['images']:,} faces. {_origin(run, read)}"
 
 
@@ -382,14 +382,14 @@ def detection() -> str:
         ["**time, relative to the first search of `mtcnn`**", *(f"{each['ms_per_picture'] / slowest:.2f}" for each in counts)]
     )
     head = [*(f"`{name}`" for name in DETECTORS[:2]), "`mtcnn`, first search only", "`haar`"]
-    first = _table([f"faces in {photos['pictures']} photos", *head], rows)
+    first = markdown_table([f"faces in {photos['pictures']} photos", *head], rows)
     rows = [[change, *(str(by[name]["found"]) for name in DETECTORS)] for change, by in changed["by_change"].items()]
     false = [str(sum(by[name]["false"] for by in changed["by_change"].values())) for name in DETECTORS]
     rows.append(["**boxes without a face, all rows**", *false])
     turned = [by for change, by in changed["by_change"].items() if change.startswith("turned")]
     sums = [[sum(by[name].get(key, 0) for by in turned) for key in ("same_label", "comparable")] for name in DETECTORS]
     rows.append(["**turned faces with the label of the upright one**", *(f"{same} of {all_}" for same, all_ in sums)])
-    second = _table([f"{changed['faces']} faces, each", *head], rows)
+    second = markdown_table([f"{changed['faces']} faces, each", *head], rows)
     return f"{first}\n\n{second}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
 
 
@@ -409,9 +409,9 @@ def unsure() -> str:
     rows += [row(f"no face: {name}", {"sure": each["sure"]}) for name, each in read["no_face"].items()]
     real = {name: each for name, each in (read["photos"] or {}).items() if isinstance(each, dict)}
     rows += [row(f"real photos: {name.replace('none', 'as they are')}", each) for name, each in real.items()]
-    table, slower = _table(head, rows), read["sure_falls_slower"]
+    table, slower = markdown_table(head, rows), read["sure_falls_slower"]
     number = real["none"]["faces"] if real else 0
-    rules = _table(
+    rules = markdown_table(
         ["rule", "area under the risk-coverage curve", "sure", "accuracy of sure answers"],
         [
             [name, f"{each['aurc']:.4f}", _share(each["coverage"]), _share(each["accuracy"])]
@@ -475,7 +475,7 @@ def corpus_facts() -> str:
     """Return the facts of ResEmoteNet's Table I for the audited corpora."""
     found = [(name, dict(_statistics(report).characteristics())) for name, report in audits()]
     head = ["", *(f"`{name}`" for name, _ in found)]
-    return _table(head, [[key, *(facts[key] for _, facts in found)] for key in found[0][1]])
+    return markdown_table(head, [[key, *(facts[key] for _, facts in found)] for key in found[0][1]])
 
 
 def class_counts() -> str:
@@ -483,14 +483,17 @@ def class_counts() -> str:
     parts = []
     for name, report in audits():
         head, *rows = [[cell.replace("together", "total") for cell in row] for row in _statistics(report).table()]
-        parts += [f"From `results/audit/{name}.json`, fingerprint `{report['data']['fingerprint'][:16]}`:", _table(head, rows)]
+        parts += [
+            f"From `results/audit/{name}.json`, fingerprint `{report['data']['fingerprint'][:16]}`:",
+            markdown_table(head, rows),
+        ]
     return "\n\n".join(parts)
 
 
 def brightness() -> str:
     """Return mean and standard deviation of the pixels of each split of each audited corpus."""
     rows = [[f"`{name}`", *row] for name, report in audits() for row in _statistics(report).brightness()[1:]]
-    return _table(["corpus", "split", "mean", "standard deviation"], rows)
+    return markdown_table(["corpus", "split", "mean", "standard deviation"], rows)
 
 
 def twins() -> str:
@@ -507,7 +510,7 @@ def twins() -> str:
         [f"`{name}`", split, f"{images:,}", *(f"{counts[kind]:,} ({_per_cent(counts[kind] / images)})" for kind in KINDS)]
         for name, split, images, counts in rows
     ]
-    return _table(["corpus", "test split", "images", *KINDS.values()], cells)
+    return markdown_table(["corpus", "test split", "images", *KINDS.values()], cells)
 
 
 def zero_shot() -> str:
@@ -523,7 +526,7 @@ def zero_shot() -> str:
         rows.append([f"`{name}`", f"{parts[0]['images']:,}", *cells, _per_cent(parts[1]["uar"]), _per_cent(parts[0]["ece"])])
     head = ["model", "images", "accuracy, seven answers", "accuracy, six answers", "uar, six answers", "ece, seven answers"]
     note = "In brackets: 95 % interval. Six answers: with `--map-to ckplus`. From `results/ckplus48/`."
-    return f"{_table(head, rows)}\n\n{note}"
+    return f"{markdown_table(head, rows)}\n\n{note}"
 
 
 def explanations() -> str:
@@ -535,7 +538,7 @@ def explanations() -> str:
             cells = [f"{c['mean']:.3f}, {c['random']:.3f}, {_signed(c)}" for c in (curves["deletion"], curves["insertion"])]
             rows.append([f"`{path.stem}`", str(found["images"]), f"`{name}`", *cells])
     head = ["model", "faces", "map", "deletion: map, random, difference", "insertion: map, random, difference"]
-    return f"{_table(head, rows)}\n\nFrom `results/explain/`."
+    return f"{markdown_table(head, rows)}\n\nFrom `results/explain/`."
 
 
 def _signed(curve: dict[str, Any]) -> str:
@@ -555,14 +558,14 @@ def groups() -> str:
                 certain = "yes" if gap["more_than_chance"] else "no"
                 gaps.append([column, title, " and ".join(gap["between"]), f"{points} ({low}, {high})", certain])
     head = ["column", "figure", "largest gap between", "gap", "more than chance"]
-    return f"{_table(['group', *GROUP_HEAD], rows)}\n\n{_table(head, gaps)}\n\n{note}"
+    return f"{markdown_table(['group', *GROUP_HEAD], rows)}\n\n{markdown_table(head, gaps)}\n\n{note}"
 
 
 def skin() -> str:
     """Return the part of `groups` about skin."""
     results, note = _photos()
     found = results["groups"]["skin"]["groups"]
-    return f"{_table(['skin', *GROUP_HEAD], [[name, *_group_cells(group)] for name, group in found.items()])}\n\n{note}"
+    return f"{markdown_table(['skin', *GROUP_HEAD], [[name, *_group_cells(group)] for name, group in found.items()])}\n\n{note}"
 
 
 GROUP_HEAD = ["marked faces", "found", "found and labelled", "accuracy", "too sure"]
@@ -601,7 +604,7 @@ def imbalance() -> str:
             f"{read['budget']['optim.lr']}), measured on {read['split']}. Mean and standard deviation over the seeds {seeds}, "
             f"from `{path.relative_to(ROOT)}`."
         )
-        parts.append(f"{_table(head, rows)}\n\n{note}")
+        parts.append(f"{markdown_table(head, rows)}\n\n{note}")
     return "\n\n".join(parts) or NOT_RUN
 
 
@@ -614,7 +617,7 @@ def suspects() -> str:
         model = path.stem.removesuffix(f"-{read['data']['split']}")
         rows.append([f"`{model}`", read["data"]["split"], f"{read['images']:,}", f"{read['label_issues']:,}", *shares])
     head = ["model", "split", "labels", "wrong by cleanlab", "worst 1 %", "worst 5 %", "worst 10 %", "all"]
-    return _table(head, rows) if rows else NOT_RUN
+    return markdown_table(head, rows) if rows else NOT_RUN
 
 
 def _statistics(report: dict[str, Any]) -> Statistics:
@@ -629,11 +632,6 @@ def _per_cent(share: float) -> str:
 
 def _joined(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mien import weights
-from mien.atomic import atomic_path
+from mien.atomic import write_json
 from mien.calibration import fit_calibration
 from mien.datasets import load_corpus
 from mien.evaluate import predict_split
@@ -38,7 +38,7 @@ def main() -> None:
             stored["former_sha256"].append(digest)
     else:
         stored = {"members": members, "mirror": True, "calibration": {}, "results": {}, "former_sha256": []}
-        _write(path, stored)
+        write_json(path, stored)
         corpus = load_corpus("fer2013", sys.argv[1])
         logits = np.log(np.maximum(predict_split(EnsembleBackend(), corpus, SPLIT, print_step), LEAST_PROBABILITY))
         target = corpus.target[corpus.where(SPLIT)]
@@ -49,18 +49,13 @@ def main() -> None:
             figures = {"accuracy": found["standard"]["accuracy"], "accuracy_twin_free": found["twin_free"]["accuracy"]}
             if found["model"]["weights_sha256"] in weights.known_sha256(path):
                 stored["results"][split] = figures
-    _write(path, stored)
+    write_json(path, stored)
     print(f"wrote {path}")
 
 
 def print_step(done: int, total: int) -> None:
     """Print how far the prediction is."""
     print(f"\r{done:,} of {total:,}", end="\n" if done == total else "", flush=True)
-
-
-def _write(path: Path, stored: dict[str, object]) -> None:
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

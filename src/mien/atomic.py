@@ -84,6 +84,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise output_error(path, error) from None
 
 
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+    """Write values as JSON, completely or not at all.
+
+    Raises:
+        OutputError: As `atomic_path`.
+    """
+    with atomic_path(path) as tmp_path:
+        tmp_path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def atomic_buffer(path: str | os.PathLike[str]) -> Iterator[io.BytesIO]:
     """Yield a buffer that is written to one file, as by `atomic_path`; for Pillow, which ignores a write that was cut short.

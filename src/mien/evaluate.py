@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 import mien
 from mien import metrics
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, write_json
 from mien.calibration import calibrated_probs, prediction_set
 from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
@@ -354,6 +353,5 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> list[Path]:
         for row, target, probs in zip(evaluation.rows, evaluation.target, evaluation.probs, strict=True):
             names = evaluation.classes[target], evaluation.classes[int(probs.argmax())]
             writer.writerow([int(row), *map(escape_formula, names), *(f"{p:.5f}" for p in probs)])
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(evaluation.results, indent=1) + "\n", encoding="utf-8")
+    write_json(path, evaluation.results)
     return [path, predictions]

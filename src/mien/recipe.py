@@ -47,7 +47,7 @@ from mien.recipe_parts import (
     TrainPart,
 )
 from mien.registry import nearest
-from mien.yaml_files import explain_errors, read_yaml
+from mien.yaml_files import explain_errors, read_yaml_file
 
 
 class Recipe(Section):
@@ -192,10 +192,7 @@ def read_variants(path: Path) -> dict[str, dict[str, Any]]:
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe file")
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml_file(path, RecipeError)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: is not a recipe; a recipe is a YAML mapping with the keys {', '.join(Recipe.model_fields)}")
     if "variants" not in values:

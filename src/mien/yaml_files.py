@@ -6,11 +6,13 @@ Recipes, studies, queues, claims and the values of `--set` are read here, so tha
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mien.errors import MienError, reason
 from mien.registry import nearest
 
 MAX_VALUES = 100_000
@@ -41,6 +43,20 @@ def read_yaml(text: str) -> Any:
     return value
 
 
+def read_yaml_file(path: Path, error: type[MienError]) -> Any:
+    """Return the values of a YAML file.
+
+    Raises:
+        MienError: The file cannot be read, or `read_yaml` refuses it. The argument `error` is the type that is raised.
+    """
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({reason(cause)})") from None
+    except (ValueError, yaml.YAMLError) as cause:
+        raise error(f"{path}: cannot be read as YAML ({' '.join(str(cause).split())})") from None
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader. It reads exponents without a sign or a point, and refuses a key that a mapping has twice."""
 
@@ -56,6 +72,18 @@ class _Loader(yaml.SafeLoader):
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key; an empty mapping has none.
+
+    >>> flatten({"optim": {"lr": 0.1, "name": "sgd"}, "seed": 0})
+    {'optim.lr': 0.1, 'optim.name': 'sgd', 'seed': 0}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def explain_errors(model: type[BaseModel], error: ValidationError) -> str:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from typer.testing import CliRunner
 from mien import Recognizer, cli, read_image
 from mien.checkpoint import save_checkpoint
 from mien.errors import InputError, MienError, UnknownNameError
-from mien.explain import explain, explain_crops, load_backend, measure_faithfulness
+from mien.explain import Faithfulness, compare_scores, explain, explain_crops, load_backend, measure_faithfulness
+from mien.explain.attention import attention, has_attention
 from mien.explain.base import project
+from mien.explain.cam import _back
+from mien.explain.faithfulness import CONTROL
 from mien.labels import label_set
 from mien.model_info import ModelInfo
 from mien.models import create_model
@@ -77,6 +81,40 @@ def test_attention_and_cam_of_every_system(tmp_path: Path, name: str) -> None:
     assert (recognizer.probabilities([face]) == before).all()
 
 
+def test_attention_of_timms_squeeze_and_excitation_is_recorded() -> None:
+    torch.manual_seed(0)
+    model = create_model("resnet50_se", in_channels=1, stem="small").eval()
+    block, seen = model.backbone.layer4[2], {}
+    torch.nn.init.ones_(block.bn3.weight)  # it starts at zero
+    block.se.register_forward_hook(lambda layer, inputs, output: seen.update(x=inputs[0], y=output.clone()))
+    backend = SimpleNamespace(model=model, info=Corner.info)
+    found = attention(backend, np.random.default_rng(0).random((2, 1, 48, 48), np.float32), np.zeros(2, np.int64))
+    assert has_attention(model)
+    assert len(found.maps) == len(found.channels) == 16
+    assert seen["x"].abs().sum() > 0
+    assert torch.allclose(seen["x"] * torch.from_numpy(found.channels["layer4.2.se"])[..., None, None], seen["y"])
+
+
+def test_a_window_without_area_has_no_map() -> None:
+    values = np.random.default_rng(0).random((8, 8), np.float32)
+    assert _back(values, np.eye(2, 3, dtype=np.float32)) == pytest.approx(values, abs=1e-6)
+    for theta in (np.zeros((2, 3)), np.array([[1.0, 1, 0], [1, 1, 0]]), np.array([[0.1, 0, 0], [0, 0.1, 0]])):
+        with pytest.raises(InputError, match=r"without area.*choose the method attention, occlusion or rise"):
+            _back(values, theta.astype(np.float32))
+
+
+def test_maps_are_compared_with_random_maps_face_by_face() -> None:
+    faces = [{"rise": Faithfulness(0.1, 0.6), CONTROL: Faithfulness(0.3, 0.3)}] * 2
+    faces.append({"rise": Faithfulness(0.2, 0.5), CONTROL: Faithfulness(0.3, 0.4)})
+    (name, curves), *others = compare_scores(faces).items()
+    assert name == "rise"
+    assert not others
+    assert curves["deletion"]["difference"] == pytest.approx(-0.5 / 3)
+    low, high = curves["deletion"]["interval"]
+    assert high - low == pytest.approx(2 * 1.96 * np.std([-0.2, -0.2, -0.1], ddof=1) / np.sqrt(3))
+    assert curves["insertion"]["random"] == pytest.approx(1 / 3)
+
+
 def test_a_map_is_where_the_face_is_in_the_photo() -> None:
     image = read_image(ASTRONAUT)
     found = explain(None, image, "occlusion")
@@ -101,6 +139,8 @@ def test_errors_say_what_to_do(tiny_onnx: Path) -> None:
         explain(recognizer, face, "rise", target="hapy")
     with pytest.raises(MienError, match="no face found"):
         explain(str(tiny_onnx), face, "rise")
+    with pytest.raises(InputError, match="explain one of its members: dlib_resnet-fer2013-small, "):
+        explain_crops(Recognizer("ensemble", detector=None), [face])
 
 
 def test_the_command_writes_pictures_and_numbers(tmp_path: Path, tiny_onnx: Path) -> None:

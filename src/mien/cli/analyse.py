@@ -10,7 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.figure import Results
-from mien.cli.inputs import DataOption, open_corpus
+from mien.cli.inputs import DataOption, echo, open_corpus
 from mien.errors import DataError, InputError, require
 from mien.text import printable
 
@@ -68,8 +68,8 @@ def analyse(
     write_figure(pictures[1], reliability_figure([measured]))
     write_figure(pictures[2], risk_coverage_figure([measured]))
     for path in (*written, *(pictures if analysis.mistakes else pictures[1:])):
-        typer.echo(printable(f"wrote {path}"))
-    typer.echo(printable(f"next: mien train RECIPE --set data.exclude={out / 'suspects.csv'}"))
+        echo(f"wrote {path}")
+    echo(f"next: mien train RECIPE --set data.exclude={out / 'suspects.csv'}")
 
 
 def _show(analysis: Analysis, worst: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli import options
+from mien.cli.inputs import echo
 from mien.cli.progress import StepBar
 from mien.errors import DataError, InputError, OutputError, require
 from mien.text import printable
@@ -54,10 +55,10 @@ def audit(
     _show(done)
     if out is not None:
         for path in write_audit(out, done):
-            typer.echo(printable(f"wrote {path}"))
+            echo(f"wrote {path}")
     if picture is not None:
         write_picture(picture, draw_twins(done.corpus, done.twins))
-        typer.echo(printable(f"wrote {picture}"))
+        echo(f"wrote {picture}")
     if skipped := len(loaded.skipped):
         typer.echo(f"{skipped:,} of {skipped + len(loaded.target):,} entries could not be read", err=True)
         raise typer.Exit(3)
@@ -83,7 +84,7 @@ def _show(done: Audit) -> None:
     for line in findings(report):
         console.print(Text(f"- {printable(line)}"), soft_wrap=True)
     for line in report["skipped"][:SHOWN]:
-        typer.echo(f"skipped: {printable(line)}", err=True)
+        echo(f"skipped: {line}", err=True)
     if len(report["skipped"]) > SHOWN:
         typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mien.cli.inputs import echo
 from mien.errors import InputError, require
-from mien.text import printable
 
 
 def calibrate(
@@ -36,4 +36,4 @@ def calibrate(
         f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "
         f"calibration error on {values['split']} was {before:.2%} and is {after:.2%}".replace("%", " %")
     )
-    typer.echo(printable(line))
+    echo(line)

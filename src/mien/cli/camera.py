@@ -13,9 +13,9 @@ import typer
 
 from mien.atomic import uninterrupted
 from mien.cli import options
+from mien.cli.inputs import echo
 from mien.cli.predict import other_inputs, settings
 from mien.errors import InputError, MienError, OutputError
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.cli.window import Window
@@ -78,7 +78,7 @@ def camera(
         _show(record(readings, run), window, closing)
     finally:
         for line in (*run.warnings, *(f"wrote {path}" for path in run.written)):
-            typer.echo(printable(line), err=True)
+            echo(line, err=True)
     _raise_failure(run, MienError)
 
 
@@ -104,7 +104,7 @@ def _window(title: str, mirror: bool, snapshots: Path, out: Path | None) -> Wind
         if out is None:
             raise
         cause, _, _ = str(error).partition(";")
-        typer.echo(f"no window: {cause}; writing {printable(str(out))} until Ctrl-C", err=True)
+        echo(f"no window: {cause}; writing {out} until Ctrl-C", err=True)
         return None
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien.cli import options
+from mien.cli.inputs import echo, open_model
 from mien.cli.options import FACES, FILES, TERMINAL, option
-from mien.errors import InputError, MienError
+from mien.errors import DataError, InputError, MienError
 from mien.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from mien import Recognizer
     from mien.explain import Explanation, Faithfulness
 
 CORPUS = "Corpus"
 """A group of options in the help."""
+
+VERDICTS = {
+    (True, True): "yes",
+    (True, False): "in deletion only",
+    (False, True): "in insertion only",
+    (False, False): "no",
+}
+"""Whether a map is better than random maps, by whether it is in deletion and in insertion."""
 
 
 def explain(
@@ -65,43 +73,50 @@ def explain(
     images: Annotated[int, option("Faces of each class, drawn at random.", "N", CORPUS)] = 10,
 ) -> None:
     """Show where a network looked in each face, and say by number whether that is so."""
-    from mien.explain import METHODS, load_backend
-    from mien.predict.recognizer import Recognizer
-
-    for name in method or []:
-        METHODS.get(name)  # before anything is loaded
-    detects: Any = None if no_detect or corpus is not None else detector
-    recognizer = Recognizer(load_backend(model), detector=detects, min_face=min_face, max_faces=max_faces, align=align)
-    if corpus is not None:
-        if len(photos) != 1 or images < 1:
-            raise InputError("--corpus takes one file or folder of data, and --images at least 1")
-        _explain_corpus(
-            recognizer, photos[0], corpus, corpus_option, split, images, method, expression, out, seed, faithfulness
-        )
-    else:
-        _explain_photos(recognizer, photos, method, expression, out, seed, faithfulness)
-
-
-def _explain_photos(
-    recognizer: Recognizer,
-    photos: Sequence[str],
-    method: Sequence[str] | None,
-    expression: str | None,
-    out: Path,
-    seed: int,
-    faithfulness: bool,
-) -> None:
-    from mien.explain import explain_faces, sheet
-    from mien.explain.picture import photo_overlay
+    from mien.atomic import write_json
+    from mien.explain import METHODS, compare_scores, explain_corpus, explain_faces, montage, photo_overlay, score_maps, sheet
     from mien.image import read_image
     from mien.output.annotate import write_picture
     from mien.output.paths import OutputPaths
+    from mien.predict.recognizer import Recognizer
+    from mien.provenance import current_commit
     from mien.video.sources import expand
+    from mien.weights import sha256
 
-    sources = list(expand(photos))
+    for name in method or []:
+        METHODS.get(name)  # before anything is loaded
+    if corpus is not None and (len(photos) != 1 or images < 1):
+        raise InputError("--corpus takes one file or folder of data, and --images at least 1")
+    backend, file = open_model(model)
+    detects: Any = None if no_detect or corpus is not None else detector
+    recognizer = Recognizer(backend, detector=detects, min_face=min_face, max_faces=max_faces, align=align)
+    facts = {"model": backend.info.arch, "weights_sha256": sha256(file), "seed": seed, "commit": current_commit()}
+
+    if corpus is not None:
+        from mien.datasets import load_corpus
+
+        chosen = options.parse_pairs(corpus_option, "--corpus-option", "size=48", DataError)
+        loaded = load_corpus(corpus, photos[0], options=chosen)
+        classes = explain_corpus(recognizer, loaded, split, images, method, target=expression, seed=seed)
+        found = [each for _, explanations in classes.values() for each in explanations]
+        result = facts | {
+            "corpus": {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint},
+            "images": len(found),
+            "maps": compare_scores([score_maps(backend, each, seed) for each in found] if faithfulness else []),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        for name in found[0].crop_maps:
+            rows = {title: (faces, [each.crop_maps[name] for each in own]) for title, (faces, own) in classes.items()}
+            write_picture(path := out / f"{corpus}-{split}-{name}.png", montage(rows))
+            echo(f"wrote {path}")
+        _show_comparison(result)
+        write_json(out / "explain.json", result)
+        echo(f"wrote {out / 'explain.json'}")
+        return
+
+    sources, explained, failed = list(expand(photos)), list[dict[str, Any]](), 0
     out.mkdir(parents=True, exist_ok=True)
     paths = OutputPaths(out, sources, (".png",), {"picture": ".png"})
-    records, failed = list[dict[str, Any]](), 0
     for source in sources:
         try:
             if source.error is not None:
@@ -118,176 +133,57 @@ def _explain_photos(
             typer.echo(f"error: {error}", err=True)
             failed += 1
             continue
-        scores: list[dict[str, Faithfulness]] = []
-        controls: list[Any] = []
-        for each in found:
-            measured, control = _measure(recognizer, each, seed) if faithfulness else ({}, None)
-            scores.append(measured)
-            controls.append(control)
+        scores = [score_maps(backend, each, seed) if faithfulness else {} for each in found]
         target = paths.path(source.name)
-        write_picture(target, sheet(image, found, scores))
-        written = [target]
+        pictures = {target: sheet(image, found, scores)}
         for name in found[0].crop_maps:
             if name in (method or ("grad_cam", "rise")):
-                written.append(target.with_name(f"{target.stem}-{name}.png"))
-                write_picture(written[-1], photo_overlay(image, found, name))
-        _show(source.name, found, scores, controls)
-        for path in written:
-            typer.echo(f"wrote {printable(str(path))}")
-        records.append(
-            {
-                "source": source.name,
-                "faces": [_record(*each) for each in zip(found, scores, controls, strict=True)],
-            }
-        )
-    _write_json(out / "explain.json", _facts(recognizer, seed) | {"photos": records})
+                pictures[target.with_name(f"{target.stem}-{name}.png")] = photo_overlay(image, found, name)
+        _show_faces(source.name, found, scores)
+        for path, picture in pictures.items():
+            write_picture(path, picture)
+            echo(f"wrote {path}")
+        explained.append({"source": source.name, "faces": list(map(_to_dict, found, scores))})
+    write_json(out / "explain.json", facts | {"photos": explained})
+    echo(f"wrote {out / 'explain.json'}")
     if failed:
         typer.echo(f"{failed:,} of {len(sources):,} photos could not be explained", err=True)
         raise typer.Exit(3)
 
 
-def _measure(recognizer: Recognizer, each: Explanation, seed: int) -> tuple[dict[str, Faithfulness], Faithfulness]:
-    """Return how faithful each map of a face is, by name, and the control."""
-    from mien.explain import measure_faithfulness, random_faithfulness
+def _to_dict(each: Explanation, scores: Mapping[str, Faithfulness]) -> dict[str, Any]:
+    """Return an explanation with the areas of its maps as JSON types."""
+    from mien.explain.faithfulness import CONTROL
 
-    index = recognizer.classes.index(each.target)
-    measured = {
-        name: measure_faithfulness(recognizer.backend, each.inputs, values, index, seed)
-        for name, values in each.crop_maps.items()
-    }
-    return measured, random_faithfulness(recognizer.backend, each.inputs, index, seed)
+    found = each.to_dict()
+    areas = {name: asdict(score) for name, score in scores.items()}
+    for name, values in found["maps"].items():
+        values.update(areas.get(name, {}))
+    return found | {"random": areas.get(CONTROL)}
 
 
-def _show(
-    source: str, found: Sequence[Explanation], scores: Sequence[Mapping[str, Faithfulness]], controls: Sequence[Any]
-) -> None:
+def _show_faces(source: str, found: Sequence[Explanation], scores: Sequence[Mapping[str, Faithfulness]]) -> None:
+    """Print the answer for each face of a photo, and the areas under the curves of its maps."""
     from rich.console import Console
     from rich.table import Table
 
+    from mien.explain.faithfulness import CONTROL
+
     console = Console(highlight=False, emoji=False, markup=False)
-    for number, (each, measured, control) in enumerate(zip(found, scores, controls, strict=True), 1):
+    for number, (each, areas) in enumerate(zip(found, scores, strict=True), 1):
         answer = f"{printable(each.prediction.label)} {each.prediction.confidence:.0%}"
         console.print(f"{printable(source)}, face {number}: {answer}; explained: {printable(each.target)}", soft_wrap=True)
-        if control is not None:
+        if areas:
             table = Table("Map", "Deletion", "Insertion", "Better than random maps")
-            for name, score in measured.items():
-                table.add_row(name, f"{score.deletion:.3f}", f"{score.insertion:.3f}", _verdict(score, control))
-            table.add_row("random maps", f"{control.deletion:.3f}", f"{control.insertion:.3f}", "")
+            for name, score in areas.items():
+                better = score.deletion < areas[CONTROL].deletion, score.insertion > areas[CONTROL].insertion
+                verdict = "" if name == CONTROL else VERDICTS[better]
+                table.add_row(name, f"{score.deletion:.3f}", f"{score.insertion:.3f}", verdict)
             console.print(table)
 
 
-def _verdict(score: Faithfulness, control: Faithfulness) -> str:
-    better = [score.deletion < control.deletion, score.insertion > control.insertion]
-    return {(True, True): "yes", (True, False): "in deletion only", (False, True): "in insertion only"}.get(
-        (better[0], better[1]), "no"
-    )
-
-
-def _record(each: Explanation, measured: Mapping[str, Faithfulness], control: Faithfulness | None) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "prediction": each.prediction.to_dict(),
-        "explained": each.target,
-        "maps": {
-            name: {"range": list(each.ranges[name]), **(asdict(measured[name]) if name in measured else {})}
-            for name in each.crop_maps
-        },
-        "random": None if control is None else asdict(control),
-        "channels": {name: [round(float(value), 4) for value in values] for name, values in each.channels.items()},
-        "box": None if each.box is None else each.box.round(2).tolist(),
-    }
-
-
-def _explain_corpus(
-    recognizer: Recognizer,
-    data: str,
-    name: str,
-    corpus_options: Sequence[str] | None,
-    split: str,
-    images: int,
-    method: Sequence[str] | None,
-    expression: str | None,
-    out: Path,
-    seed: int,
-    faithfulness: bool,
-) -> None:
-    """Draw a montage for each map, with a row for each class, and compare the maps with random maps over all faces."""
-    import numpy as np
-
-    from mien.cli.options import parse_pairs
-    from mien.datasets import load_corpus
-    from mien.errors import DataError
-    from mien.explain import explain_crops, montage
-    from mien.labels import mapping
-    from mien.output.annotate import write_picture
-
-    loaded = load_corpus(name, data, options=parse_pairs(corpus_options, "--corpus-option", "size=48", DataError))
-    rows, random = loaded.where(split), np.random.default_rng(seed)
-    drawn: dict[str, dict[str, Any]] = {}
-    scores: dict[str, list[Any]] = {}
-    controls: list[Any] = []
-    for index, column in enumerate(mapping(loaded.classes, recognizer.classes)):
-        chosen = rows[loaded.target[rows] == index]
-        if column is None or not len(chosen):
-            continue
-        chosen = np.sort(random.choice(chosen, min(images, len(chosen)), replace=False))
-        faces = list(loaded.read(chosen))
-        explained = expression or recognizer.classes[column]
-        found = explain_crops(recognizer, faces, method, target=explained, seed=seed)
-        for each in found:
-            if faithfulness:
-                measured, control = _measure(recognizer, each, seed)
-                controls.append(control)
-                for key, score in measured.items():
-                    scores.setdefault(key, []).append(score)
-        for key in found[0].crop_maps:
-            drawn.setdefault(key, {})[loaded.classes[index]] = (faces, [each.crop_maps[key] for each in found])
-    if not drawn:
-        raise DataError(f"{name} has no image of the model's classes in {split}; choose another split")
-    out.mkdir(parents=True, exist_ok=True)
-    for key, by_class in drawn.items():
-        path = out / f"{name}-{split}-{key}.png"
-        write_picture(path, montage(by_class))
-        typer.echo(f"wrote {printable(str(path))}")
-    result = _facts(recognizer, seed) | {
-        "corpus": {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint},
-        "images": sum(len(faces) for faces, _ in next(iter(drawn.values())).values()),
-        "maps": {key: _compared(each, controls) for key, each in scores.items()},
-    }
-    _show_compared(result)
-    _write_json(out / "explain.json", result)
-
-
-def _facts(recognizer: Recognizer, seed: int) -> dict[str, Any]:
-    from mien.predict.onnx_backend import OnnxBackend
-    from mien.provenance import current_commit
-    from mien.weights import sha256
-
-    backend = recognizer.backend
-    file = sha256(backend.path) if isinstance(backend, OnnxBackend) else None
-    return {"model": backend.info.arch, "weights_sha256": file, "seed": seed, "commit": current_commit()}
-
-
-def _compared(scores: Sequence[Faithfulness], controls: Sequence[Faithfulness]) -> dict[str, Any]:
-    """Return the mean areas of a map and of its controls, and their mean difference with its 95 % interval."""
-    import numpy as np
-
-    found: dict[str, Any] = {}
-    for curve in ("deletion", "insertion"):
-        ours, random = (np.array([getattr(each, curve) for each in group]) for group in (scores, controls))
-        difference = ours - random
-        half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
-        found[curve] = {
-            "mean": float(ours.mean()),
-            "random": float(random.mean()),
-            "difference": float(difference.mean()),
-            "interval": [float(difference.mean() - half), float(difference.mean() + half)],
-        }
-    return found
-
-
-def _show_compared(result: Mapping[str, Any]) -> None:
+def _show_comparison(result: Mapping[str, Any]) -> None:
+    """Print the mean areas of each map and of random maps over the faces of a corpus."""
     from rich.console import Console
     from rich.table import Table
 
@@ -300,13 +196,3 @@ def _show_compared(result: Mapping[str, Any]) -> None:
             difference = f"{values['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
             table.add_row(name, curve, f"{values['mean']:.3f}", f"{values['random']:.3f}", difference)
     Console(highlight=False, emoji=False, markup=False).print(table)
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    import json
-
-    from mien.atomic import atomic_path
-
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    typer.echo(f"wrote {printable(str(path))}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.inputs import echo
 from mien.errors import require
-from mien.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,11 +171,11 @@ def _write(out: Path, figure: Figure) -> None:
     from mien.report import write_figure
 
     write_figure(out, figure)
-    typer.echo(printable(f"wrote {out}"))
+    echo(f"wrote {out}")
 
 
 def _report_left_out(runs: Sequence[Run], why: str) -> None:
     for run in runs:
-        typer.echo(printable(f"left out: {run.folder} ({why})"), err=True)
+        echo(f"left out: {run.folder} ({why})", err=True)
     if runs:
         raise typer.Exit(3)

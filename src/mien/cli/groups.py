@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mien.cli.inputs import echo
 from mien.text import printable
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def show_groups(results: dict[str, Any]) -> None:
             "in %; too sure: confidence minus accuracy; in brackets: 95 % interval, of ece: the range of a calibrated model"
         )
         for line in group_notes(column, found):
-            typer.echo(printable(line))
+            echo(line)
 
 
 def _print_groups(column: str, groups: dict[str, Any], classes: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.errors import DataError, require
+from mien.errors import DataError
 from mien.text import printable
 
 if TYPE_CHECKING:
@@ -23,17 +23,11 @@ DataOption = Annotated[
 ]
 
 
-def open_model(model: str) -> tuple[Backend, Path]:
-    """Return a backend and its weights file for a run's folder, a checkpoint, an exported file or a bundled model."""
-    path = Path(model)
-    if path.is_dir() or path.suffix == ".safetensors":
-        require("torch", "train")
-        from mien.engine.torch_backend import TorchBackend
+def open_model(model: str | None) -> tuple[Backend, Path]:
+    """Return a backend and its weights file for what `mien.explain.load_backend` opens: a bundled model, a file or a run."""
+    from mien.explain import load_backend
 
-        return TorchBackend(path), path / "best.safetensors" if path.is_dir() else path
-    from mien.predict.backend import open_backend
-
-    backend = open_backend(model)
+    backend = load_backend(model)
     return backend, backend.path
 
 
@@ -43,7 +37,7 @@ def corpus_of(backend: Backend, data: Path) -> Corpus:
 
 
 def votes_on(corpus: Corpus, data: Path) -> NDArray[np.int64] | None:
-    """Return FER+'s votes on a corpus; None if they are not at hand. A file that cannot be used is named, and not used."""
+    """Return FER+'s votes on a corpus; None if they are not at hand. A file that cannot be used is reported and ignored."""
     from mien.datasets import vote_counts
 
     try:
@@ -72,11 +66,11 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
 def list_skipped(corpus: Corpus) -> None:
     """Print how many images of a corpus were left out, and the first of them."""
     for line in corpus.skipped[:5]:
-        typer.echo(f"left out: {printable(line)}", err=True)
+        echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
 
 
-def echo(line: object) -> None:
-    """Print a line, with control characters escaped."""
-    typer.echo(printable(str(line)))
+def echo(line: object, err: bool = False) -> None:
+    """Print a line, with control characters escaped; `err` prints it to standard error."""
+    typer.echo(printable(str(line)), err=err)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.inputs import echo
 from mien.cli.progress import StepBar
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.prepare import Report
@@ -57,7 +57,7 @@ def prepare(
             photos, out, settings, jobs=available_cores() if jobs is None else jobs, on_step=partial(progress.step, "photos")
         )
     line = f"wrote {report.pictures:,} pictures of {report.faces:,} faces from {report.photos:,} photos to {out}"
-    typer.echo(printable(line))
+    echo(line)
     if not report.complete:
         _list_failures(report, out)
         raise typer.Exit(3)
@@ -69,7 +69,7 @@ def _list_failures(report: Report, out: Path) -> None:
     lines += [f"{name}: {reason}" for name, reason in report.unreadable.items()]
     lines += report.skipped
     for line in lines[:10]:
-        typer.echo(f"skipped: {printable(' '.join(line.split()))}", err=True)
+        echo(f"skipped: {' '.join(line.split())}", err=True)
     faceless = f"{len(report.no_face):,} photo{'' if len(report.no_face) == 1 else 's'} without a face"
     others = f"{len(report.unreadable):,} unreadable, {len(report.skipped):,} left out"
-    typer.echo(printable(f"{faceless}, {others}; all are listed in {out / 'report.json'}"), err=True)
+    echo(f"{faceless}, {others}; all are listed in {out / 'report.json'}", err=True)

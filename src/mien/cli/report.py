@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.inputs import open_corpus, open_model, votes_on
+from mien.cli.inputs import echo, open_corpus, open_model, votes_on
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.report.contents import Subject
@@ -73,20 +72,15 @@ def report(
     check_outputs([out], [path] if data is None else [path, data])
     subject = read_subject(path, load_study(str(study)) if study else None)
     missing: list[str] = []
-    shown, explain = None, None
+    weights = None
     if isinstance(subject, Subject):
         subject, weights = _with_recipe(subject)
-        shown = None if data is None else _shown(subject, data)
-        if shown is not None:
-            explain = _explain(weights, missing)
-    elif data is not None:
-        shown = _shown(subject, data)
+    shown = None if data is None else _shown(subject, data)
+    explain = _explain(weights, missing) if shown is not None and isinstance(subject, Subject) else None
     written = write_report(out, create_report(subject, shown, explain, missing))
-    typer.echo(printable(f"wrote {out}") + (f" and {len(written) - 1} figures" if len(written) > 1 else ""))
+    echo(f"wrote {out}" + (f" and {len(written) - 1} figures" if len(written) > 1 else ""))
     if shown is not None:
-        typer.echo(
-            f"It contains pictures of people from {shown.corpus.name}: share it only as the licence of the corpus allows."
-        )
+        echo(f"It contains pictures of people from {shown.corpus.name}: share it only as the licence of the corpus allows.")
 
 
 def _with_recipe(subject: Subject) -> tuple[Subject, Path | None]:

@@ -9,7 +9,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.audit import print_table
-from mien.cli.inputs import open_corpus
+from mien.cli.inputs import echo, open_corpus
 from mien.errors import DataError, OutputError, require
 from mien.text import printable
 
@@ -44,8 +44,8 @@ def split(
     made = open_corpus({"corpus": corpus, "options": chosen, "protocol": steps}, data)
     write_protocol(out, made)
     _show(made)
-    typer.echo(printable(f"wrote {out}"))
-    typer.echo(printable(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}"))
+    echo(f"wrote {out}")
+    echo(f"a recipe reads it with data.protocol: {_in_a_recipe(steps, out)}")
     if made.skipped:
         raise typer.Exit(3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.inputs import echo, open_corpus, votes_on
 from mien.errors import InputError, MienError, require
 from mien.text import printable
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mien.study.queue import Selection
     from mien.study.run import Folders
     from mien.study.specification import Job
-    from mien.study.table import TableRow
 
 
 def study(
@@ -36,7 +36,9 @@ def study(
         list[str] | None,
         typer.Option("--data", metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the runs. Stopped runs go on.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the runs; stopped ones resume.")
+    ] = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Copy the small files here, such as results/studies. Runs that are here are done."),
@@ -99,7 +101,7 @@ def study(
     for selection in chosen:
         _show_table(selection, folders)
     if unfinished := [job for job in ready if folders.state(job) != "done"]:
-        typer.echo(printable(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}"), err=True)
+        echo(f"not measured yet: {', '.join(str(job.path) for job in unfinished)}", err=True)
         raise typer.Exit(3)
 
 
@@ -164,7 +166,7 @@ class _Runner:
             else:
                 ready.append(job)
         for reason, number in left_out.items():
-            typer.echo(printable(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}"), err=True)
+            echo(f"left out of {selection.study}: {number} of {len(jobs)} runs, {reason}", err=True)
         check_jobs(ready, self.folders, self.corpus)
         return ready
 
@@ -192,7 +194,7 @@ class _Runner:
         console.print(f"about {_duration(total)} in all, one run after the other", highlight=False)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run what is not done; a run that fails is reported, and the others go on."""
+        """Run what is not done; a run that fails is reported, and the next one starts."""
         from mien.study.run import run_job
 
         for job in jobs:
@@ -200,8 +202,8 @@ class _Runner:
                 continue
 
             def on_epoch(row: Epoch, epochs: int, job: Job = job) -> None:
-                done = f"{job.path}: epoch {row.epoch}/{epochs}  {_accuracy(row)}{row.images_per_second:.0f} images/s"
-                typer.echo(printable(done))
+                accuracy = "" if math.isnan(row.val_accuracy) else f"val accuracy {100 * row.val_accuracy:.2f} %  "
+                echo(f"{job.path}: epoch {row.epoch}/{epochs}  {accuracy}{row.images_per_second:.0f} images/s")
                 if self.end is not None and time.monotonic() > self.end:
                     raise _TimeUp
 
@@ -210,11 +212,11 @@ class _Runner:
                 votes = votes_on(corpus, self.source(job))
                 outcome = run_job(job, self.folders, corpus, on_epoch, votes=votes, weights=self.weights)
             except _TimeUp:
-                typer.echo(printable(f"{job.path}: stopped, the time is up; the same command goes on"))
+                echo(f"{job.path}: stopped, the time is up; the same command resumes it")
                 return
             except MienError as error:
                 outcome = f"failed: {error}"
-            typer.echo(printable(f"{job.path}: {outcome}"))
+            echo(f"{job.path}: {outcome}")
 
 
 class _TimeUp(Exception):
@@ -254,49 +256,32 @@ def _show_table(selection: Selection, folders: Folders) -> None:
     chosen, jobs = selection.load()
     rows = create_table(jobs, folders, chosen.reference)
     if not any(row.runs for row in rows):
-        typer.echo(printable(f"{chosen.name}: nothing is measured yet"))
+        echo(f"{chosen.name}: nothing is measured yet")
         return
     title = heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {}))
     table = Table(title=Text(printable(title)))
-    for column in (
-        "row",
-        "reported",
-        "standard",
-        "95 % interval",
-        "twin-free",
-        "n",
-        printable(f"against {chosen.reference}"),
-        "parameters",
-        "min",
-    ):
-        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right")
+    lines = []
     for row in rows:
-        interval = "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}"
-        standard = percent(row.accuracy) + ("" if row.deviation is None else f" ± {percent(row.deviation)}")
-        table.add_row(
-            Text(printable(row.name)),
-            reported_text(row.reported),
-            standard,
-            interval,
-            percent(row.twin_free),
-            f"{row.runs} of {row.expected}",
-            _comparison(row),
-            f"{row.parameters:,}",
-            "" if row.seconds is None else f"{row.seconds / 60:.0f}",
-        )
+        found = row.comparison
+        cells = {
+            "row": printable(row.name),
+            "reported": reported_text(row.reported),
+            "standard": percent(row.accuracy) + ("" if row.deviation is None else f" ± {percent(row.deviation)}"),
+            "95 % interval": "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}",
+            "twin-free": percent(row.twin_free),
+            "n": f"{row.runs} of {row.expected}",
+            printable(f"against {chosen.reference}"): f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else "",
+            "parameters": f"{row.parameters:,}",
+            "min": "" if row.seconds is None else f"{row.seconds / 60:.0f}",
+        }
+        lines.append(cells)
+    for column in lines[0]:
+        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right")
+    for cells in lines:
+        table.add_row(*map(Text, cells.values()))
     Console().print(table)
     folder = (folders.results or folders.runs) / chosen.name / selection.scale
-    typer.echo(printable(f"wrote {write_table(folder, rows)}"))
-
-
-def _comparison(row: TableRow) -> str:
-    if row.comparison is None:
-        return ""
-    return f"{100 * row.comparison.difference:+.2f} (p {row.comparison.p:.2g})"
-
-
-def _accuracy(row: Epoch) -> str:
-    return "" if row.val_accuracy != row.val_accuracy else f"val accuracy {100 * row.val_accuracy:.2f} %  "
+    echo(f"wrote {write_table(folder, rows)}")
 
 
 def _duration(seconds: float) -> str:

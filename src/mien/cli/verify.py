@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli.groups import open_photos
-from mien.cli.inputs import corpus_of, open_corpus, open_model, votes_on
+from mien.cli.inputs import corpus_of, echo, open_corpus, open_model, votes_on
 from mien.cli.progress import StepBar
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
 from mien.text import printable
@@ -54,7 +54,7 @@ def verify(
             holds, lines = False, ["does not hold: " + str(error).removeprefix(f"{path}: ")]
         except MienError as error:
             unchecked += 1
-            typer.echo(printable(f"error: {path}: cannot be verified: " + str(error).removeprefix(f"{path}: ")), err=True)
+            echo(f"error: {path}: cannot be verified: " + str(error).removeprefix(f"{path}: "), err=True)
             continue
         failed += not holds
         typer.echo(printable(f"{path}: ") + "\n  ".join(map(printable, lines)))

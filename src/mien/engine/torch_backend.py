@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ class TorchBackend:
         device: Where it runs; None takes the GPU if there is one.
 
     Attributes:
+        path: The checkpoint's file.
         model: The network.
         info: Its classes, preprocessing and provenance.
 
@@ -29,7 +31,7 @@ class TorchBackend:
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
         model, self.info = load_checkpoint(path)
-        self._source = os.fspath(path)
+        self.path = Path(path) / "best.safetensors" if Path(path).is_dir() else Path(path)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self._device)
 
@@ -47,5 +49,5 @@ class TorchBackend:
         """
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # TF32 rounds to 10 bits
             logits: NDArray[np.float32] = self.model(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
-        check_logits(logits, len(batch), self.info, self._source)
+        check_logits(logits, len(batch), self.info, str(self.path))
         return logits

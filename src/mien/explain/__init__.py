@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from mien.explain import attention, cam, occlusion, rise  # noqa: F401 (each registers its methods)
 from mien.explain.base import METHODS, Explanation
-from mien.explain.face import explain, explain_crops, explain_faces, load_backend
-from mien.explain.faithfulness import Faithfulness, measure_faithfulness, random_faithfulness
-from mien.explain.picture import montage, overlay, sheet
+from mien.explain.face import explain, explain_corpus, explain_crops, explain_faces, load_backend
+from mien.explain.faithfulness import Faithfulness, compare_scores, measure_faithfulness, random_faithfulness, score_maps
+from mien.explain.picture import montage, overlay, photo_overlay, sheet
 
 __all__ = [
     "METHODS",
     "Explanation",
     "Faithfulness",
+    "compare_scores",
     "explain",
+    "explain_corpus",
     "explain_crops",
     "explain_faces",
     "load_backend",
     "measure_faithfulness",
     "montage",
     "overlay",
+    "photo_overlay",
     "random_faithfulness",
+    "score_maps",
     "sheet",
 ]

@@ -2,8 +2,9 @@
 
 All attention layers in `mien.layers` have one method for this: `attention(x)` returns the weights that `forward(x)` multiplies
 its input by, (N, 1, h, w) for positions or (N, C, 1, 1) for channels. A forward hook asks each layer for its weights on the
-input it got, so the network computes what it always does. Maps that a network computes outside such layers, as reverse
-attention and the spatial transformer do, come from its `attention_maps`.
+input it got. timm's squeeze-and-excitation layers have no such method; there, a second hook records what their gate returned.
+Maps that a network computes outside such layers, as reverse attention and the spatial transformer do, come from its
+`attention_maps`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def attention(backend: Backend, batch: NDArray[np.float32], target: NDArray[np.i
     images = torch.from_numpy(batch).to(next(network.parameters()).device)
     maps: dict[str, Any] = {}
     channels: dict[str, Any] = {}
+    gates: dict[Any, Any] = {}
 
     def record(name: str) -> Any:
         def hook(layer: Any, inputs: Any, output: Any) -> None:
-            weights = layer.attention(inputs[0])
+            weights = gates[layer.gate] if _is_timm_se(layer) else layer.attention(inputs[0])
             if weights.shape[1] == 1:
                 maps[name] = weights[:, 0]
             else:
@@ -47,8 +49,12 @@ def attention(backend: Backend, batch: NDArray[np.float32], target: NDArray[np.i
 
         return hook
 
-    layers = {name: layer for name, layer in network.named_modules() if _has_weights(layer)}
-    hooks = [layer.register_forward_hook(record(name.removeprefix("backbone."))) for name, layer in layers.items()]
+    hooks = []
+    for name, layer in network.named_modules():
+        if _is_timm_se(layer):
+            hooks.append(layer.gate.register_forward_hook(lambda gate, inputs, output: gates.update({gate: output})))
+        if _is_timm_se(layer) or _has_weights(layer):
+            hooks.append(layer.register_forward_hook(record(name.removeprefix("backbone."))))
     try:
         with torch.no_grad():
             network(images)
@@ -74,7 +80,7 @@ def has_attention(network: Any) -> bool:
     from mien.layers.spatial_transformer import SpatialTransformer
 
     others = (ReverseAttention, SpatialTransformer)
-    return any(_has_weights(layer) or isinstance(layer, others) for layer in network.modules())
+    return any(_has_weights(layer) or _is_timm_se(layer) or isinstance(layer, others) for layer in network.modules())
 
 
 def _has_weights(layer: Any) -> bool:
@@ -85,6 +91,14 @@ def _has_weights(layer: Any) -> bool:
     from mien.layers.squeeze_excite import SqueezeExcite
 
     return isinstance(layer, (ChannelAttention, GCCA, SpatialAttention, SqueezeExcite))
+
+
+def _is_timm_se(layer: Any) -> bool:
+    """Return whether a layer is one of timm's kinds of squeeze and excitation, as in SE-ResNet and EfficientNet."""
+    from timm.layers import EffectiveSEModule, SEModule
+    from timm.models._efficientnet_blocks import SqueezeExcite
+
+    return isinstance(layer, (EffectiveSEModule, SEModule, SqueezeExcite))
 
 
 def _array(values: Any) -> NDArray[np.float32]:

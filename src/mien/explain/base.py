@@ -68,6 +68,16 @@ class Explanation:
     box: NDArray[np.float64] | None
     inputs: NDArray[np.float32]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer, the range of each map, channel weights and window as JSON types."""
+        return {
+            "prediction": self.prediction.to_dict(),
+            "explained": self.target,
+            "maps": {name: {"range": list(self.ranges[name])} for name in self.crop_maps},
+            "channels": {name: [round(float(value), 4) for value in values] for name, values in self.channels.items()},
+            "box": None if self.box is None else self.box.round(2).tolist(),
+        }
+
     @property
     def maps(self) -> dict[str, NDArray[np.float32]]:
         """The maps in the frame of the picture, float32 (H, W) in [0, 1]; 0 outside the crop."""

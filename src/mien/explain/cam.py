@@ -42,7 +42,8 @@ def _cam(name: str, backend: Backend, batch: NDArray[np.float32], target: NDArra
     network.zero_grad()
     if "spatial_transformer" in network.attention_maps(images[:1]):
         with torch.no_grad():
-            maps = np.stack([_back(*each) for each in zip(maps, network.theta(images).cpu().numpy(), strict=True)])
+            theta = network.theta(images).cpu().numpy()
+        maps = np.stack([_back(*each) for each in zip(maps, theta, strict=True)])
     return Maps({name: maps})
 
 
@@ -71,8 +72,17 @@ def _check_layer(network: Any, layer: Any, image: Any, arch: str) -> None:
 
 
 def _back(values: NDArray[np.float32], theta: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a map of the sampled window at its place in the image; theta maps the window to the image, both in [-1, 1]."""
+    """Return a map of the sampled window at its place in the image; theta maps the window to the image, both in [-1, 1].
+
+    Raises:
+        InputError: The window covers less than one pixel, so that theta has no usable inverse.
+    """
     height, width = values.shape
+    if not abs(np.linalg.det(theta[:, :2].astype(float))) * height * width >= 1:
+        raise InputError(
+            "the spatial transformer sampled a window without area, so a class activation map has no place in this picture; "
+            "choose the method attention, occlusion or rise"
+        )
     into = np.linalg.inv(np.vstack([theta, [0, 0, 1]]))[:2]  # from the image to the window
     unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])  # from px to [-1, 1]
     matrix = into @ unit

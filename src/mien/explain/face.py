@@ -5,44 +5,48 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import InputError, UnknownNameError, require
+from mien.errors import DataError, InputError, UnknownNameError, require
 from mien.explain.base import METHODS, Explanation, Maps, stretch
 from mien.image import read_image
 from mien.labels import mapping
-from mien.predict.onnx_backend import OnnxBackend
+from mien.predict.backend import open_backend
+from mien.predict.ensemble import EnsembleBackend
 from mien.predict.recognizer import Recognizer
 from mien.preprocess import preprocess
 from mien.registry import nearest
 from mien.structures import Face
-from mien.weights import default_weights, resolve
 
 if TYPE_CHECKING:
+    from mien.datasets import Corpus
+    from mien.engine.torch_backend import TorchBackend
     from mien.image import ImageSource
     from mien.predict.backend import Backend
+    from mien.predict.onnx_backend import OnnxBackend
 
 Model = Recognizer | str | os.PathLike[str] | None
 """A recognizer; or a bundled model, an `.onnx` file, a checkpoint or a run's folder; None is the default model."""
 
 
-def load_backend(model: str | os.PathLike[str] | None = None) -> Backend:
-    """Return a loaded network: a bundled model, an `.onnx` file, a checkpoint or a run's folder.
+def load_backend(model: str | os.PathLike[str] | None = None) -> OnnxBackend | EnsembleBackend | TorchBackend:
+    """Return a loaded network: a bundled model or `ensemble`, an `.onnx` file, a checkpoint or a run's folder.
 
     Raises:
         CheckpointError: It is missing or corrupt.
         UnknownNameError: The name is not that of a bundled model.
         MissingExtraError: A checkpoint needs torch, which is not installed.
     """
-    if model is not None and (os.path.isdir(model) or os.fspath(model).endswith(".safetensors")):  # noqa: PTH112
+    if model is not None and (Path(model).is_dir() or Path(model).suffix == ".safetensors"):
         require("torch", "train")
         from mien.engine.torch_backend import TorchBackend
 
         return TorchBackend(model)
-    return OnnxBackend(default_weights() if model is None else resolve(model))
+    return open_backend(model)
 
 
 def explain(
@@ -117,6 +121,9 @@ def explain_crops(
     backend = recognizer.backend
     names = default_methods(backend) if method is None else [method] if isinstance(method, str) else list(method)
     methods = {name: METHODS.get(name) for name in names}
+    if isinstance(backend, EnsembleBackend):
+        members = ", ".join(member.path.stem for member in backend.members)
+        raise InputError(f"the ensemble is several networks; explain one of its members: {members}")
     predictions = recognizer.predict_faces(crops)
     if not crops:
         return []
@@ -136,18 +143,56 @@ def explain_crops(
         height, width = crop.shape[:2]
         explanations.append(
             Explanation(
-                prediction,
-                classes[index[i]],
-                {name: values for name, (values, _) in scaled.items()},
-                {name: limits for name, (_, limits) in scaled.items()},
-                {name: values[i] for name, values in found.channels.items()},
-                np.array([[1 / width, 0, 0], [0, 1 / height, 0]]),
-                (height, width),
-                None if found.boxes is None else found.boxes[i] * [width, height],
-                inputs[i],
+                prediction=prediction,
+                target=classes[index[i]],
+                crop_maps={name: values for name, (values, _) in scaled.items()},
+                ranges={name: limits for name, (_, limits) in scaled.items()},
+                channels={name: values[i] for name, values in found.channels.items()},
+                matrix=np.array([[1 / width, 0, 0], [0, 1 / height, 0]]),
+                size=(height, width),
+                box=None if found.boxes is None else found.boxes[i] * [width, height],
+                inputs=inputs[i],
             )
         )
     return explanations
+
+
+def explain_corpus(
+    recognizer: Recognizer,
+    corpus: Corpus,
+    split: str,
+    images: int,
+    method: str | Sequence[str] | None = None,
+    *,
+    target: str | None = None,
+    seed: int = 0,
+) -> dict[str, tuple[list[NDArray[np.uint8]], list[Explanation]]]:
+    """Return faces of each class, drawn at random, and their explanations, by the class's name.
+
+    Args:
+        recognizer: The model. Classes that it does not have are left out.
+        corpus: The corpus; its images are ready crops.
+        split: The split to draw from.
+        images: Faces of each class.
+        method: As in `explain`.
+        target: The class to explain; None explains the true class.
+        seed: Seed of the drawing and of the methods.
+
+    Raises:
+        DataError: The split has no image of the model's classes.
+    """
+    rows, random = corpus.where(split), np.random.default_rng(seed)
+    found = {}
+    for index, column in enumerate(mapping(corpus.classes, recognizer.classes)):
+        chosen = rows[corpus.target[rows] == index]
+        if column is not None and len(chosen):
+            chosen = np.sort(random.choice(chosen, min(images, len(chosen)), replace=False))
+            faces = list(corpus.read(chosen))
+            explained = target or recognizer.classes[column]
+            found[corpus.classes[index]] = faces, explain_crops(recognizer, faces, method, target=explained, seed=seed)
+    if not found:
+        raise DataError(f"{corpus.name} has no image of the model's classes in {split}; choose another split")
+    return found
 
 
 def default_methods(backend: Backend) -> list[str]:

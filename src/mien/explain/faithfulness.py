@@ -8,14 +8,15 @@ masks. Single random pixels would be no fair control, because a face is soon vis
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien.explain.base import target_probs
+from mien.explain.base import Explanation, target_probs
 from mien.explain.rise import smooth_masks
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ BLUR = 4
 
 CONTROLS = 5
 """Random maps whose mean is the control of one face."""
+
+CONTROL = "random maps"
+"""Name of the control next to the maps of a face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,41 @@ def random_faithfulness(backend: Backend, inputs: NDArray[np.float32], target: i
     maps = [smooth_masks(random, 4, inputs.shape[1:]).mean(0) for _ in range(CONTROLS)]
     found = [measure_faithfulness(backend, inputs, values, target, seed + i) for i, values in enumerate(maps)]
     return Faithfulness(float(np.mean([each.deletion for each in found])), float(np.mean([each.insertion for each in found])))
+
+
+def score_maps(backend: Backend, explanation: Explanation, seed: int = 0) -> dict[str, Faithfulness]:
+    """Return how faithful each map of a face is, by name; the last entry, `CONTROL`, is that of random maps."""
+    index = backend.info.classes.index(explanation.target)
+    inputs = explanation.inputs
+    scores = {
+        name: measure_faithfulness(backend, inputs, values, index, seed) for name, values in explanation.crop_maps.items()
+    }
+    return scores | {CONTROL: random_faithfulness(backend, inputs, index, seed)}
+
+
+def compare_scores(scores: Sequence[Mapping[str, Faithfulness]]) -> dict[str, Any]:
+    """Return, for each map and curve, the mean areas of the map and of random maps over all faces, as JSON types.
+
+    Args:
+        scores: What `score_maps` returned for each face.
+
+    Returns:
+        By map and curve: `mean`, `random`, their `difference`, and its 95 % `interval`.
+    """
+    found: dict[str, Any] = {}
+    for name in [name for name in (scores[0] if scores else ()) if name != CONTROL]:
+        for curve in ("deletion", "insertion"):
+            ours, random = (np.array([getattr(face[key], curve) for face in scores]) for key in (name, CONTROL))
+            difference = ours - random
+            mean = float(difference.mean())
+            half = float(1.96 * difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+            found.setdefault(name, {})[curve] = {
+                "mean": float(ours.mean()),
+                "random": float(random.mean()),
+                "difference": mean,
+                "interval": [mean - half, mean + half],
+            }
+    return found
 
 
 def _blur(channel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -37,8 +37,8 @@ def overlay(image: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np
     """
     picture = Image.fromarray(image).convert("L")
     grey = np.asarray(picture, np.float32)[..., None]
-    places = np.linspace(0, 1, len(COLOURS))
-    colour = np.stack([np.interp(values, places, COLOURS[:, i]) for i in range(3)], axis=2)
+    positions = np.linspace(0, 1, len(COLOURS))
+    colour = np.stack([np.interp(values, positions, COLOURS[:, i]) for i in range(3)], axis=2)
     share = OPACITY * values[..., None]
     return ((1 - share) * grey + share * colour).round().astype(np.uint8)
 

@@ -19,24 +19,24 @@ from mien.atomic import check_place, output_error
 from mien.errors import OutputError
 from mien.output.table import Row, check_table, columns, write_table
 
-FORMAT = 3
+FORMAT = 4
 """Version of the journal's tables and of the columns of its rows, SQLite's `user_version`."""
 
 _TABLES = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT)",
     # name: as JSON, which is ASCII, because a file name may contain bytes that are not text
     # complete: read to the end, without an error; size and mtime: the file as it was when it was read
-    "CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT UNIQUE, complete INTEGER, size INTEGER, mtime INTEGER)",
-    # what was counted of a video's frames, as JSON
-    "CREATE TABLE IF NOT EXISTS seen (source INTEGER PRIMARY KEY, seen TEXT)",
+    # seen: what was counted of a video's frames, as JSON
+    "CREATE TABLE sources"
+    " (id INTEGER PRIMARY KEY, name TEXT UNIQUE, complete INTEGER, size INTEGER, mtime INTEGER, seen TEXT DEFAULT 'null')",
     # stored in the order of its key, so that reading the table needs no sorting
     "CREATE TABLE faces (source INTEGER, number INTEGER, face TEXT, PRIMARY KEY (source, number)) WITHOUT ROWID",
 )
 
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_CORRUPT = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another run is writing this table; wait for it, stop it, or choose another table",
-    **dict.fromkeys(_DAMAGED, "it is damaged; start over without --resume"),
+    **dict.fromkeys(_CORRUPT, "it is damaged; start over without --resume"),
     sqlite3.SQLITE_FULL: "the disk is full; free some space or write to another disk",
     sqlite3.SQLITE_READONLY: "it cannot be written; choose a folder you may write to",
     sqlite3.SQLITE_CANTOPEN: "it cannot be written; choose a folder you may write to",
@@ -77,8 +77,8 @@ class Journal:
         about: What the rows depend on, such as the model's digest and the options. A resumed run must have the same; a
             Parquet table stores it.
         all_frames: Some rows may be those of frames without a face, see `write_table`.
-        resume: Continue the journal of an earlier run, if there is one. Otherwise that is dropped as soon as a source of this
-            run is finished.
+        resume: Continue the journal of an earlier run, if there is one. Without `resume`, it is dropped as soon as this run has
+            finished a source.
 
     Attributes:
         path: The journal's file.
@@ -111,7 +111,13 @@ class Journal:
         check_place(self.path)
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = self._open(resume)
+            try:
+                self._database = self._open(resume)
+            except sqlite3.DatabaseError as error:
+                if resume or _code(error) not in _CORRUPT:
+                    raise
+                self._remove()  # nobody wants to resume it
+                self._database = self._open(resume)
 
     def done(self, source: str) -> bool:
         """Return whether a file is complete and has not changed since it was read.
@@ -128,7 +134,7 @@ class Journal:
 
     def begin(self, source: str) -> None:
         """Begin a source; this deletes rows of an earlier attempt."""
-        self._note(source)
+        self._enter(source)
         self._execute("DELETE FROM faces WHERE source = ?", self._source)
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -142,13 +148,12 @@ class Journal:
 
     def note_seen(self, seen: dict[str, Any]) -> None:
         """Keep what was counted of the frames of the source that was begun, as JSON types."""
-        self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", self._source, json.dumps(seen))
+        self._execute("UPDATE sources SET seen = ? WHERE id = ?", json.dumps(seen), self._source)
 
     def seen(self, source: str) -> dict[str, Any] | None:
         """Return what was counted of a source's frames; None if nothing was."""
-        query = "SELECT seen FROM seen JOIN sources ON source = id WHERE name = ?"
-        found = self._execute(query, json.dumps(source)).fetchone()
-        return None if found is None else json.loads(found[0])
+        found = self._execute("SELECT seen FROM sources WHERE name = ?", json.dumps(source)).fetchone()
+        return json.loads(found[0]) if found else None
 
     def end(self) -> None:
         """Mark the source that was begun as complete; from here on not even `kill -9` loses its rows."""
@@ -157,7 +162,7 @@ class Journal:
 
     def fail(self, source: str) -> None:
         """Keep the rows of a source that could not be read or drawn to its end; a resumed run tries it again."""
-        self._note(source)
+        self._enter(source)
         self._commit()
 
     def rows(self) -> Iterator[Row]:
@@ -213,7 +218,7 @@ class Journal:
         """Close the journal; finished sources stay in it."""
         self._database.close()
 
-    def _note(self, source: str) -> None:
+    def _enter(self, source: str) -> None:
         """Enter a source as not complete, with the size and time of its file."""
         self._execute(
             "INSERT INTO sources (name, complete, size, mtime) VALUES (?, FALSE, ?, ?) ON CONFLICT (name)"
@@ -235,15 +240,6 @@ class Journal:
         self._source = None
 
     def _open(self, resume: bool) -> sqlite3.Connection:
-        try:
-            return self._prepared(resume)
-        except sqlite3.DatabaseError as error:
-            if resume or _code(error) not in _DAMAGED:
-                raise
-        self._remove()  # a damaged journal that is not wanted
-        return self._prepared(resume)
-
-    def _prepared(self, resume: bool) -> sqlite3.Connection:
         """Open the database, which no other process can then open, and make its tables or check its settings."""
         database = sqlite3.connect(self.path, timeout=0, check_same_thread=False)  # `mien camera` writes in a second thread
         try:
@@ -254,7 +250,6 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if resume and version:
                 self._check(database, version)
-                database.execute(_TABLES[2])
                 (self.resumed,) = database.execute("SELECT count(size) FROM sources WHERE complete").fetchone()
             else:
                 if version == FORMAT:

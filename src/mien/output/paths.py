@@ -72,22 +72,23 @@ class OutputPaths:
     def create_folder(self) -> None:
         """Create and mark the folder, if there is none or it is empty; call it before the first drawing.
 
-        Halves of these drawings that a killed run left there are removed.
+        Unfinished drawings that a killed run left there are removed.
 
         Raises:
             OutputError: It cannot be created.
         """
-        if not self._created:
-            with suppress(OSError, OutputError):
-                folder, names = (
-                    (self.target.parent, [self.target.name]) if self.is_file else (self.target, self._names.values())
-                )
-                remove_unfinished(folder, names, self._idle)
-        if not (self.is_file or self._created):
-            with suppress(OSError):  # the folder may not be listed
-                if not self.target.exists() or not any(self.target.iterdir()):
-                    with atomic_path(self.target / MARK) as tmp_path:
-                        tmp_path.touch()
+        if self._created:
+            return
+        target = self.target
+        with suppress(OSError, OutputError):
+            if self.is_file:
+                remove_unfinished(target.parent, [target.name], self._idle)
+            else:
+                remove_unfinished(target, self._names.values(), self._idle)
+        with suppress(OSError):  # the folder may not be listed
+            if not self.is_file and (not target.exists() or not any(target.iterdir())):
+                with atomic_path(target / MARK) as tmp_path:
+                    tmp_path.touch()
         self._created = True
 
 

@@ -71,7 +71,7 @@ class _Current:
     timeline: Timeline | None
     faces: int = 0
     seen: Seen = field(default_factory=Seen)
-    failed: bool = False  # to be read, or to be drawn; then nothing more is drawn
+    failed: bool = False  # it could not be read or drawn; nothing more of it is drawn
 
 
 class RunWriter:
@@ -144,8 +144,7 @@ class RunWriter:
             self._journal = Journal(targets.table, classes, about, all_frames=all_frames, resume=resume)
             if resume:
                 self._journal.drop_failures(except_for={source.name for source in sources})
-        self.resumed = 0 if self._journal is None else self._journal.resumed
-        self.dropped = 0 if self._journal is None else self._journal.dropped
+        self.resumed, self.dropped = (self._journal.resumed, self._journal.dropped) if self._journal is not None else (0, 0)
         self.resumable = self._keep_journal = resumable and self._journal is not None
         self.summary = Summary(classes, self._max_gap)
         self.videos_without_faces: list[str] = []

@@ -59,7 +59,7 @@ class Seen:
         self.frames = self.with_face = self.damaged = self.gaps = 0
         self.gap_seconds = 0.0
         self.longest: list[Stretch] = []
-        self._gap: Stretch | None = None  # the one that lasts
+        self._gap: Stretch | None = None  # the current one
 
     def add(self, time: float, faces: int, damaged: bool = False) -> None:
         """Add the next frame: its time in seconds and its number of faces."""
@@ -74,7 +74,7 @@ class Seen:
             self._gap = Stretch(time, 0.0)
 
     def end(self) -> None:
-        """End the gap that lasts, if there is one."""
+        """End the current gap, if there is one."""
         if self._gap is not None:
             self.gaps += 1
             self.gap_seconds += self._gap.length

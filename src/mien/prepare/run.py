@@ -7,7 +7,6 @@ Source: the preprocessing of vgg16-gcca (Chen and Chen), section 3.1: MTCNN, a c
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import signal
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.atomic import atomic_buffer, atomic_path
+from mien.atomic import atomic_buffer, atomic_path, write_json
 from mien.datasets.crops import face_views, faces_by_size, views
 from mien.errors import DataError, InputError, MissingExtraError, OutputError
 from mien.faces import Detector, create_detector
@@ -283,6 +282,5 @@ def _write_lists(
         skipped=skipped,
         settings=settings,
     )
-    with atomic_path(out / "report.json") as tmp_path:
-        tmp_path.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    write_json(out / "report.json", asdict(report))
     return report

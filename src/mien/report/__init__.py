@@ -1,7 +1,14 @@
 """Figures for papers: confusion matrices, accuracy curves, sweeps, rates by class, reliability, accuracy against cost.
 
-Each `*_figure` function returns a matplotlib `Figure`, and `write_figure` writes it as PNG or SVG.
-`contents.create_report` and `page.write_report` make the page of a run, a results file or a study.
+The page about a run or a study and the analysis of errors are here too.
+
+inputs     reads results files (`pool_folds`) and folders of runs (`read_runs`); everything here starts from these
+figures    one `*_figure` function per kind; `mistakes` has those of an error analysis, `cost` the speed of networks
+style      sizes and colours of figures, and `write_figure`; `titles` writes their titles
+contents   `read_subject` finds out what a path is, `create_report` writes the sections of its page
+blocks     the tables and figures in these sections; `faces` has those with faces, `study` those of a study
+page       `write_report` writes the page as HTML or Markdown
+analysis   `analyse` finds confident mistakes and suspect labels, `write_analysis` writes them as tables
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ pairs of classes that are confused, and the labels that look wrong, ranked with 
 
 from __future__ import annotations
 
-import csv
-import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,19 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, write_json
 from mien.datasets import Corpus
 from mien.datasets.row_list import corpus_id, write_row_list
 from mien.datasets.twins import twins_of
 from mien.datasets.votes import Votes
 from mien.errors import DataError, EditedError, require
 from mien.labels import label_set, mapping
+from mien.output.table import write_csv
 from mien.provenance import current_commit, versions
 from mien.recipe import RENAMED, load_recipe, recipe_names
 from mien.report.inputs import RECIPE, Measured, one_measurement, pool_folds, read_runs
 from mien.results import predictions_path, read_predictions
 from mien.statistics import risk_coverage
-from mien.text import escape_formula
 
 SHARES = (0.01, 0.05, 0.1, 1.0)
 """Shares of the ranked labels whose agreement with FER+'s votes is counted; the last is the base rate."""
@@ -136,7 +134,10 @@ class Analysis:
         confidence, right = self.probs.max(1), self.probs.argmax(1) == self.target
         differ = self.votes_differ
         return {
-            "results": [{"file": path.name, "digest": each["digest"]} for path, each in self._files()],
+            "results": [
+                {"file": path.name, "digest": each["digest"]}
+                for path, each in zip(self.measured.paths, self.measured.results, strict=True)
+            ],
             "model": self.measured.first["model"],
             "data": {key: self.measured.first["data"][key] for key in ("corpus", "split", "fingerprint")},
             "images": len(self.rows),
@@ -149,9 +150,6 @@ class Analysis:
             "commit": current_commit(),
             "versions": versions() | {"cleanlab": require("cleanlab", "analyse").__version__},
         }
-
-    def _files(self) -> Iterable[tuple[Path, dict[str, Any]]]:
-        return zip(self.measured.paths, self.measured.results, strict=True)
 
 
 def analyse(
@@ -322,14 +320,13 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     head = ["row", "corpus", "label", "predicted", "confidence", "label_prob", "twins", "votes", "image"]
     pairs = [[pair.label, pair.predicted, pair.images, f"{pair.share:.5f}"] for pair in analysis.pairs]
     written = [
-        _write_csv(folder / "mistakes.csv", head, mistakes),
-        _write_csv(folder / "pairs.csv", ["label", "predicted", "images", "share"], pairs),
+        _write_table(folder / "mistakes.csv", head, mistakes),
+        _write_table(folder / "pairs.csv", ["label", "predicted", "images", "share"], pairs),
         suspects,
-        _write_csv(folder / "risk-coverage.csv", ["coverage", "images", "confidence", "risk"], _risk_rows(analysis)),
+        _write_table(folder / "risk-coverage.csv", ["coverage", "images", "confidence", "risk"], _risk_rows(analysis)),
         summary,
     ]
-    with atomic_path(summary) as tmp_path:
-        tmp_path.write_text(json.dumps(analysis.summary() | {"worst": worst}, indent=1) + "\n", encoding="utf-8")
+    write_json(summary, analysis.summary() | {"worst": worst})
     return written
 
 
@@ -354,9 +351,7 @@ def _risk_rows(analysis: Analysis) -> list[list[Any]]:
     return [[f"{coverage[end]:.5f}", end + 1, f"{ordered[end]:.5f}", f"{risk[end]:.5f}"] for end in ends]
 
 
-def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    with atomic_path(path) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows([escape_formula(value) if isinstance(value, str) else value for value in line] for line in lines)
+def _write_table(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
+    with atomic_path(path) as tmp_path:
+        write_csv(tmp_path, head, lines)
     return path

@@ -19,6 +19,16 @@ MAX_CLASSES = 30
 
 VIEWS = {"mirror": "mean with the mirror image", "ten": "mean of ten views"}
 
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "uar": "balanced accuracy (UAR)",
+    "kappa": "Cohen's kappa",
+    "ece": "calibration error (ECE)",
+    "votes_agreement": "agreement with FER+ votes",
+}
+"""Metrics of a results file, and their names in the table."""
+
 KEPT = (1.0, 0.9, 0.8, 0.7, 0.5)
 """Shares of the answers, the most confident first, whose accuracy is shown."""
 
@@ -26,30 +36,18 @@ KEPT = (1.0, 0.9, 0.8, 0.7, 0.5)
 def metrics_table(measured: Measured) -> Table:
     """Return the table of the metrics, standard and twin-free."""
     parts = [measured.first[key] for key in ("standard", "twin_free")]
-    names = {
-        "accuracy": "accuracy",
-        "macro_f1": "macro F1",
-        "uar": "balanced accuracy (UAR)",
-        "kappa": "Cohen's kappa",
-        "ece": "calibration error (ECE)",
-        "votes_agreement": "agreement with FER+ votes",
-    }
     rows = [["images", *("–" if part is None else f"{part['images']:,}" for part in parts)]]
-    for key, name in names.items():
+    for key, name in METRICS.items():
         values = [part.get(key) if part else None for part in parts]
+        shown = "{:.3f}".format if key == "kappa" else percent
+        cells = ["–" if value is None else shown(value) for value in values]
         if key == "accuracy":
-            rows.append([name, *map(percent, values)])
-            rows.append(
-                ["95 % interval", *("–" if part is None else interval(part["accuracy"], part["images"]) for part in parts)]
-            )
+            ends = ["–" if part is None else interval(part["accuracy"], part["images"]) for part in parts]
+            rows += [[name, *cells], ["95 % interval", *ends]]
         elif any(value is not None for value in values):
-            form = (lambda value: "–" if value is None else f"{value:.3f}") if key == "kappa" else percent
-            rows.append([name, *map(form, values)])
-    return Table(
-        "All images (standard), and those without a byte-identical twin in training (twin-free)",
-        ["figure", "standard", "twin-free"],
-        rows,
-    )
+            rows.append([name, *cells])
+    caption = "All images (standard), and those without a byte-identical twin in training (twin-free)"
+    return Table(caption, ["figure", "standard", "twin-free"], rows)
 
 
 def reported_blocks(recipe: dict[str, Any]) -> list[Block]:
@@ -71,23 +69,13 @@ def class_blocks(measured: Measured) -> list[Block]:
     free = (measured.first["twin_free"] or {}).get("recall") or {} if len(measured.results) == 1 else {}
     rows = []
     for i, name in enumerate(classes):
-        recall = [percent(right[i] / true[i]), interval(right[i] / true[i], true[i])] if true[i] else ["–", "–"]
-        others = counts.sum() - true[i]
-        rows.append([name, f"{true[i]:,}", *recall, *([percent(free.get(name))] if free else [])])
-        rows[-1].append(percent((predicted[i] - right[i]) / others if others else None))
-        rows[-1].append(percent(right[i] / predicted[i] if predicted[i] else None))
-        rows[-1].append(percent(2 * right[i] / (true[i] + predicted[i]) if true[i] else None))
-    head = [
-        "class",
-        "images",
-        "recall",
-        "95 % interval",
-        *(["recall, twin-free"] if free else []),
-        "false positive rate",
-        "precision",
-        "F1",
-    ]
-    blocks: list[Block] = [Table("Each class, on all images", head, rows)]
+        recall = right[i] / true[i] if true[i] else None
+        row = [name, f"{true[i]:,}", percent(recall), interval(recall, true[i])]
+        row += [percent(free.get(name))] if free else []
+        row += [_share(predicted[i] - right[i], counts.sum() - true[i]), _share(right[i], predicted[i])]
+        rows.append([*row, _share(2 * right[i], true[i] + predicted[i]) if true[i] else "–"])
+    head = ["class", "images", "recall", "95 % interval", *(["recall, twin-free"] if free else [])]
+    blocks: list[Block] = [Table("Each class, on all images", [*head, "false positive rate", "precision", "F1"], rows)]
     if len(classes) <= MAX_CLASSES:
         alt = f"Recall and false positive rate of each class. {_best_and_worst(measured)}"
         caption = "Recall (true positive rate) and false positive rate of each class, with 95 % intervals (Wilson)."
@@ -107,28 +95,21 @@ def confusion_blocks(measured: Measured, name: str = "confusion") -> list[Block]
     counts, classes = measured.confusion, measured.first["classes"]
     wrong = counts - np.diag(np.diag(counts))
     rows = []
-    for place in np.argsort(-wrong, axis=None, kind="stable")[:6]:
-        i, j = divmod(int(place), len(classes))
+    for index in np.argsort(-wrong, axis=None, kind="stable")[:6]:
+        i, j = divmod(int(index), len(classes))
         if wrong[i, j]:
             rows.append([f"{classes[i]} taken for {classes[j]}", f"{wrong[i, j]:,}", percent(wrong[i, j] / counts[i].sum())])
     blocks: list[Block] = []
     if len(classes) <= MAX_CLASSES:
-        most = f" Most frequent: {rows[0][0]}, {rows[0][1]} times." if rows else ""
-        drawings = [
-            Drawing(
-                f"{name}-counts",
-                "Counts. Rows are true classes.",
-                f"Confusion matrix of counts.{most}",
-                confusion_figure(measured, "counts"),
-            ),
-            Drawing(
-                f"{name}-normalised",
-                "Row-normalised: each row sums to 100 %, so the diagonal is the recall.",
-                f"Confusion matrix, row-normalised. {_best_and_worst(measured)}",
-                confusion_figure(measured, "normalised"),
-            ),
-        ]
-        blocks.append(Drawings(drawings))
+        frequent = f" Most frequent: {rows[0][0]}, {rows[0][1]} times." if rows else ""
+        alts = f"Confusion matrix of counts.{frequent}", f"Confusion matrix, row-normalised. {_best_and_worst(measured)}"
+        captions = (
+            "Counts. Rows are true classes.",
+            "Row-normalised: each row sums to 100 %, so the diagonal is the recall.",
+        )
+        figures = confusion_figure(measured, "counts"), confusion_figure(measured, "normalised")
+        names = f"{name}-counts", f"{name}-normalised"
+        blocks.append(Drawings(list(map(Drawing, names, captions, alts, figures))))
     if rows:
         blocks.append(Table("Most frequent confusions", ["confusion", "images", "share of the true class"], rows))
     return blocks
@@ -147,46 +128,40 @@ def confidence_blocks(measured: Measured, predictions: Predictions | None) -> li
             f"{trend} by {abs(100 * gap):.1f} points on average."
         )
         order = np.argsort(-confidence, kind="stable")
-        kept = [max(1, round(share * len(order))) for share in KEPT]
-        rows = [
-            [
-                f"{share:.0%}".replace("%", "\u00a0%"),
-                percent(confidence[order[count - 1]]),
-                percent(right[order[:count]].mean()),
-                interval(right[order[:count]].mean(), count),
-            ]
-            for share, count in zip(KEPT, kept, strict=True)
-        ]
+        rows = []
+        for share in KEPT:
+            kept = order[: max(1, round(share * len(order)))]
+            accuracy = right[kept].mean()
+            lowest = percent(confidence[kept[-1]])
+            rows.append([f"{100 * share:.0f}\u00a0%", lowest, percent(accuracy), interval(accuracy, len(kept))])
         half = f"The most confident half of the answers is {rows[-1][2]} right, all of them {rows[0][2]}."
-        drawings = [
-            Drawing(
-                "reliability",
-                "Reliability: on the diagonal, the confidence is honest.",
-                f"Accuracy against confidence. {summary}",
-                reliability_figure([measured], "reliability"),
-            ),
-            Drawing(
-                "coverage",
-                "Risk and coverage: accuracy if only the most confident answers are kept.",
-                f"Accuracy against coverage. {half}",
-                reliability_figure([measured], "coverage"),
-            ),
-        ]
         head = ["answers kept", "lowest confidence kept", "accuracy of these", "95 % interval"]
-        blocks += [Text(summary), Drawings(drawings), Table("Accuracy if only the most confident answers are kept", head, rows)]
+        blocks += [
+            Text(summary),
+            reliability_drawings([measured], f". {summary}", f". {half}"),
+            Table("Accuracy if only the most confident answers are kept", head, rows),
+        ]
     if sets := measured.first.get("sets"):
+        caption = "Prediction sets (--coverage): how often they hold the right class"
         rows = [
-            [f"{float(asked):.0%}".replace("%", "\u00a0%"), percent(found["coverage"]), f"{found['size']:.2f}"]
+            [f"{100 * float(asked):.0f}\u00a0%", percent(found["coverage"]), f"{found['size']:.2f}"]
             for asked, found in sets.items()
         ]
-        blocks.append(
-            Table(
-                "Prediction sets (--coverage): how often they hold the right class",
-                ["asked for", "measured", "classes per set"],
-                rows,
-            )
-        )
+        blocks.append(Table(caption, ["asked for", "measured", "classes per set"], rows))
     return blocks
+
+
+def reliability_drawings(measured: Sequence[Measured], confidence: str, coverage: str) -> Drawings:
+    """Return the reliability diagram and the risk-coverage curve; the texts complete their descriptions in words."""
+    honest = "Reliability: on the diagonal, the confidence is honest."
+    risk = "Risk and coverage: accuracy if only the most confident answers are kept."
+    alts = f"Accuracy against confidence{confidence}", f"Accuracy against coverage{coverage}"
+    return Drawings(
+        [
+            Drawing("reliability", honest, alts[0], reliability_figure(measured, "reliability")),
+            Drawing("coverage", risk, alts[1], reliability_figure(measured, "coverage")),
+        ]
+    )
 
 
 def group_blocks(results: dict[str, Any]) -> list[Block]:
@@ -194,28 +169,13 @@ def group_blocks(results: dict[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for column, found in (results.get("groups") or {}).items():
         detected = any(each.get("detection_rate") is not None for each in found["groups"].values())
-        rows = [
-            [
-                name,
-                f"{each['images']:,}",
-                percent(each["accuracy"]),
-                as_range(each.get("accuracy_interval")),
-                percent(each.get("uar")),
-                percent(each.get("ece")),
-            ]
-            + ([percent(each.get("detection_rate"))] if detected else [])
-            for name, each in found["groups"].items()
-        ]
-        head = [
-            column,
-            "images",
-            "accuracy",
-            "95 % interval",
-            "balanced accuracy",
-            "calibration error",
-            *(["faces found"] if detected else []),
-        ]
-        blocks.append(Table(f"By {column}", head, rows))
+        rows = []
+        for name, each in found["groups"].items():
+            accuracy = [percent(each["accuracy"]), as_range(each.get("accuracy_interval"))]
+            rest = ("uar", "ece", "detection_rate") if detected else ("uar", "ece")
+            rows.append([name, f"{each['images']:,}", *accuracy, *(percent(each.get(key)) for key in rest)])
+        head = [column, "images", "accuracy", "95 % interval", "balanced accuracy", "calibration error"]
+        blocks.append(Table(f"By {column}", [*head, *(["faces found"] if detected else [])], rows))
         gaps = [
             f"{metric.replace('_', ' ')}: {100 * gap['largest']:.1f} points between {' and '.join(gap['between'])}"
             for metric, gap in (found.get("gaps") or {}).items()
@@ -245,13 +205,8 @@ def training_blocks(run: Run) -> list[Block]:
     speed = float(np.median([epoch.images_per_second for epoch in epochs]))
     facts += [("duration", duration(seconds)), ("speed", f"{speed:,.0f} training images per second (median)")]
     alt = f"Accuracy by epoch. {', '.join(f'{name}: {value}' for name, value in facts[:4])}."
-    drawing = Drawing(
-        "curves",
-        "Accuracy by epoch. The selection split chooses the epoch; it is not the test split.",
-        alt,
-        curves_figure([run]),
-    )
-    return [Drawings([drawing]), Facts(facts)]
+    caption = "Accuracy by epoch. The selection split chooses the epoch; it is not the test split."
+    return [Drawings([Drawing("curves", caption, alt, curves_figure([run]))]), Facts(facts)]
 
 
 def twin_blocks(results: dict[str, Any]) -> list[Block]:
@@ -265,13 +220,12 @@ def twin_blocks(results: dict[str, Any]) -> list[Block]:
     if free and free["images"] < standard["images"]:
         count = standard["images"] - free["images"]
         right = standard["accuracy"] * standard["images"] - free["accuracy"] * free["images"]
-        blocks.append(
-            Text(
-                f"On the {count:,} images with a byte-identical twin the accuracy is {percent(right / count)}, on the others "
-                f"{percent(free['accuracy'])}. A model may remember the label of a training image, so the twin-free "
-                "figure says more about new faces."
-            )
+        text = (
+            f"On the {count:,} images with a byte-identical twin the accuracy is {percent(right / count)}, on the others "
+            f"{percent(free['accuracy'])}. A model may remember the label of a training image, so the twin-free figure says "
+            "more about new faces."
         )
+        blocks.append(Text(text))
     return blocks
 
 
@@ -298,6 +252,7 @@ def provenance(measured: Measured) -> list[tuple[str, str]]:
     results, path = measured.first, measured.paths[0]
     model, data, hardware = results["model"], results["data"], results["hardware"]
     training, versions = results["training"] or {}, results["versions"] or {}
+    cores = f", {hardware.get('cores', '?')} cores"
     checked = (
         "matches: the file is as mien evaluate wrote it"
         if results["digest"]
@@ -309,15 +264,8 @@ def provenance(measured: Measured) -> list[tuple[str, str]]:
         ("measured on", results.get("date")),
         ("measured with mien", f"{results.get('mien_version')}, commit {results.get('commit') or 'unknown'}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version and name != "mien")),
-        (
-            "hardware",
-            ", ".join(str(hardware[key]) for key in ("processor", "device", "system") if hardware.get(key))
-            + f", {hardware.get('cores', '?')} cores",
-        ),
-        (
-            "backend",
-            f"{engine_of(results)}, {results['precision']}, {VIEWS.get(results.get('view') or '', 'single view')}",
-        ),
+        ("hardware", ", ".join(str(hardware[key]) for key in ("processor", "device", "system") if hardware.get(key)) + cores),
+        ("backend", f"{engine_of(results)}, {results['precision']}, {VIEWS.get(results.get('view') or '', 'single view')}"),
         ("corpus", f"{data['corpus']}, {data['split']}, protocol: {data['protocol']}"),
         ("data fingerprint", data.get("fingerprint")),
         ("split fingerprint", data.get("split_fingerprint")),
@@ -325,10 +273,7 @@ def provenance(measured: Measured) -> list[tuple[str, str]]:
         ("options of the corpus", _pairs(data.get("options") or {})),
         ("images left out", f"{data['left_out']:,}" if data.get("left_out") else None),
         ("training images", (results["twins"] or {}).get("training")),
-        (
-            "network",
-            f"{model['arch']} ({_pairs(model['arguments'])}), input {show(model.get('input'))} px",
-        ),
+        ("network", f"{model['arch']} ({_pairs(model['arguments'])}), input {show(model.get('input'))} px"),
         ("weights, SHA-256", model.get("weights_sha256")),
         ("weights trained at commit", model.get("commit")),
         ("recipe", model.get("recipe")),
@@ -349,6 +294,10 @@ def percent(value: float | None) -> str:
     ('70.12\xa0%', '–')
     """
     return "–" if value is None or math.isnan(value) else f"{100 * value:.2f}\u00a0%"
+
+
+def _share(count: int, total: int) -> str:
+    return percent(count / total if total else None)
 
 
 def interval(accuracy: float | None, images: int) -> str:

@@ -81,13 +81,8 @@ def read_subject(path: Path, study: Study | None = None) -> Subject | StudyRuns:
         select = run.recipe["data"]["select"]
 
         def rank(each: Measured) -> tuple[bool, bool, bool, str]:
-            first = each.first
-            return (
-                first["data"]["split"] == select,
-                (first.get("view") or "single") != "single",
-                first["precision"] != "fp32",
-                each.paths[0].stem,
-            )
+            split, several_views = each.first["data"]["split"], (each.first.get("view") or "single") != "single"
+            return split == select, several_views, each.first["precision"] != "fp32", each.paths[0].stem
 
         return Subject(path, min(found, key=rank) if found else None, found, run, run.recipe)
     if path.is_dir() and any(path.rglob(RECIPE)):
@@ -159,9 +154,7 @@ def _single_report(subject: Subject, shown: Shown | None, explain: Explain | Non
         assert run is not None
         return _unmeasured_report(run, missing)
     results = measured.first
-    predictions = None
-    if predictions_path(measured.paths[0]).is_file():
-        predictions = read_predictions(measured.paths[0])
+    predictions = read_predictions(measured.paths[0]) if predictions_path(measured.paths[0]).is_file() else None
     model, data = results["model"], results["data"]
     sections = [
         Section("Key figures", [metrics_table(measured), *reported_blocks(recipe), *_others(subject)]),
@@ -176,31 +169,19 @@ def _single_report(subject: Subject, shown: Shown | None, explain: Explain | Non
         Section("Provenance", [Facts(provenance(measured))]),
         Section("What was not measured", [Bullets([*_not_measured(subject, predictions is None, shown is None), *missing])]),
     ]
+    joined: dict[str, Section] = {}  # there may be two sections of twins
+    for section in sections:
+        known = joined.get(section.title)
+        joined[section.title] = replace(section, blocks=[*(known.blocks if known else ()), *section.blocks])
+        for drawing in (drawing for block in section.blocks if isinstance(block, Drawings) for drawing in block.items):
+            drawing.figure.suptitle("")  # on a page about one measurement all titles would say the same
     return Report(
         title=f"{model['arch']} on {data['corpus']} {data['split']}",
         lead=" ".join([_headline(measured), _twin_free_sentence(measured)]),
         notes=[*_notes(measured, recipe), *people(shown)],
         tiles=_tiles(measured),
-        sections=[_untitled(section) for section in _merge(sections)],
+        sections=list(joined.values()),
     )
-
-
-def _merge(sections: Sequence[Section]) -> list[Section]:
-    """Return the sections, those of one title joined."""
-    found: dict[str, Section] = {}
-    for section in sections:
-        known = found.get(section.title)
-        found[section.title] = replace(section, blocks=[*(known.blocks if known else ()), *section.blocks])
-    return list(found.values())
-
-
-def _untitled(section: Section) -> Section:
-    """Return a section whose figures have no titles: on a page about one measurement they would all say the same."""
-    for block in section.blocks:
-        if isinstance(block, Drawings):
-            for drawing in block.items:
-                drawing.figure.suptitle("")
-    return section
 
 
 def _unmeasured_report(run: Run, missing: Sequence[str]) -> Report:
@@ -265,12 +246,10 @@ def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
 
 def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
     standard, free = measured.first["standard"], measured.first["twin_free"]
-    tiles = [("Accuracy, standard", percent(standard["accuracy"]), _interval_of(standard))]
-    tiles.append(
-        ("Accuracy, twin-free", percent(free["accuracy"]), _interval_of(free))
-        if free
-        else ("Accuracy, twin-free", "–", "not known")
-    )
+    tiles = []
+    for name, part in (("Accuracy, standard", standard), ("Accuracy, twin-free", free)):
+        detail = f"95 %: {interval(part['accuracy'], part['images'])}" if part else "not known"
+        tiles.append((name, percent(part and part["accuracy"]), detail))
     for key, name, detail in (
         ("macro_f1", "Macro F1", "mean over classes"),
         ("uar", "Balanced accuracy", "mean recall of the classes"),
@@ -279,10 +258,6 @@ def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
         if standard.get(key) is not None:
             tiles.append((name, percent(standard[key]), detail))
     return [*tiles, ("Images", f"{standard['images']:,}", f"{len(measured.first['classes'])} classes")]
-
-
-def _interval_of(part: dict[str, Any]) -> str:
-    return f"95 %: {interval(part['accuracy'], part['images'])}"
 
 
 def _not_measured(subject: Subject, no_predictions: bool, no_faces: bool) -> list[str]:
@@ -300,9 +275,8 @@ def _not_measured(subject: Subject, no_predictions: bool, no_faces: bool) -> lis
     elif "any" not in twins:
         found.append("Near and mirrored twins. This file of an earlier version counts byte-identical ones only.")
     if data["unknown_classes"]:
-        found.append(
-            f"Images of {', '.join(data['unknown_classes'])}: the model has no such class, or it was not to be measured."
-        )
+        unknown = ", ".join(data["unknown_classes"])
+        found.append(f"Images of {unknown}: the model has no such class, or it was not to be measured.")
     if data["absent_classes"]:
         found.append(f"Recall of {', '.join(data['absent_classes'])}: no image shows it.")
     if no_predictions:
@@ -328,19 +302,9 @@ def _others(subject: Subject) -> list[Block]:
         return []
     rows = []
     for each in subject.others:
-        first = each.first
-        view = VIEWS.get(first.get("view") or "", "single view")
-        how = f"{view}, {first['precision']}, {engine_of(first)}"
-        mark = " (this page)" if each is subject.measured else ""
-        free = each.accuracy("twin_free")
-        rows.append(
-            [
-                f"{each.paths[0].name}{mark}",
-                f"{first['data']['corpus']} {first['data']['split']}",
-                how,
-                f"{first['standard']['images']:,}",
-            ]
-        )
-        rows[-1] += [percent(each.accuracy()), percent(free)]
+        first, file = each.first, each.paths[0].name + " (this page)" * (each is subject.measured)
+        how = f"{VIEWS.get(first.get('view') or '', 'single view')}, {first['precision']}, {engine_of(first)}"
+        on, images = f"{first['data']['corpus']} {first['data']['split']}", f"{first['standard']['images']:,}"
+        rows.append([file, on, how, images, percent(each.accuracy()), percent(each.accuracy("twin_free"))])
     head = ["file", "measured on", "how", "images", "accuracy", "twin-free"]
     return [Table("All measurements of this run", head, rows, left=(0, 1, 2))]

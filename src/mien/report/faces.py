@@ -47,9 +47,9 @@ class Shown:
 
 def people(shown: Shown | None) -> list[str]:
     """Return the note that a page with faces begins with."""
-    return (
-        [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."] if shown else []
-    )
+    if shown is None:
+        return []
+    return [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."]
 
 
 def faces_sections(
@@ -80,20 +80,17 @@ def faces_sections(
 
     faces: list[Block] = []
     if worst:
-        faces += [
-            Text("The most confident mistakes, the most confident first."),
-            Faces([face("worst", *pair) for pair in enumerate(worst, 1)]),
-        ]
+        faces.append(Text("The most confident mistakes, the most confident first."))
+        faces.append(Faces([face("worst", *pair) for pair in enumerate(worst, 1)]))
     if best:
-        faces += [
-            Text("The most confident right answer of each class."),
-            Faces([face("best", *pair) for pair in enumerate(best, 1)]),
-        ]
+        faces.append(Text("The most confident right answer of each class."))
+        faces.append(Faces([face("best", *pair) for pair in enumerate(best, 1)]))
     sections = [Section("Faces", faces), Section("Twins", _contradictions(shown, twins, face, rows, target, classes))]
     if explain is not None:
-        chosen = [*((face("worst", number, i), i) for number, i in enumerate(worst[:EXPLAINED], 1))]
-        chosen += [(face("best", number, i), i) for number, i in enumerate(best[:EXPLAINED], 1)]
-        sections.append(Section("Explanations", _explanations(chosen, shown, rows, explain)))
+        blocks: list[Block] = [Text("What the answers of some of these faces depend on: bright areas count most.")]
+        for kind, chosen in (("worst", worst), ("best", best)):
+            blocks += [_explained(face(kind, *pair), explain) for pair in enumerate(chosen[:EXPLAINED], 1)]
+        sections.append(Section("Explanations", blocks))
     return sections
 
 
@@ -127,13 +124,10 @@ def _contradictions(
 ) -> list[Block]:
     """Return the images whose twin in training has another label."""
     corpus = shown.corpus
-    other = [
-        i
-        for i, row in enumerate(rows.tolist())
-        if row in twins and corpus.classes[corpus.target[twins[row]]] != classes[target[i]]
-    ]
     if not twins:
         return []
+    known = [(i, twins[row]) for i, row in enumerate(rows.tolist()) if row in twins]
+    other = [i for i, twin in known if corpus.classes[corpus.target[twin]] != classes[target[i]]]
     text = f"Images with a byte-identical twin in training: {len(twins):,}; with another label there: {len(other):,}."
     if not other:
         return [Text(text)]
@@ -141,14 +135,9 @@ def _contradictions(
     return [Text(f"{text} Some of these, with the answer of the model:"), Faces(found)]
 
 
-def _explanations(chosen: Sequence[tuple[Face, int]], shown: Shown, rows: NDArray[np.int64], explain: Explain) -> list[Block]:
-    blocks: list[Block] = [Text("What the answers of some of these faces depend on: bright areas count most.")]
-    for face, i in chosen:
-        maps = explain(shown.corpus.images[int(rows[i])])
-        pictures = [
-            Face(f"explain-{face.name}-{number}", [name], f"{face.alt}; the map {name} over it", picture)
-            for number, (name, picture) in enumerate(maps.items(), 1)
-        ]
-        original = Face(f"explain-{face.name}-0", face.lines, face.alt, face.pixels)
-        blocks.append(Faces([original, *pictures]))
-    return blocks
+def _explained(face: Face, explain: Explain) -> Faces:
+    """Return a face followed by the maps that explain its answer."""
+    pictures = [Face(f"explain-{face.name}-0", face.lines, face.alt, face.pixels)]
+    for number, (name, picture) in enumerate(explain(face.pixels).items(), 1):
+        pictures.append(Face(f"explain-{face.name}-{number}", [name], f"{face.alt}; the map {name} over it", picture))
+    return Faces(pictures)

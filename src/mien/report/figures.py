@@ -24,15 +24,13 @@ from mien.report.inputs import (
     show,
     study_rows,
 )
-from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
+from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look, new_figure
 from mien.report.titles import describe_measured, describe_runs, runs_scale, spread
-from mien.results import read_predictions
-from mien.statistics import interval_of_images
+from mien.statistics import interval_of_images, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 BINS = 10
 """Bins of the confidence in a reliability diagram."""
 
@@ -46,8 +44,6 @@ DECADE = 10.0
 @figure_style()
 def confusion_figure(measured: Measured, show: Literal["both", "counts", "normalised"] = "both") -> Figure:
     """Return the confusion matrix of one measurement: counts, shares of each true class, or both side by side."""
-    from matplotlib.figure import Figure
-
     counts = measured.confusion
     with np.errstate(invalid="ignore"):  # a class without images has no shares
         shares = 100 * counts / counts.sum(1, keepdims=True)
@@ -56,7 +52,7 @@ def confusion_figure(measured: Measured, show: Literal["both", "counts", "normal
         "normalised": (shares, "row-normalised, %", "{:.1f}", 100),
     }
     shown = [panel for name, panel in panels.items() if show in (name, "both")]
-    figure = Figure(figsize=(COLUMN if len(shown) == 1 else PAGE, 3.15), layout="constrained")
+    figure = new_figure(COLUMN if len(shown) == 1 else PAGE, 3.15)
     all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (values, title, form, largest) in zip(all_axes, shown, strict=True):
         _draw_matrix(axes, values, measured.first["classes"], form, largest)
@@ -77,11 +73,9 @@ def rates_figure(measured: Sequence[Measured]) -> Figure:
     Raises:
         DataError: The measurements are not of the same split and classes.
     """
-    from matplotlib.figure import Figure
-
     require_one_split(measured)
     classes, labels = measured[0].first["classes"], measured_labels(measured)
-    figure = Figure(figsize=(COLUMN, 3.6), layout="constrained")
+    figure = new_figure(COLUMN, 3.6)
     panels = figure.subplots(2, 1, sharex=True)
     offsets = (np.arange(len(measured)) - (len(measured) - 1) / 2) * 0.8 / max(4, len(measured))
     for number, (each, offset) in enumerate(zip(measured, offsets, strict=True)):
@@ -116,27 +110,22 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
     Raises:
         DataError: The measurements are not of the same split and classes, or their predictions are missing or damaged.
     """
-    from matplotlib.figure import Figure
-
     require_one_split(measured)
     shown = [name for name in ("reliability", "coverage") if show in (name, "both")]
-    figure = Figure(figsize=(COLUMN if len(shown) == 1 else PAGE, 3.0), layout="constrained")
+    figure = new_figure(COLUMN if len(shown) == 1 else PAGE, 3.0)
     panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
     if "reliability" in panels:
         panels["reliability"].plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
-        folds = [read_predictions(path) for path in each.paths]
-        right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
-        confidence = np.concatenate([probs.max(1) for _, _, probs in folds])
+        right, confidence = each.answers()
         if axes := panels.get("reliability"):
             bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
             means = [(confidence[bins == i].mean(), right[bins == i].mean()) for i in range(BINS) if (bins == i).mean() > RARE]
             axes.plot(*(100 * np.array(means).T), label=label, **look(number))
         if axes := panels.get("coverage"):
-            covered = np.arange(1, len(right) + 1) / len(right)
-            kept = np.cumsum(right[np.argsort(-confidence, kind="stable")]) / np.arange(1, len(right) + 1)
-            begun = covered >= 0.05  # the first few answers say little
-            axes.plot(100 * covered[begun], 100 * kept[begun], label=label, **look(number) | {"marker": ""})
+            coverage, risk = risk_coverage(confidence, right)
+            begun = coverage >= 0.05  # the first few answers say little
+            axes.plot(100 * coverage[begun], 100 * (1 - risk[begun]), label=label, **look(number) | {"marker": ""})
     for name, axes in panels.items():
         if name == "reliability":
             axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
@@ -151,9 +140,7 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
 @figure_style()
 def intervals_figure(names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Figure:
     """Return the accuracies in [0, 1] of some rows, one below the other, with their intervals."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(COLUMN, 0.7 + 0.22 * len(names)), layout="constrained")
+    figure = new_figure(COLUMN, 0.7 + 0.22 * len(names))
     axes = figure.subplots()
     values, ends = 100 * np.array(accuracies), 100 * np.array(intervals)
     bars = [np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)]
@@ -174,8 +161,6 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     Raises:
         DataError: No run has a finished epoch, or the runs are of several corpora or selection splits.
     """
-    from matplotlib.figure import Figure
-
     runs = [run for run in runs if run.history is not None]
     if not runs:
         raise DataError("none of these runs has a history of finished epochs (history.csv); train them first, or choose others")
@@ -193,7 +178,7 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     panels = {"train_accuracy": f"{data['train']} accuracy, %\n(augmented images)"}
     if data["select"] is not None:
         panels["val_accuracy"] = f"{data['select']} accuracy, %\n(selection split)"
-    figure = Figure(figsize=(COLUMN, 0.4 + 1.7 * len(panels)), layout="constrained")
+    figure = new_figure(COLUMN, 0.4 + 1.7 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (column, label) in zip(all_axes, panels.items(), strict=True):
         for number, row in enumerate(rows):
@@ -225,8 +210,6 @@ def sweep_figure(runs: Sequence[Run], field: str | None = None, split: str | Non
         DataError: No run has results on the split, no value differs, or several do and none is chosen.
         UnknownNameError: No recipe has this field.
     """
-    from matplotlib.figure import Figure
-
     split = choose_split(runs, split)
     runs = [run for run in runs if split in run.splits]
     field, others = _choose_field(runs, field)
@@ -239,7 +222,7 @@ def sweep_figure(runs: Sequence[Run], field: str | None = None, split: str | Non
         names = [f"{key} " for key in others] if len(others) > 1 else [""]  # one name is the legend's title
         label = ", ".join(f"{name}{show(values.get(key))}" for name, key in zip(names, others, strict=False))
         lines.setdefault(label, []).append((values.get(field), [accuracies[run.folder] for run in row]))
-    figure = Figure(figsize=(COLUMN, 2.3), layout="constrained")
+    figure = new_figure(COLUMN, 2.3)
     axes = figure.subplots()
     position = _value_axis(axes, [value for points in lines.values() for value, _ in points])
     for number, (label, points) in enumerate(lines.items()):
@@ -269,7 +252,6 @@ def cost_figure(measured: Sequence[Measured], latencies: Latencies, part: str = 
     Raises:
         DataError: The measurements are not of the same split.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     require_one_split(measured)
@@ -277,7 +259,7 @@ def cost_figure(measured: Sequence[Measured], latencies: Latencies, part: str = 
     labels = measured_labels([row[0] for row in rows])
     millions = [count_parameters(row[0]) / 1e6 for row in rows]
     milliseconds = [latencies.of(row[0]) for row in rows]
-    figure = Figure(figsize=(PAGE, 2.5), layout="constrained")
+    figure = new_figure(PAGE, 2.5)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, costs in ((left, millions), (right, milliseconds)):
         if max(costs) / min(costs) > DECADE:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from mien.errors import DataError, RecipeError
 from mien.recipe import parse_recipe
 from mien.recipe_parts import ROW_LISTS
-from mien.results import read_results
-from mien.yaml_files import read_yaml
+from mien.results import read_predictions, read_results
+from mien.yaml_files import flatten, read_yaml_file
 
 RECIPE, HISTORY = "recipe.yaml", "history.csv"
 """Files of a run's folder."""
@@ -75,6 +75,16 @@ class Measured:
             return None
         return float(np.average([each["accuracy"] for each in parts], weights=[each["images"] for each in parts]))
 
+    def answers(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Return whether each answer is right and its confidence, each (N,), over all folds.
+
+        Raises:
+            DataError: The predictions next to a results file are missing or corrupt.
+        """
+        folds = [read_predictions(path) for path in self.paths]
+        right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
+        return right, np.concatenate([probs.max(1) for _, _, probs in folds])
+
 
 def pool_folds(paths: Sequence[Path]) -> list[Measured]:
     """Return one measurement per results file, but one for all folds of the same run of a study.
@@ -86,11 +96,10 @@ def pool_folds(paths: Sequence[Path]) -> list[Measured]:
     for path in {path.resolve(): path for path in paths}.values():  # a file given twice counts once
         results = _read_results(path)
         study = study_of(results)
-        whole = study.get("fold") is None
-        run = (
-            path if whole else (study["name"], study["scale"], study["row"], results["model"]["seed"], results["data"]["split"])
-        )
-        groups.setdefault(run, []).append((path, results))
+        key: Any = path
+        if study.get("fold") is not None:
+            key = study["name"], study["scale"], study["row"], results["model"]["seed"], results["data"]["split"]
+        groups.setdefault(key, []).append((path, results))
     pooled = []
     for files in groups.values():
         measured = Measured(tuple(path for path, _ in files), tuple(results for _, results in files))
@@ -145,14 +154,8 @@ def measured_labels(measured: Sequence[Measured]) -> list[str]:
     recipes = [model["recipe"] or model["arch"] for model in models]
     precisions = [f" ({each.first['precision']})" for each in measured]
     seeds = [f", seed {model['seed']}" for model in models]
-    for parts in (
-        (rows,),
-        ([model["arch"] for model in models],),
-        (recipes,),
-        (recipes, precisions),
-        (rows, seeds),
-        (recipes, seeds),
-    ):
+    networks = [model["arch"] for model in models]
+    for parts in ((rows,), (networks,), (recipes,), (recipes, precisions), (rows, seeds), (recipes, seeds)):
         labels = ["".join(part) for part in zip(*parts, strict=True)]
         if all(part[0] for part in zip(*parts, strict=True)) and len(set(labels)) == len(labels):
             return labels
@@ -227,7 +230,7 @@ class Run:
         for key in ROW_LISTS:
             if content := recipe["data"].pop(f"{key}_sha256", None):
                 recipe["data"][key] = f"{Path(str(recipe['data'][key])).name} ({content[:8]})"
-        return _flatten(recipe)
+        return flatten(recipe)
 
     @cached_property
     def scale(self) -> str | None:
@@ -350,12 +353,7 @@ def show(value: Any) -> str:
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     """Return a recipe as JSON types; one of an older format stays as it is."""
-    import yaml
-
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml_file(path, RecipeError)
     sections = {"model": {"name"}, "data": {"corpus", "train", "select"}, "preprocess": {"size"}, "train": {"epochs"}}
     if not isinstance(values, dict) or not all(
         isinstance(values.get(key), dict) and needed <= set(values[key]) for key, needed in sections.items()
@@ -365,13 +363,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         return parse_recipe(values, str(path)).to_dict()
     except RecipeError:
         return values
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _short_paths(paths: Sequence[Path]) -> list[str]:

@@ -7,14 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mien.errors import DataError
 from mien.report.analysis import Analysis, Mistake
 from mien.report.inputs import Measured, measured_labels, require_one_split
-from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look
+from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look, new_figure
 from mien.report.titles import describe_measured
-from mien.results import read_predictions
 from mien.statistics import risk_coverage
 
 if TYPE_CHECKING:
@@ -90,15 +87,12 @@ def risk_coverage_figure(measured: Sequence[Measured]) -> Figure:
     Raises:
         DataError: The measurements are not of the same split and classes, or their predictions are missing or damaged.
     """
-    from matplotlib.figure import Figure
-
     require_one_split(measured)
-    figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+    figure = new_figure(COLUMN, 2.6)
     axes = figure.subplots()
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
-        folds = [read_predictions(path) for path in each.paths]
-        right = np.concatenate([probs.argmax(1) == target for _, target, probs in folds])
-        coverage, risk = risk_coverage(np.concatenate([probs.max(1) for _, _, probs in folds]), right)
+        right, confidence = each.answers()
+        coverage, risk = risk_coverage(confidence, right)
         if len(measured) == 1:
             best = risk_coverage(right.astype(float), right)[1]
             axes.plot(100 * coverage, 100 * best, color="0.6", lw=0.8, label=f"best order (AURC {best.mean():.3f})")

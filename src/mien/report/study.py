@@ -10,12 +10,13 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.recipe import parse_recipe, recipe_hash
-from mien.report.blocks import MAX_CLASSES, as_range, confusion_blocks, duration, percent, provenance
+from mien.report.blocks import MAX_CLASSES, as_range, confusion_blocks, duration, percent, provenance, reliability_drawings
 from mien.report.faces import Predictions, Shown, faces_sections, people
-from mien.report.figures import curves_figure, intervals_figure, reliability_figure
+from mien.report.figures import curves_figure, intervals_figure
 from mien.report.inputs import Measured, Run, differing, pool_folds, read_runs, show, study_of
 from mien.report.page import Block, Bullets, Drawing, Drawings, Facts, Report, Section, Table, Text
-from mien.results import read_predictions
+from mien.report.titles import count
+from mien.results import read_predictions, read_results
 from mien.study.run import Folders
 from mien.study.specification import FULL, Job, Study, create_jobs, load_study, study_names
 from mien.study.table import TableRow, create_table, heading, reported_text
@@ -90,7 +91,8 @@ def read_study(path: Path, study: Study | None = None) -> StudyRuns:
     folders = Folders(root)
     files = [(job, file) for job in jobs if (file := folders.results_file(job))]
     measured = {row: [file for job, file in files if job.row == row] for row in dict.fromkeys(job.row for job in jobs)}
-    changed = [file for job, file in files if _recipe_of(file) not in (recipe_hash(job.recipe), None)]
+    hashes = [(file, read_results(file)["model"]["recipe_hash"], recipe_hash(job.recipe)) for job, file in files]
+    changed = [file for file, made, now in hashes if made not in (now, None)]
     table = create_table(jobs, folders, study.reference if study else None)
     return StudyRuns(
         path, study, scale, jobs, table, {row: pool_folds(paths) for row, paths in measured.items() if paths}, runs, changed
@@ -105,11 +107,6 @@ def _job(run: Run, root: Path, name: str, scale: str) -> Job:
     return Job(name, scale, row, parse_recipe(run.recipe, str(run.folder)), int(fold) if fold else None, split)
 
 
-def _recipe_of(file: Path) -> str | None:
-    found: str | None = pool_folds([file])[0].first["model"]["recipe_hash"]
-    return found
-
-
 def study_report(subject: StudyRuns, shown: Shown | None, missing: Sequence[str]) -> Report:
     """Return the report on a study."""
     title = subject.study.title if subject.study else ""
@@ -118,7 +115,7 @@ def study_report(subject: StudyRuns, shown: Shown | None, missing: Sequence[str]
     matrices: list[Block] = []
     for number, (row, measured) in enumerate(_drawn(subject).items(), 1):
         first = measured[0]
-        folds = f", {_count(len(first.results), 'fold')} pooled" if len(first.results) > 1 else ""
+        folds = f", {len(first.results)} folds pooled" if len(first.results) > 1 else ""
         text = f"{row}, seed {first.first['model']['seed']}{folds}:"
         matrices += [Text(text), *confusion_blocks(first, f"confusion-{number}")]
     faces = faces_sections(shown, _mean_predictions(subject) if shown else None, classes)
@@ -154,6 +151,12 @@ def _complete(subject: StudyRuns) -> list[TableRow]:
     return [row for row in subject.rows if row.accuracy is not None]
 
 
+def _extremes(complete: Sequence[TableRow]) -> tuple[TableRow, TableRow]:
+    """Return the rows with the lowest and the highest accuracy."""
+    low, high = (choose(complete, key=lambda row: row.accuracy or 0) for choose in (min, max))
+    return low, high
+
+
 def _headline(subject: StudyRuns) -> str:
     complete, runs = _complete(subject), sum(row.runs for row in subject.rows)
     planned = sum(row.expected for row in subject.rows)
@@ -161,7 +164,7 @@ def _headline(subject: StudyRuns) -> str:
     start = f"{subject.name}, measured on {data['corpus']} {data['split']}: {runs} of {planned} runs are measured"
     if not complete:
         return f"{start}, and no row has all its folds yet."
-    low, high = (choose(complete, key=lambda row: row.accuracy or 0) for choose in (min, max))
+    low, high = _extremes(complete)
     if len(complete) == 1:
         return f"{start}. {_row_result(low)}."
     rows = f"{len(complete)} of {len(subject.rows)} rows are complete"
@@ -179,11 +182,10 @@ def _notes(subject: StudyRuns) -> list[str]:
         found.append(f"These are runs at the smaller scale {subject.scale}, so they are not comparable with reported figures.")
     if subject.changed:
         names = ", ".join(sorted({path.parent.parent.name for path in subject.changed}))
-        found.append(f"{_count(len(subject.changed), 'run')} were made with another recipe than the study has now ({names}).")
+        found.append(f"{count([len(subject.changed)], 'run')} were made with another recipe than the study has now ({names}).")
     if subject.study is None:
-        found.append(
-            "This study is not bundled with mien, so runs that were not started are not listed. Give its file with --study."
-        )
+        text = "This study is not bundled with mien, so runs that were not started are not listed. Give its file with --study."
+        found.append(text)
     return found
 
 
@@ -200,7 +202,6 @@ def _tiles(subject: StudyRuns) -> list[tuple[str, str, str]]:
 
 def _table_blocks(subject: StudyRuns) -> list[Block]:
     reference = subject.study.reference if subject.study else None
-    compared = any(row.comparison for row in subject.rows)
     lines = []
     for row in subject.rows:
         found = row.comparison
@@ -229,7 +230,7 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
     caption = "Accuracy by row. Reported: the paper's, with its own data and protocol. Measured: ours, ± standard deviation"
     blocks: list[Block] = []
     if complete := _complete(subject):
-        low, high = (choose(complete, key=lambda row: row.accuracy or 0) for choose in (min, max))
+        low, high = _extremes(complete)
         ends = f"{percent(low.accuracy)} ({low.name}) to {percent(high.accuracy)} ({high.name})"
         alt = f"Measured accuracy of each row with its 95 % interval, from {ends}."
         figure = intervals_figure(
@@ -237,19 +238,16 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
             [row.accuracy or 0 for row in complete],
             [row.interval or (0, 0) for row in complete],
         )
-        blocks.append(
-            Drawings([Drawing("rows", "Measured accuracy of each complete row, with its 95 % interval.", alt, figure)])
-        )
-    return [
-        Table(caption, head, cells, left=(0, 1)),
-        *blocks,
-        Text(
-            "The interval of several seeds is Student's t over seeds. That of one seed is Wilson's over images: it does not "
-            "know how much another seed would move the figure. The standard deviation (over N) is that of seeds, or of the "
-            "folds of one seed."
-            + (" p is McNemar's exact test on the same images, not corrected for the number of rows." if compared else "")
-        ),
-    ]
+        rows = "Measured accuracy of each complete row, with its 95 % interval."
+        blocks.append(Drawings([Drawing("rows", rows, alt, figure)]))
+    text = (
+        "The interval of several seeds is Student's t over seeds. That of one seed is Wilson's over images: it does not know "
+        "how much another seed would move the figure. The standard deviation (over N) is that of seeds, or of the folds of one "
+        "seed."
+    )
+    if any(row.comparison for row in subject.rows):
+        text += " p is McNemar's exact test on the same images, not corrected for the number of rows."
+    return [Table(caption, head, cells, left=(0, 1)), *blocks, Text(text)]
 
 
 def _class_blocks(subject: StudyRuns) -> list[Block]:
@@ -280,23 +278,9 @@ def _curve_blocks(subject: StudyRuns) -> list[Block]:
 def _reliability_blocks(subject: StudyRuns) -> list[Block]:
     rows = [measured[0] for measured in _drawn(subject).values()]
     try:
-        drawings = [
-            Drawing(
-                "reliability",
-                "Reliability: on the diagonal, the confidence is honest.",
-                "Accuracy against confidence, a line per row.",
-                reliability_figure(rows, "reliability"),
-            ),
-            Drawing(
-                "coverage",
-                "Risk and coverage: accuracy if only the most confident answers are kept.",
-                "Accuracy against coverage, a line per row.",
-                reliability_figure(rows, "coverage"),
-            ),
-        ]
+        return [reliability_drawings(rows, ", a line per row.", ", a line per row.")]
     except DataError as error:
         return [Text(f"Reliability is not drawn: {error}.")]
-    return [Drawings(drawings)]
 
 
 def _mean_predictions(subject: StudyRuns) -> Predictions | None:
@@ -332,23 +316,11 @@ def _provenance(subject: StudyRuns) -> list[Block]:
     for each in subject.results:
         for path, results in zip(each.paths, each.results, strict=True):
             model = results["model"]
-            cells.append(
-                [
-                    f"{path.parent.parent.name}/{path.parent.name}",
-                    percent(results["standard"]["accuracy"]),
-                    f"{results['standard']['images']:,}",
-                ]
-            )
-            cells[-1] += [
-                (model.get("weights_sha256") or "–")[:12],
-                (results["digest"] or "none")[:12],
-                (model.get("recipe_hash") or "–")[:12],
-            ]
-            cells[-1] += [
-                (results.get("commit") or "–")[:12],
-                str(results["hardware"].get("processor", "–")),
-                str(results.get("date") or "–"),
-            ]
+            run, standard = f"{path.parent.parent.name}/{path.parent.name}", results["standard"]
+            hashes = [model.get("weights_sha256"), results["digest"] or "none", model.get("recipe_hash"), results.get("commit")]
+            origin = [str(results["hardware"].get("processor", "–")), str(results.get("date") or "–")]
+            figures = [percent(standard["accuracy"]), f"{standard['images']:,}"]
+            cells.append([run, *figures, *((text or "–")[:12] for text in hashes), *origin])
     head = ["run", "accuracy", "images", "weights", "digest", "recipe", "commit", "processor", "date"]
     keep = ("measured with mien", "versions", "corpus", "data fingerprint", "split file", "options of the corpus")
     return [
@@ -373,7 +345,3 @@ def _not_measured(subject: StudyRuns, no_faces: bool) -> list[str]:
             "Single faces: the page has no pictures of people. mien report --data CORPUS adds those that all rows find hardest."
         )
     return [*found, "Accuracy by group, explanations and twins of single runs: give the folder of a run to mien report."]
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -76,6 +76,13 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches, whose parts make room for each other."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def look(number: int) -> dict[str, Any]:
     """Return colour, line style and marker of the line with this number; the first 56 all differ."""
     return {

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import DataError
 from mien.recipe import load_recipe, recipe_names
 from mien.registry import nearest
-from mien.yaml_files import read_yaml
+from mien.yaml_files import read_yaml_file
 
 Percent = Field(None, ge=0, le=100)
 
@@ -170,9 +169,7 @@ def read_claims(path: Path) -> Claims:
         DataError: The file cannot be read, or a row or field is wrong; names the paper, the table, the row and the field.
     """
     try:
-        return Claims.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+        return Claims.model_validate(read_yaml_file(path, DataError))
     except ValidationError as error:
         parts = [f"{' > '.join(map(str, part['loc']))}: {part['msg'].removeprefix('Value error, ')}" for part in error.errors()]
         raise DataError(f"{path}: {'; '.join(parts)}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None

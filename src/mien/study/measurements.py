@@ -10,7 +10,7 @@ import contextlib
 import csv
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from mien.errors import DataError, RecipeError
 from mien.recipe import RENAMED, load_recipe, parse_recipe, recipe_names
 from mien.results import digest, read_results
 from mien.statistics import interval_of_images, interval_of_runs, mean_and_deviation
-from mien.yaml_files import read_yaml
+from mien.yaml_files import flatten, read_yaml
 
 TEST_SPLITS = ("private_test", "test")
 TEXTS = ("name", "summary", "paper", "deviations")
 """Sections of a recipe that do not change what is trained."""
 OWN = ("seed", "data.protocol.fold", "model.start", "distill.teachers")
-"""Keys in which the runs of one measurement may differ. The last two are files, which each seed has its own of."""
+"""Keys in which the runs of one measurement may differ. The last two name files, one per seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +177,7 @@ def _settings(values: dict[str, Any], name: str) -> dict[str, Any]:
     """
     with contextlib.suppress(RecipeError):
         values = parse_recipe(values, name).to_dict()
-    return {key: value for key, value in _flat(values) if key.split(".")[0] not in TEXTS and key not in OWN}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return {key: value for key, value in flatten(values).items() if key.split(".")[0] not in TEXTS and key not in OWN}
 
 
 def measure(runs: Iterable[Run]) -> dict[str, list[Measurement]]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mien.engine.devices import MAX_PARAMETERS, computes_bfloat16, count_parameters
-from mien.errors import RecipeError, reason
+from mien.errors import RecipeError
 from mien.study.specification import FULL, Job, Study, create_jobs, load_study
-from mien.yaml_files import explain_errors, read_yaml
+from mien.yaml_files import explain_errors, read_yaml_file
 
 
 class Selection(BaseModel):
@@ -53,12 +52,7 @@ def read_queue(path: Path) -> list[Selection]:
     Raises:
         RecipeError: The file cannot be read, or an entry has an unknown key or a wrong value.
     """
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({reason(error)})") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml_file(path, RecipeError)
     if not isinstance(values, list) or not values:
         raise RecipeError(
             f"{path}: is not a queue; a queue is a list of entries such as - {{study: sa-csp-ca/table2, scale: cpu}}"

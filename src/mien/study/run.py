@@ -1,4 +1,4 @@
-"""Run what a study lacks: train, measure, keep the small files. A killed study goes on where it stopped.
+"""Run what a study lacks: train, measure, keep the small files. A killed study is resumed.
 
 Each run is one folder, with a lock that the system releases when a process dies. So several processes, on one machine or on
 several with a common disk, can work on one study: each takes the next run that nobody has.
@@ -107,7 +107,7 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
 
 
 class Estimator:
-    """Tells about how long runs take. What it has timed serves every run of the same network on images of the same size.
+    """Estimates how long runs take. It times each network once for each size of image.
 
     Args:
         folders: Where the study's files are.
@@ -152,7 +152,7 @@ def run_job(
     votes: NDArray[np.int64] | None = None,
     weights: bool = False,
 ) -> str:
-    """Train a run, or resume it, and measure it. Return what became of it, in a few words.
+    """Train a run, or resume it, and measure it. Return the outcome in a few words, such as `70.12 % on test`.
 
     Args:
         job: The run.

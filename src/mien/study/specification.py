@@ -24,13 +24,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import RecipeError
 from mien.recipe import Recipe, load_recipe
 from mien.registry import nearest
-from mien.yaml_files import explain_errors, read_yaml
+from mien.yaml_files import explain_errors, read_yaml_file
 
 FULL = "full"
 """The scale that changes nothing."""
@@ -161,17 +160,13 @@ def load_study(name_or_path: str) -> Study:
         path = _root() / f"{name_or_path}.yaml"
         if name_or_path not in study_names():
             raise RecipeError(f"unknown study {name_or_path!r}{nearest(name_or_path, study_names())}")
+    values = read_yaml_file(path, RecipeError)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: is not a study; a study is a YAML mapping with the keys {', '.join(Study.model_fields)}")
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise RecipeError(
-                f"{path}: is not a study; a study is a YAML mapping with the keys {', '.join(Study.model_fields)}"
-            )
         study = Study.model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain_errors(Study, error)}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     return study.model_copy(
         update={
             "rows": {name: row.model_copy(update={"recipe": _near(row.recipe, path)}) for name, row in study.rows.items()},

@@ -1,4 +1,4 @@
-"""The table of a study: each row's measured figures, beside the reported one."""
+"""The table of a study: each row's measured figures next to the reported one."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def _create_row(
     confusion = sum(np.array(run.results["confusion"], np.int64) for run in measured) if measured else None
     macro_f1, uar = (None, None) if confusion is None else _class_means(confusion)  # type: ignore[arg-type]
     twin_free = [_twin_free(group) for group in seeds.values()]
-    seconds = [run.results.get("training", {}) for run in runs]
-    known = [part["seconds"] for part in seconds if part and part.get("seconds")]
+    seconds = [(run.results["training"] or {}).get("seconds") for run in runs]
+    known = [each for each in seconds if each]
     return TableRow(
         name=jobs[0].row,
         recipe=recipe.name,

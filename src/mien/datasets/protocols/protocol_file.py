@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.atomic import atomic_path
+from mien.atomic import write_json
 from mien.datasets.corpus import Corpus
 from mien.datasets.protocols.splits import OUT, PROTOCOLS
 from mien.errors import DataError, reason
@@ -27,8 +27,7 @@ def write_protocol(path: str | os.PathLike[str], corpus: Corpus) -> None:
     """
     splits = {name: _to_ranges(np.flatnonzero(corpus.rows.split == i)) for i, name in enumerate(corpus.splits)}
     values = {"format": FORMAT, "protocol": corpus.protocol, "corpus": corpus.name, "fingerprint": corpus.fingerprint}
-    with atomic_path(path) as tmp_path:
-        tmp_path.write_text(json.dumps(values | {"splits": splits}, indent=1) + "\n", encoding="utf-8")
+    write_json(path, values | {"splits": splits})
 
 
 def read_protocol(path: str | os.PathLike[str], corpus: Corpus) -> Corpus:
