@@ -195,7 +195,8 @@ def main() -> None:
         "most_frequent_class": round(frequent, 4),
         **measure(recognizer, sample),
     }
-    path = write_run("robustness", found, summary(found), arguments)
+    name = f"robustness-{Path(arguments.model).stem}" if arguments.model else "robustness"
+    path = write_run(name, found, summary(found), arguments)
     draw(found, path.with_suffix(".png"))
     print(f"\n{markdown(found)}")
 
