@@ -195,8 +195,7 @@ def main() -> None:
         "most_frequent_class": round(frequent, 4),
         **measure(recognizer, sample),
     }
-    name = f"robustness-{Path(arguments.model).stem}" if arguments.model else "robustness"
-    path = write_run(name, found, summary(found), arguments)
+    path = write_run(f"robustness-{Path(found['model']['file']).stem}", found, summary(found), arguments)
     draw(found, path.with_suffix(".png"))
     print(f"\n{markdown(found)}")
 
