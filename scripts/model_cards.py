@@ -64,7 +64,7 @@ def facts(path: Path, info: ModelInfo) -> dict[str, Any]:
         found["selection"] = selection(found["results"])
     if info.precision == "int8":
         fp32 = weights.read_card(path.with_name(path.name.removesuffix("-int8.onnx") + ".onnx"))["results"]
-        lost = {data: fp32[data]["accuracy"] - figures["accuracy"] for data, figures in found["results"].items()}
+        lost = {data: fp32[data]["accuracy"] - each["accuracy"] for data, each in found["results"].items() if data in fp32}
         found["points_lost"] = {data: round(100 * share, 3) for data, share in lost.items()}
     if path == weights.ensemble_file():
         members = [weights.read_card(weights.bundled()[name]) for name in info.arguments["members"]]
@@ -79,14 +79,17 @@ def facts(path: Path, info: ModelInfo) -> dict[str, Any]:
     if photos := results_of(path, "photos"):
         found["groups"] = _groups(photos[1])
     if run := _newest(path, "robustness"):
-        points = [(curve, curve["points"]) for curve in run["curves"].values()]
         found["robustness"] = {
             "split": run["data"]["split"],
             "images": run["data"]["images"],
             "clean": run["clean"]["accuracy"],
             "changes": [
-                {"change": curve["title"], "unit": curve["unit"], "accuracy": {each["label"]: each["accuracy"] for each in row}}
-                for curve, row in points
+                {
+                    "change": curve["title"],
+                    "unit": curve["unit"],
+                    "accuracy": {point["label"]: point["accuracy"] for point in curve["points"]},
+                }
+                for curve in run["curves"].values()
             ],
         }
     if speed := _speed(path):
@@ -209,6 +212,8 @@ def origins_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
         start = values["model"].get("start")
         if start in STARTS:
             found.append(STARTS[start] | {"as": through})
+        elif start and _run(start) not in by_run:
+            raise SystemExit(f"{values['name']} starts from {start}: add it to STARTS with its licence")
         for each, way in ((start, through), *((teacher, "teacher") for teacher in _teachers(values))):
             card = weights.read_card(weights.bundled()[each]) if each in weights.bundled() else {}
             if name := by_run.get(_run(each)) or card.get("recipe"):

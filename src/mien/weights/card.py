@@ -95,8 +95,12 @@ def accuracy(card: dict[str, Any], data: str) -> float | None:
 def chosen() -> str:
     """Return the name of the bundled model that the rule makes the default: the best mean of at most 2 million parameters."""
     cards = {name: weights.read_card(path) for name, path in weights.bundled().items()}
-    small = {name: card for name, card in cards.items() if card["parameters"] <= MAX_DEFAULT_PARAMETERS}
-    return max(small, key=lambda name: small[name]["selection"]["mean"])
+    means = {
+        name: card["selection"]["mean"]
+        for name, card in cards.items()
+        if "selection" in card and card["parameters"] <= MAX_DEFAULT_PARAMETERS
+    }
+    return max(means, key=lambda name: means[name])
 
 
 def markdown(path: Path, info: ModelInfo) -> str:
@@ -162,7 +166,8 @@ def _about(path: Path, info: ModelInfo, card: dict[str, Any], bundled: bool) -> 
         what += f" It is the mean answer of several models{mirrored}. It takes as long as all of them together"
         return f"{what}{size.replace(' of', ', and has', 1)}:\n\n{members}"
     use = uses().get(path.stem) if bundled else None
-    what += f" It is a `{info.arch}` network{size} in {info.precision}, made with mien, a Python toolkit for the purpose."
+    what += f" It is a `{info.arch}` network{size} in {info.precision}."
+    what += " It belongs to mien, a Python toolkit for facial expression recognition." if bundled else ""
     what += f" Among the models of mien it is the {use}." if use else ""
     rows = [
         ["input", f"{spec.size[0]} x {spec.size[1]} px, {'grey' if spec.channels == 1 else 'RGB'}"],
