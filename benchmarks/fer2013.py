@@ -15,6 +15,7 @@ from PIL import Image
 from mien.datasets import load_corpus
 from mien.labels import label_set, mapping
 from mien.predict.recognizer import Recognizer
+from mien.weights import sha256
 
 SIDE = 48
 """Side of a face, px."""
@@ -94,6 +95,7 @@ def about_model(recognizer: Recognizer) -> dict[str, Any]:
     info, path = recognizer.backend.info, getattr(recognizer.backend, "path", None)
     return {
         "file": path.name if path else "",
+        "sha256": sha256(path) if path else None,
         "arch": info.arch,
         "precision": info.precision,
         "preprocess": info.preprocess.to_dict(),

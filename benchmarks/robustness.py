@@ -195,7 +195,7 @@ def main() -> None:
         "most_frequent_class": round(frequent, 4),
         **measure(recognizer, sample),
     }
-    path = write_run("robustness", found, summary(found), arguments)
+    path = write_run(f"robustness-{Path(found['model']['file']).stem}", found, summary(found), arguments)
     draw(found, path.with_suffix(".png"))
     print(f"\n{markdown(found)}")
 

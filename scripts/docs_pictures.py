@@ -64,9 +64,10 @@ def write(name: str) -> None:
     PICTURES[name].draw().save(ASSETS / name, pnginfo=facts, optimize=True)
 
 
-def newest_run(benchmark: str) -> Path:
-    """Return the newest JSON file that a benchmark left in benchmarks/runs/, by the date in its name."""
-    return max((ROOT / "benchmarks/runs").glob(f"*-{benchmark}.json"), key=lambda path: path.name)
+def newest_run(benchmark: str, model: str | None = None) -> Path:
+    """Return the newest JSON file that a benchmark left in benchmarks/runs/, by the date in its name; of one model, or any."""
+    end = f"-{benchmark}.json" if model is None else f"-{benchmark}-{model}.json"
+    return max((ROOT / "benchmarks/runs").glob(f"*{end}"), key=lambda path: path.name)
 
 
 def _default_model() -> str:
@@ -223,7 +224,7 @@ PICTURES: dict[str, Picture] = {
     "chart.png": Picture(_default_model, lambda: _clip()["chart"]),
     "prepared.png": Picture(lambda: "mien prepare --size 112", _prepared_faces),
     "crop.png": _copy(lambda: newest_run("crop").with_suffix(".png")),
-    "robustness.png": _copy(lambda: newest_run("robustness").with_suffix(".png")),
+    "robustness.png": _copy(lambda: newest_run("robustness", weights.DEFAULT).with_suffix(".png")),
     "curves.png": _copy(lambda: ROOT / "results/fer2013/sa_csp_ca/seed0/curves.png"),
     "classes.png": Picture(lambda: weights.sha256(AUDIT), _class_counts),
     "speed.png": Picture(lambda: newest_run("inference").name, _inference_speed),

@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/: tables, the tree, the command line reference, pictures.
+"""Write the generated parts of README.md and docs/: tables, the tree, the command line reference, pictures, model cards.
 
     python scripts/generate_docs.py            write them (make tables)
     python scripts/generate_docs.py --check    write nothing; exit 1 and name what is out of date (make check)
@@ -25,19 +25,19 @@ import docs_pictures as pictures
 import typer
 import yaml
 from docs_claims import markdown_table
+from model_cards import results_of, update_cards
 
 from mien import weights
 from mien.audit import KINDS
 from mien.audit.statistics import Statistics
 from mien.cli import app
 from mien.labels import label_set
-from mien.model_info import ModelInfo
 from mien.output.table import SCHEMA
-from mien.predict.ensemble import EnsembleBackend
-from mien.predict.onnx_backend import OnnxBackend
-from mien.recipe import RENAMED, load_recipe, recipe_names
+from mien.predict.backend import open_backend
+from mien.recipe import load_recipe, recipe_names
 from mien.results import predictions_path, read_results
 from mien.server.settings import LIMITS, Settings
+from mien.weights.card import chosen, markdown
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = claims.NOT_RUN["yet"]
@@ -66,16 +66,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something is out of date")
     check = parser.parse_args().check
-    stale = []
+    stale = [f"the card of {name}" for name in update_cards(check)]
     for name in pictures.PICTURES:
         if not pictures.is_current(name):
             stale.append(f"docs/assets/{name}")
             if not check:
                 pictures.write(name)
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        old = page.read_text(encoding="utf-8")
-        new = render(old)
-        if new != old:
+    pages = {page: render(page.read_text(encoding="utf-8")) for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+    for name, path in weights.files().items():
+        pages[ROOT / f"docs/cards/{name}.md"] = markdown(path, open_backend(path, threads=1).info)
+    for page, new in sorted(pages.items()):
+        if not page.is_file() or page.read_text(encoding="utf-8") != new:
             stale.append(page.relative_to(ROOT).as_posix())
             if not check:
                 page.write_text(new, encoding="utf-8")
@@ -191,30 +192,13 @@ def results() -> list[tuple[str, dict[str, Any]]]:
     return [(path.relative_to(ROOT).as_posix(), read_results(path)) for path in paths]
 
 
-def results_of(model: Path, split: str = "private_test") -> tuple[str, dict[str, Any]] | None:
-    """Return the newest evaluation of exactly this network (by the sha256 of its files) on a split, or None."""
-    files = weights.known_sha256(model)
-    same = [
-        (name, values)
-        for name, values in results()
-        if values["model"].get("weights_sha256") in files and values["data"]["split"] == split
-    ]
-    return max(same, key=lambda item: item[1]["date"], default=None)
-
-
-def bundled() -> dict[str, Path]:
-    """Return the bundled float32 models, the default first."""
-    models = {name: path for name, path in weights.bundled().items() if not name.endswith("-int8")}
-    return dict(sorted(models.items(), key=lambda item: item[0] != weights.DEFAULT))
-
-
 def headline() -> str:
     """Return one row per bundled model: size, accuracy with and without twins, macro-F1, calibration error."""
     rows, sources = [], []
-    sizes = {name: weights.read_card(path)["parameters"] for name, path in bundled().items()}
-    sizes[weights.ENSEMBLE] = sum(sizes[name] for name in EnsembleBackend(threads=1).info.arguments["members"])
-    for name, path in (bundled() | {weights.ENSEMBLE: weights.ensemble_file()}).items():
-        measured, parameters = results_of(path), sizes[name]
+    for name, path in weights.files().items():
+        if name.endswith("-int8"):
+            continue
+        measured, parameters = results_of(path, "private_test"), weights.read_card(path)["parameters"]
         figures = [NOT_RUN] * 4
         if measured:
             sources.append(f"`{Path(measured[0]).parent.relative_to('results/fer2013')}`")
@@ -231,7 +215,7 @@ def headline() -> str:
 
 def recall() -> str:
     """Return the share of each class that the default model recognises."""
-    measured = results_of(weights.bundled()[weights.DEFAULT])
+    measured = results_of(weights.bundled()[weights.DEFAULT], "private_test")
     parts = [measured[1].get(key) if measured else None for key in ("standard", "twin_free")]
     rows = []
     for name in label_set("fer2013"):
@@ -241,36 +225,36 @@ def recall() -> str:
     return markdown_table(["expression", "recall, all test images", "recall, test images without twins"], rows) + note
 
 
-def model_facts() -> str:
-    """Return a section per bundled model: the facts in its file and its card, and how its recipe differs from a paper's."""
-    sections = []
-    for name, model in bundled().items():
-        info, card = OnnxBackend(model, threads=1).info, weights.read_card(model)
-        rows = [[key, value] for key, value in _facts(info, card) if value]
-        rows += [["file", f"`{model.name}`, {model.stat().st_size:,} bytes"], ["sha256", f"`{weights.sha256(model)}`"]]
-        deviations = [f"- {line}" for line in info.recipe.get("deviations", [])] if info.recipe.get("paper") else []
-        notes = ["", "How its recipe differs from the paper:", "", *deviations] if deviations else []
-        title = f"### `{name}`" + ", the default" * (name == weights.DEFAULT)
-        sections.append("\n".join([title, "", markdown_table(["fact", "value"], rows), *notes]))
-    return "\n\n".join(sections)
-
-
-def _facts(info: ModelInfo, card: dict[str, Any]) -> list[tuple[str, str]]:
-    spec, recipe = info.preprocess, info.recipe
-    parameters = card.get("parameters")
-    return [
-        ("network", f"`{info.arch}`" + (f", {parameters:,} parameters" if parameters else "")),
-        ("precision", info.precision),
-        ("classes, by index", ", ".join(f"{index} {name}" for index, name in enumerate(info.classes))),
-        ("input", f"{spec.size[0]} x {spec.size[1]} px, " + ("grey" if spec.channels == 1 else "RGB")),
-        ("normalisation", f"scaled to 0-1, minus {_joined(spec.mean)}, divided by {_joined(spec.std)}"),
-        ("smoothing", f"a blur of {spec.smooth:g} px after resizing" if spec.smooth else ""),
-        ("crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"),
-        ("paper", (recipe.get("paper") or {}).get("title", "")),
-        ("recipe", f"`{RENAMED.get(recipe['name'], recipe['name'])}`, seed {recipe['seed']}" if recipe else ""),
-        ("trained on", f"{info.label_set}, fingerprint `{info.data_fingerprint[:16]}`" if info.data_fingerprint else ""),
-        ("commit", f"`{info.commit[:12]}`" if info.commit else ""),
+def selection() -> str:
+    """Return the figures that choose the default, one row per bundled model with figures on CK+48, and what is chosen."""
+    rows = []
+    cards = {name: card for name, path in weights.files().items() if "selection" in (card := weights.read_card(path))}
+    for name, card in sorted(cards.items(), key=lambda item: -item[1]["selection"]["mean"]):
+        found, rule = card["results"], card["selection"]
+        figures = [found[data]["accuracy"] for data in ("public_test", "ckplus48", "ckplus48_padded")]
+        mean, votes = f"**{_per_cent(rule['mean'])}**", _per_cent(found["public_test"]["votes_agreement"])
+        size = f"{card['parameters'] / 1e6:.1f} M"
+        rows.append([f"[`{name}`](cards/{name}.md)", size, *map(_per_cent, figures), _per_cent(rule["ckplus48"]), mean, votes])
+    head = [
+        "model",
+        "parameters",
+        "FER2013 public_test",
+        "CK+48, as given",
+        "CK+48, padded",
+        "CK+48, mean",
+        "mean",
+        "FER+ votes",
     ]
+    note = f"Of the models with at most 2.0 M parameters, `{chosen()}` has the best mean. The default is `{weights.DEFAULT}`"
+    if chosen() != weights.DEFAULT:
+        new, now = (
+            [share for row in cards[name]["robustness"]["changes"] for share in row["accuracy"].values()]
+            for name in (chosen(), weights.DEFAULT)
+        )
+        worse = sum(a < b for a, b in zip(new, now, strict=True))
+        note += f", because on degraded faces `{chosen()}` is less accurate in {worse} of {len(new)} conditions"
+    note += "."
+    return f"{markdown_table(head, rows)}\n\n{note}"
 
 
 def all_results() -> str:
@@ -346,7 +330,7 @@ def _gain(row: dict[str, float]) -> str:
 
 def robustness() -> str:
     """Return how accuracy falls with degraded pictures: the newest run of benchmarks/robustness.py."""
-    run = pictures.newest_run("robustness")
+    run = pictures.newest_run("robustness", weights.DEFAULT)
     read = json.loads(run.read_text(encoding="utf-8"))
     clean = read["clean"]
     free = f" ({100 * clean['accuracy_twin_free']:.1f} without twins)"
@@ -514,18 +498,18 @@ def twins() -> str:
 
 
 def zero_shot() -> str:
-    """Return one row per bundled model measured on CK+48, on which none was trained: with all its classes, and with six."""
+    """Return one row per bundled model measured on CK+48, on which none was trained: as given, padded, and with six answers."""
     rows = []
     for path in sorted((ROOT / "results/ckplus48").glob("*-six-classes.json")):
         name = path.name.removesuffix("-six-classes.json")
-        parts = [read_results(file)["standard"] for file in (path.with_name(f"{name}.json"), path)]
+        parts = [read_results(path.with_name(f"{name}{end}.json"))["standard"] for end in ("", "-padded", "-six-classes")]
         cells = [
             f"{_per_cent(part['accuracy'])} ({', '.join(f'{100 * x:.1f}' for x in part['accuracy_interval'])})"
             for part in parts
         ]
-        rows.append([f"`{name}`", f"{parts[0]['images']:,}", *cells, _per_cent(parts[1]["uar"]), _per_cent(parts[0]["ece"])])
-    head = ["model", "images", "accuracy, seven answers", "accuracy, six answers", "uar, six answers", "ece, seven answers"]
-    note = "In brackets: 95 % interval. Six answers: with `--map-to ckplus`. From `results/ckplus48/`."
+        rows.append([f"`{name}`", f"{parts[0]['images']:,}", *cells, _per_cent(parts[0]["uar"]), _per_cent(parts[0]["ece"])])
+    head = ["model", "images", "accuracy", "accuracy, padded", "accuracy, six answers", "uar", "ece"]
+    note = "In brackets: 95 % interval. Padded: `--option pad=4`. Six answers: `--map-to ckplus`. From `results/ckplus48/`."
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
@@ -630,10 +614,6 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
-def _joined(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "command-line": command_line,
@@ -641,7 +621,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "limits": limits,
     "headline": headline,
     "recall": recall,
-    "model-facts": model_facts,
+    "selection": selection,
     "all-results": all_results,
     "recipes": recipes,
     "crop": crop,

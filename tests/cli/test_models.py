@@ -11,8 +11,8 @@ from mien import cli, weights
 from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 
 
-def run(*arguments: object):  # type: ignore[no-untyped-def]
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": "140"})
+def run(*arguments: object, width: int = 140):  # type: ignore[no-untyped-def]
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": str(width)})
 
 
 def test_info_shows_everything(tiny_onnx: Path) -> None:
@@ -50,10 +50,34 @@ def test_a_damaged_checkpoint(
 
 def test_models_lists_bundled_models_and_networks_with_their_cost(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "FOLDER", tiny_onnx.parent)
-    weights.card_path(tiny_onnx).write_text(json.dumps({"parameters": 1_900_000}))
+    results = {"private_test": {"accuracy": 0.5}, "public_test": {"accuracy": 0.4}}
+    card = {"parameters": 1_900_000, "results": results, "selection": {"ckplus48": 0.6}, "crops_per_second": {"a": 9}}
+    weights.card_path(tiny_onnx).write_text(json.dumps(card))
     out = run("models").output
-    for word in ("tiny", "7 fer2013", "1.9 M fp32", "fer2013/private_test", "50.00%", "MACs", "resemotenet", "80,238,599"):
+    use = "fastest, best on FER2013, best on CK+48"
+    for word in ("tiny", "1.9 M fp32", "50.00 %", "60.00 %", use, "MACs", "resemotenet", "80,238,599"):
         assert word in out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_and_figures_are_whole_on_narrow_terminals(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without the networks to train
+    lines = run("models", width=width).output.splitlines()
+    assert max(map(len, lines)) <= width
+    for name, path in weights.files().items():
+        card = weights.read_card(path)
+        (row,) = [number for number, line in enumerate(lines) if line.split()[:1] == [name]]
+        assert f"{card['results']['private_test']['accuracy']:.2%}".replace("%", " %") in lines[row]
+        assert (" default" in lines[row] + lines[row + 1]) == (name == weights.DEFAULT)
+
+
+def test_info_shows_the_card_of_a_bundled_model() -> None:
+    path = weights.bundled()[weights.DEFAULT]
+    out = run("info", weights.DEFAULT).output
+    for word in ("labels_equal_to_t", "ckplus48_padded", "selection", "measured"):
+        assert word in out
+    assert json.loads(run("info", weights.DEFAULT, "--json").output)["card"]["results"] == weights.read_card(path)["results"]
+    assert f"# {weights.DEFAULT}\n" in run("info", weights.DEFAULT, "--card").output
 
 
 def test_models_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +113,7 @@ def test_what_a_model_says_does_not_act_on_the_terminal(
     write_digest(path)
     monkeypatch.setattr(weights, "FOLDER", path.parent)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without the networks to train
-    for arguments in (("models",), ("info", path), ("info", path, "--json")):
+    for arguments in (("models",), ("info", path), ("info", path, "--card"), ("info", path, "--json")):
         shown = run(*arguments).output
         assert all(line.isprintable() for line in shown.splitlines()), arguments
     assert json.loads(shown)["arch"] == info.arch

@@ -291,6 +291,15 @@ def test_other_options_have_another_cache(tmp_path: Path):
         load(root, options={"colur": True})
 
 
+def test_padded_pictures_repeat_their_edge(tmp_path: Path):
+    root = draw(tmp_path / "faces", 2)
+    for colour in (False, True):
+        as_given, padded = (load(root, options={"colour": colour, "pad": pad}).images for pad in (0, 3))
+        assert padded.shape == (2, 22, 22, *as_given.shape[3:])
+        assert np.array_equal(padded[:, 3:-3, 3:-3], as_given)
+        assert np.array_equal(padded[:, 0, 3:-3], as_given[:, 0])
+
+
 def test_files_beside_the_source_and_files_that_options_name_belong_to_the_key(tmp_path: Path):
     root = draw(tmp_path / "faces", 2)
     votes, table = root / "fer2013new.csv", root / "fer2013.csv"

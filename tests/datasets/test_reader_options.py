@@ -46,6 +46,7 @@ ANYTHING = (
         ("ckplus", {"faces": "no way"}, "ckplus: faces is 'no way'; give true or false"),
         ("folder", {"colour": 1}, "colour is 1; give true or false"),
         ("folder", {"size": {1: 2, "a": 3}}, "size is .*; give the side"),
+        ("folder", {"pad": -1}, "pad is -1; give a number of px from 0 to 512"),
         ("folder", {1: 2, "colour": True}, "folder has no option 1"),
         ("fer2013", {"source": "x"}, "fer2013 has no option 'source'"),
         ("fer2013", {"votes": True}, "fer2013: votes is True; give text"),
@@ -73,6 +74,7 @@ def test_any_value_of_any_option_is_taken_or_refused(tmp_path: Path, corpus: str
         "size",
         "colour",
         "faces",
+        "pad",
     )
     for key in (*names, "x", 1, None, ("size",)):
         for value in ANYTHING:

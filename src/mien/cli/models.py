@@ -11,6 +11,13 @@ import typer
 from mien.errors import CheckpointError, InputError, require
 from mien.text import escape_json, printable
 
+NARROW = 76
+"""Columns below which the list of models has no column for their use."""
+
+CAPTION = """FER2013: accuracy on private_test. CK+48: accuracy without training on it.
+mien info NAME shows all figures; mien info NAME --card is a model card.
+"""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,7 +41,8 @@ def models(
     elif layers:
         raise InputError("--layers shows one network; name it: mien models sa_csp_ca --layers")
     else:
-        console.print(_bundled())
+        console.print(_bundled(console.width))
+        console.print(CAPTION)
         if any(find_spec(package) is None for package in ("torch", "timm")):
             console.print("Networks to train: pip install 'mien[train]'", markup=False)
         else:
@@ -43,26 +51,22 @@ def models(
             console.print(_costs(names()))
 
 
-def _bundled() -> Table:
+def _bundled(width: int) -> Table:
+    """Return one row per bundled model; on a narrow terminal, what it is for stands below its name."""
     from rich.text import Text
 
     from mien import weights
+    from mien.weights.card import accuracy, uses
 
-    table = _table("Bundled model", "Network", "Classes", "Parameters", "Measured accuracy")
-    ensemble = {weights.ENSEMBLE: weights.ensemble_file()} if weights.ensemble_file().is_file() else {}
-    for name, path in (weights.bundled() | ensemble).items():
+    narrow, use = width < NARROW, uses()
+    table = _table("Bundled model", "Parameters", "FER2013", "CK+48", *(() if narrow else ("Use",)))
+    for name, path in weights.files().items():
         info, card = _read_info(path), weights.read_card(path)
-        parts = info.arguments["members"] if name == weights.ENSEMBLE else [name]
-        parameters = sum(weights.read_card(weights.bundled()[part]).get("parameters", 0) for part in parts)
-        size = f"{parameters / 1e6:.1f} M {info.precision}" if parameters else info.precision
-        accuracy = [
-            text
-            for split, figures in (card.get("results") or info.results).items()
-            if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float)
-            for text in (split, f"{figures['accuracy']:.2%}")
-        ]
-        cells = (name, info.arch, f"{len(info.classes)} {info.label_set}", size)
-        table.add_row(*map(Text, map(printable, cells)), Text("\n".join(map(printable, accuracy)) or "not stated"))
+        size = f"{card['parameters'] / 1e6:.1f} M {info.precision}" if "parameters" in card else info.precision
+        shares = [accuracy(card, "private_test"), card.get("selection", {}).get("ckplus48")]
+        cells = [size, *("-" if share is None else f"{share:.2%}".replace("%", " %") for share in shares)]
+        names = f"{printable(name)}\n  {use[name]}" if narrow and name in use else printable(name)
+        table.add_row(Text(names), *map(Text, map(printable, cells if narrow else [*cells, use.get(name, "")])))
     return table
 
 
@@ -71,6 +75,9 @@ def _costs(names: list[str]) -> Table:
     from mien.models.cost import model_cost
 
     table = _table("Network", "Input", "Parameters", "MACs", "Activations")
+    table.columns[0].no_wrap = False  # on a narrow terminal, names are divided, not numbers
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for name in names:
         cost = model_cost(_blank(name))
         table.add_row(name, _shape(cost.input_shape), *_figures(cost))
@@ -92,8 +99,8 @@ def _layers(name: str) -> Table:
 def _table(first: str, *headings: str) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first, no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True, overflow="fold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
@@ -121,8 +128,14 @@ def info(
         str, typer.Argument(metavar="NAME|FILE", help="Bundled model, ensemble, .onnx file or .safetensors checkpoint.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card", help="Print a model card in Markdown, in Hugging Face's format: mien info NAME --card > README.md"
+        ),
+    ] = False,
 ) -> None:
-    """Show everything that is stored in a model file: classes, preprocessing, training and results."""
+    """Show everything that is stored in a model file and its card: classes, preprocessing, training and results."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -130,15 +143,22 @@ def info(
     from mien import weights
 
     path = Path(model) if model.endswith(".safetensors") else weights.model_file(model)
-    stored = json.loads(_read_info(path).to_json())
-    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **stored}
+    stored = _read_info(path)
+    if card:
+        from mien.weights.card import markdown
+
+        typer.echo("\n".join(map(printable, markdown(path, stored).removesuffix("\n").split("\n"))))
+        return
+    values = {"file": str(path), "bytes": path.stat().st_size, "sha256": weights.sha256(path), **json.loads(stored.to_json())}
+    values["card"] = {key: value for key, value in weights.read_card(path).items() if key == "results" or key not in values}
     if as_json:
         typer.echo("\n".join(map(escape_json, json.dumps(values, indent=1).split("\n"))))
         return
     sheet = Table(box=None, show_header=False, pad_edge=False)
-    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(style="bold", max_width=17, overflow="fold")
     sheet.add_column(overflow="fold")
-    for key, value in values.items():
+    measured = values.pop("card")
+    for key, value in [*values.items(), *((key.replace("results", "measured"), value) for key, value in measured.items())]:
         sheet.add_row(Text(printable(key)), Text("\n".join(map(printable, _lines(key, value))) or "not stated"))
     Console(highlight=False).print(sheet)
 
@@ -147,8 +167,19 @@ def _lines(key: str, value: Any) -> list[str]:
     if key == "classes":
         return [f"{index} {name}" for index, name in enumerate(value)]
     if isinstance(value, dict):
-        return [f"{name}: {json.dumps(held)}" for name, held in value.items()]
+        return [f"{name}: {json.dumps(_rounded(held))}" for name, held in value.items()]
+    if isinstance(value, list):
+        return [held if isinstance(held, str) else json.dumps(_rounded(held)) for held in value]
     return [f"{value:,}" if isinstance(value, int) else str(value)] if value != "" else []
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON values with four digits after the point, which is what a person reads."""
+    if isinstance(value, dict):
+        return {key: _rounded(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_rounded(held) for held in value]
+    return round(value, 4) if isinstance(value, float) and abs(value) >= 0.001 else value
 
 
 def _read_info(path: Path) -> ModelInfo:

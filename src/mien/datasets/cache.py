@@ -208,7 +208,7 @@ def _build(building: Path, listing: Listing, source: Path, on_step: OnStep | Non
         rows, skipped = rows.take(keep), [*skipped, *bad.values()]
         base = source if source.is_dir() else source.parent
         files = [_relative(file, base) for file, kept in zip(listing.images, keep, strict=True) if kept]
-        shape = (len(files), *listing.size, *((3,) if listing.colour else ()))
+        shape = (len(files), *listing.stored_shape)
 
     fingerprint = hashlib.sha256()  # of content alone: two layouts of the same images in the same order share it
     with (building / "images.bin").open("rb") as file:
@@ -231,7 +231,7 @@ def _decode(building: Path, listing: Listing, files: Sequence[Tree], on_step: On
     The bad rows of a chunk are written to a file of their own before its pictures. So the pictures in `images.bin` tell how far
     a build came that was stopped: every row that is not known to be bad was written.
     """
-    size = listing.size[0] * listing.size[1] * (3 if listing.colour else 1)
+    size = int(np.prod(listing.stored_shape))
     chunk_size = max(1, min(CHUNK, CHUNK_BYTES // size))
     notes = [json.loads(note.read_text()) for note in (building / BAD).glob("[!.]*")]  # others are unfinished
     known = sorted((int(row), why) for note in notes for row, why in note.items())
@@ -271,7 +271,10 @@ def _stored(file: Tree, listing: Listing) -> NDArray[np.uint8] | str:
                 picture.paste(Image.fromarray(pixels[top : top + rows]).convert(picture.mode), (0, top))
             if picture.size != listing.size[::-1]:
                 picture = picture.resize(listing.size[::-1], Image.Resampling.BILINEAR)
-            return np.ascontiguousarray(picture)
+            stored = np.ascontiguousarray(picture)
+            return (
+                np.pad(stored, [(listing.pad,) * 2] * 2 + [(0, 0)] * (stored.ndim - 2), mode="edge") if listing.pad else stored
+            )
     except (InputError, MissingExtraError) as error:
         message = str(error)
         return message if printable(str(file)) in message else f"{printable(str(file))}: {message}"

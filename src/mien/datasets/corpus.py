@@ -160,6 +160,7 @@ class Listing:
         size: Height and width in which pictures are stored, px; each is resized to it as a whole.
         colour: Store RGB; else grey.
         faces: Crop the largest face of each picture with the default detector; a picture without a face is left out.
+        pad: Pixels added to each side of a picture after it is resized, which repeat its edge: a looser crop.
         skipped: A line for each entry that was left out, with its name and the reason.
         origins: Where each row of decoded pixels comes from, if its number does not tell.
     """
@@ -169,8 +170,15 @@ class Listing:
     size: tuple[int, int] = (48, 48)
     colour: bool = False
     faces: bool = False
+    pad: int = 0
     skipped: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of a picture as it is stored: (H, W), or (H, W, 3) in colour."""
+        height, width = (side + 2 * self.pad for side in self.size)
+        return (height, width, 3) if self.colour else (height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,7 @@ class Reader:
 
         Args:
             source: The file or folder.
-            options: Options of `read`, and `size`, `colour` and `faces` of `Listing`; see `check_options`.
+            options: Options of `read`, and `size`, `colour`, `faces` and `pad` of `Listing`; see `check_options`.
 
         Raises:
             DataError: The source cannot be read.
@@ -235,8 +243,11 @@ class CorpusRegistry(Registry[Listing]):
 
 CORPORA = CorpusRegistry("corpus")
 
-STORAGE_OPTIONS = ("size", "colour", "faces")
+STORAGE_OPTIONS = ("size", "colour", "faces", "pad")
 """Options of every corpus of pictures: how its pictures are stored."""
+
+MAX_PAD = 512
+"""Largest `pad`, px."""
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -255,7 +266,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         DataError: Names the option, and says what to give.
     """
     hints = get_type_hints(CORPORA.get(name).read)
-    known = {key: hint for key, hint in hints.items() if key not in ("source", "return")} | {"colour": bool, "faces": bool}
+    known = {key: hint for key, hint in hints.items() if key not in ("source", "return")} | {
+        "colour": bool,
+        "faces": bool,
+        "pad": int,
+    }
     for key, value in options.items():
         if key == "size":
             _parse_size(value)
@@ -270,6 +285,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         if not fits:
             words = " or ".join(_TYPE_NAMES[wanted] for wanted in types if wanted in _TYPE_NAMES)
             raise DataError(f"{name}: {key} is {value!r}; give {words}")
+        if key == "pad" and not 0 <= value <= MAX_PAD:
+            raise DataError(f"{name}: pad is {value!r}; give a number of px from 0 to {MAX_PAD}")
 
 
 def _parse_size(value: Any) -> tuple[int, int]:

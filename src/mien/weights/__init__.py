@@ -27,6 +27,12 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
 
 
+def files() -> dict[str, Path]:
+    """Return the file of each bundled model by name, the default first, and of the ensemble, if it is there."""
+    names = sorted(bundled().items(), key=lambda item: item[0] != DEFAULT)
+    return dict(names) | ({ENSEMBLE: ensemble_file()} if ensemble_file().is_file() else {})
+
+
 def ensemble_file() -> Path:
     """Return the file that names the members of the ensemble."""
     return FOLDER / f"{ENSEMBLE}.json"
