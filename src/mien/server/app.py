@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,13 +25,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import Headers
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
 from mien.image import read_image
 from mien.output.table import columns, json_line, reading_rows, write_table
 from mien.predict.backend import open_backend
 from mien.predict.recognizer import Recognizer, VideoOptions
+from mien.provenance import available_cores
 from mien.server.batching import Batcher
 from mien.server.camera import serve_camera
 from mien.server.jobs import VIDEO, Jobs
@@ -48,6 +52,9 @@ VERSION = version("mien")
 OPEN_ROUTES = ("/health", "/ready")
 """Routes that need no API key, for whoever watches the server."""
 
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+"""The smallest PNG, for examples."""
+
 PICTURES = {
     "requestBody": {
         "required": True,
@@ -56,12 +63,13 @@ PICTURES = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+                    "required": ["files"],
                 }
             },
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/Pictures"},
-                "example": {"pictures": [{"name": "dot", "data": "/9j/4AAQSkZJRg..."}]},
+                "example": {"pictures": [{"name": "dot", "data": DOT}]},
             },
         },
     }
@@ -98,7 +106,7 @@ class Service:
         options: dict[str, Any] = {"max_faces": settings.max_faces, "unsure_below": settings.unsure_below}
         self.recognizer = Recognizer(self.backend, detector=settings.detector, min_face=settings.min_face, **options)
         self.crop_recognizer = Recognizer(self.backend, detector=None, unsure_below=settings.unsure_below)
-        self.threads = ThreadPoolExecutor(settings.threads, "mien-requests")
+        self.threads = ThreadPoolExecutor(min(settings.threads, available_cores()), "mien-requests")
         self.batcher = Batcher(self._recognize_faces, self.threads)
         self.bytes = Bytes(settings.max_waiting_bytes)
         self.waiting = self.cameras = 0
@@ -187,6 +195,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        responses={422: {"model": Problem, "description": "A value of the address is wrong"}},
     )
     app.state.service = service
     _add_errors(app)
@@ -277,14 +286,44 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 _VIDEO = {
     "requestBody": {
         "required": True,
-        "content": {"video/*": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("video/*", "application/octet-stream")
+        },
     }
 }
 
 
+@cache
+def process_settings() -> Settings:
+    """Return the settings of this worker process, which are in the environment."""
+    return Settings.model_validate_json(os.environ.get(SETTINGS, "{}"))
+
+
 def application() -> FastAPI:
-    """Return the application of a worker process, with the settings in the environment."""
-    return create_app(Settings.model_validate_json(os.environ.get(SETTINGS, "{}")))
+    """Return the application of a worker process."""
+    return create_app(process_settings())
+
+
+class HTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's connection, closed if its client neither sends a request nor takes the answer for `idle_seconds`.
+
+    uvicorn itself waits for the head of a request forever. The body has its own limit, `upload_seconds`.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to watch the client."""
+        super().connection_made(transport)
+        self._watch(None)
+
+    def _watch(self, before: Any) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # a WebSocket has another
+            return
+        answered, unsent = self.cycle is None or self.cycle.response_complete, self.transport.get_write_buffer_size()
+        now = (self.cycle, answered, unsent)
+        if now == before and (answered or unsent):
+            self.transport.abort()
+            return
+        self.loop.call_later(process_settings().idle_seconds, self._watch, now)
 
 
 def check(settings: Settings) -> None:
@@ -356,6 +395,23 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
         return JSONResponse({"detail": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)
+
+    @app.exception_handler(404)
+    async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+        known = error.detail != "Not Found"  # Starlette's own
+        return JSONResponse(
+            {"detail": error.detail if known else "there is nothing here; /openapi.json lists what there is"}, 404
+        )
+
+    @app.exception_handler(405)
+    async def wrong_method(request: Request, _: HTTPException) -> JSONResponse:
+        routes = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
+        methods = sorted({method for route in routes for method in getattr(route, "methods", ())})
+        return JSONResponse({"detail": f"send {' or '.join(methods)} to this address"}, 405, {"Allow": ", ".join(methods)})
+
+    @app.exception_handler(Exception)
+    async def failure(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the server failed; its log says why"}, 500)
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
