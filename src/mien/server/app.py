@@ -286,9 +286,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 _VIDEO = {
     "requestBody": {
         "required": True,
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("video/*", "application/octet-stream")
-        },
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
