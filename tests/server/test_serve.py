@@ -1,7 +1,6 @@
 """`mien serve` as a user starts it: a process, real sockets, signals."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -12,9 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,31 +25,7 @@ from mien import cli
 
 ROOT = Path(__file__).parents[2]
 
-
-@contextmanager
-def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
-    """Start a server on a free port; yield its process, its address and its log."""
-    log, temporary = folder / "log.txt", folder / "tmp"
-    temporary.mkdir(exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mien", "serve", "--port", "0", *options],
-            stdout=file,
-            stderr=file,
-            env=os.environ | {"TMPDIR": str(temporary)},
-            start_new_session=True,
-        )
-    try:
-        end = time.monotonic() + 60
-        while (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        yield process, found[0], log
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+Running = Callable[..., AbstractContextManager[tuple[subprocess.Popen[bytes], str, Path]]]
 
 
 def ask(address: str, data: bytes | None = None) -> tuple[int, Any]:
@@ -63,7 +38,7 @@ def ask(address: str, data: bytes | None = None) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
-def test_a_server_answers_and_finishes_what_it_accepted(tmp_path: Path, photo: bytes) -> None:
+def test_a_server_answers_and_finishes_what_it_accepted(running: Running, tmp_path: Path, photo: bytes) -> None:
     with running(tmp_path, "--limit", "upload_seconds=1", "--limit", "max_bytes=300000") as (process, address, log):
         host, port = address.removeprefix("http://").split(":")
         with ThreadPoolExecutor(8) as pool:
@@ -103,7 +78,7 @@ def test_a_server_answers_and_finishes_what_it_accepted(tmp_path: Path, photo: b
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_what_the_page_shows_works(tmp_path: Path) -> None:
+def test_what_the_page_shows_works(running: Running, tmp_path: Path) -> None:
     page = (ROOT / "docs/server.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"<!-- run: server -->\n```python\n(.*?)```", page, re.DOTALL)
     commands = [line[2:] for line in page.splitlines() if line.startswith("$ curl")]
@@ -121,7 +96,7 @@ def test_what_the_page_shows_works(tmp_path: Path) -> None:
             assert path.replace("ID", "{job_id}") in {*described, "/openapi.json"}
 
 
-def test_two_workers_share_their_videos_and_add_up_their_figures(tmp_path: Path, photo: bytes) -> None:
+def test_two_workers_share_their_videos_and_add_up_their_figures(running: Running, tmp_path: Path, photo: bytes) -> None:
     with running(tmp_path, "--workers", "2") as (process, address, log):
         end = time.monotonic() + 60
         while log.read_text().count("Application startup complete") < 2:

@@ -70,6 +70,7 @@ def serve(
         uvicorn.run(
             "mien.server.app:application",
             factory=True,
+            http=app.HTTPProtocol,
             host=host,
             port=port,
             workers=workers,
@@ -78,6 +79,7 @@ def serve(
             ws_max_size=settings.max_bytes,
             limit_concurrency=settings.max_connections,
             timeout_keep_alive=5,
+            timeout_worker_healthcheck=60,  # a worker of a busy machine may start slowly
             timeout_graceful_shutdown=int(settings.grace_seconds),
             server_header=False,
         )

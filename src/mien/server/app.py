@@ -1,7 +1,7 @@
 """The routes. `create_app` makes the application; `application` makes it in each process that uvicorn starts.
 
-A request for pictures goes this way: `admitted` counts it, `read_pictures` reads its body, a thread decodes the pictures and
-finds their faces, and the network classifies the faces of all requests that are there together (`BatchingBackend`).
+A request for pictures goes this way: `admitted` counts it, `read_pictures` reads its body, and a thread answers it. A request
+for ready faces shares the thread, and the batches of the network, with the others that are there (`Batcher`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,21 +24,25 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, W
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
 from mien.image import read_image
-from mien.output.table import columns, json_line, rows, write_table
-from mien.predict.backend import Backend, open_backend
-from mien.predict.ensemble import EnsembleBackend
-from mien.predict.onnx_backend import OnnxBackend
+from mien.output.table import columns, json_line, reading_rows, write_table
+from mien.predict.backend import open_backend
 from mien.predict.recognizer import Recognizer, VideoOptions
-from mien.server.batching import BatchingBackend
+from mien.provenance import available_cores
+from mien.server.batching import Batcher
 from mien.server.camera import serve_camera
 from mien.server.jobs import VIDEO, Jobs
 from mien.server.metrics import Metrics
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
 from mien.server.settings import Settings
 from mien.server.uploads import Bytes, Upload, chunks, in_time, read_pictures
+from mien.video.sources import Source
 
 SETTINGS = "MIEN_SERVER"
 """The environment variable that tells the worker processes their settings, as JSON."""
@@ -47,6 +52,9 @@ VERSION = version("mien")
 OPEN_ROUTES = ("/health", "/ready")
 """Routes that need no API key, for whoever watches the server."""
 
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+"""The smallest PNG, for examples."""
+
 PICTURES = {
     "requestBody": {
         "required": True,
@@ -55,12 +63,13 @@ PICTURES = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+                    "required": ["files"],
                 }
             },
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/Pictures"},
-                "example": {"pictures": [{"name": "dot", "data": "/9j/4AAQSkZJRg..."}]},
+                "example": {"pictures": [{"name": "dot", "data": DOT}]},
             },
         },
     }
@@ -80,11 +89,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _batching(backend: OnnxBackend | EnsembleBackend, on_batch: Callable[[int], None]) -> Backend:
-    """Return a backend whose callers share batches. The ensemble's do not: its members prepare crops in different ways."""
-    return BatchingBackend(backend, on_batch) if isinstance(backend, OnnxBackend) else backend
-
-
 class Service:
     """What the routes share.
 
@@ -98,11 +102,12 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.backend = _batching(open_backend(settings.model), self._count_batch)
+        self.backend = open_backend(settings.model)
         options: dict[str, Any] = {"max_faces": settings.max_faces, "unsure_below": settings.unsure_below}
         self.recognizer = Recognizer(self.backend, detector=settings.detector, min_face=settings.min_face, **options)
         self.crop_recognizer = Recognizer(self.backend, detector=None, unsure_below=settings.unsure_below)
-        self.threads = ThreadPoolExecutor(settings.threads, "mien-requests")
+        self.threads = ThreadPoolExecutor(min(settings.threads, available_cores()), "mien-requests")
+        self.batcher = Batcher(self._recognize_faces, self.threads)
         self.bytes = Bytes(settings.max_waiting_bytes)
         self.waiting = self.cameras = 0
         self._folder = settings.jobs_folder or tempfile.mkdtemp(prefix="mien-server-")
@@ -112,8 +117,6 @@ class Service:
         """Finish what was accepted."""
         self.threads.shutdown()
         self.jobs.close()
-        if isinstance(self.backend, BatchingBackend):
-            self.backend.close()
         if self.settings.jobs_folder is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -134,31 +137,40 @@ class Service:
         """Return the answer to a request with pictures, or with faces that are cropped already."""
         with self.admitted(), self.bytes.account() as take:
             uploads = await read_pictures(request, self.settings, take, kind)
-            recognizer = self.recognizer if kind == "picture" else self.crop_recognizer
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self.threads, self._recognize, recognizer, uploads)
+            if kind == "face":
+                found = await self.batcher.answer(uploads)
+            else:
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self.threads, self._recognize, self.recognizer, uploads)
         if all(picture["error"] for picture in found):
             raise HTTPException(422, found[0]["error"])
         self.metrics.faces.inc(sum(len(picture["faces"]) for picture in found))
         return JSONResponse({"pictures": found})
 
     def _recognize(self, recognizer: Recognizer, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+        """Return the entry of the answer for each upload."""
         found = list[dict[str, Any]]()
+        for upload, reading in zip(uploads, recognizer.stream(self._sources(uploads)), strict=True):
+            entry: dict[str, Any] = {"source": upload.name, "width": None, "height": None, "faces": [], "error": None}
+            if reading.frame is None:
+                entry["error"] = str(reading.error)
+            else:
+                entry["height"], entry["width"] = reading.frame.image.shape[:2]
+                entry["faces"] = list(reading_rows(reading, recognizer.classes))
+            found.append(entry)
+        return found
+
+    def _recognize_faces(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
+        self.metrics.batches.observe(len(uploads))
+        return self._recognize(self.crop_recognizer, uploads)
+
+    def _sources(self, uploads: Sequence[Upload]) -> Iterator[Source]:
         for upload in uploads:
             try:
                 image = read_image(upload.data, upload.name, max_pixels=self.settings.max_pixels)
-            except MienError as error:
-                found.append({"source": upload.name, "width": None, "height": None, "faces": [], "error": str(error)})
-                continue
-            faces = list(rows(recognizer.predict(image)))
-            for face in faces:
-                face["source"] = upload.name
-            height, width = image.shape[:2]
-            found.append({"source": upload.name, "width": width, "height": height, "faces": faces, "error": None})
-        return found
-
-    def _count_batch(self, faces: int) -> None:
-        self.metrics.batches.observe(faces)
+                yield Source(upload.name, "picture", image)
+            except InputError as error:
+                yield Source(upload.name, "error", error=error)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -183,6 +195,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        responses={422: {"model": Problem, "description": "A value of the address is wrong"}},
     )
     app.state.service = service
     _add_errors(app)
@@ -273,14 +286,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 _VIDEO = {
     "requestBody": {
         "required": True,
-        "content": {"video/*": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
 
+@cache
+def process_settings() -> Settings:
+    """Return the settings of this worker process, which are in the environment."""
+    return Settings.model_validate_json(os.environ.get(SETTINGS, "{}"))
+
+
 def application() -> FastAPI:
-    """Return the application of a worker process, with the settings in the environment."""
-    return create_app(Settings.model_validate_json(os.environ.get(SETTINGS, "{}")))
+    """Return the application of a worker process."""
+    return create_app(process_settings())
+
+
+class HTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's connection, closed if its client neither sends a request nor takes the answer for `idle_seconds`.
+
+    uvicorn itself waits for the head of a request forever. The body has its own limit, `upload_seconds`.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to watch the client."""
+        super().connection_made(transport)
+        self._watch(None)
+
+    def _watch(self, before: Any) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # a WebSocket has another
+            return
+        answered, unsent = self.cycle is None or self.cycle.response_complete, self.transport.get_write_buffer_size()
+        now = (self.cycle, answered, unsent)
+        if now == before and (answered or unsent):
+            self.transport.abort()
+            return
+        self.loop.call_later(process_settings().idle_seconds, self._watch, now)
 
 
 def check(settings: Settings) -> None:
@@ -353,30 +394,28 @@ def _add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
         return JSONResponse({"detail": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)
 
+    @app.exception_handler(404)
+    async def not_found(_: Request, error: HTTPException) -> JSONResponse:
+        known = error.detail != "Not Found"  # Starlette's own
+        return JSONResponse(
+            {"detail": error.detail if known else "there is nothing here; /openapi.json lists what there is"}, 404
+        )
+
+    @app.exception_handler(405)
+    async def wrong_method(request: Request, _: HTTPException) -> JSONResponse:
+        routes = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
+        methods = sorted({method for route in routes for method in getattr(route, "methods", ())})
+        return JSONResponse({"detail": f"send {' or '.join(methods)} to this address"}, 405, {"Allow": ", ".join(methods)})
+
+    @app.exception_handler(Exception)
+    async def failure(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the server failed; its log says why"}, 500)
+
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
-    @app.middleware("http")
-    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Check the API key, and count the request."""
-        start = time.perf_counter()
-        if (
-            settings.keys
-            and request.url.path not in OPEN_ROUTES
-            and request.method != "OPTIONS"
-            and not _is_known(_key_of(request.headers), settings)
-        ):
-            response: Response = JSONResponse(
-                {"detail": "this server needs an API key; send it in the header X-API-Key"}, 401, {"WWW-Authenticate": "Bearer"}
-            )
-        else:
-            response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path", "other")
-        service.metrics.requests.labels(route, str(response.status_code)).inc()
-        service.metrics.seconds.labels(route).observe(time.perf_counter() - start)
-        return response
-
+    app.add_middleware(_Gate, service=service)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -384,6 +423,39 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             allow_methods=["*"],
             allow_headers=["X-API-Key", "Content-Type"],
         )
+
+
+class _Gate:
+    """Checks the API key of every HTTP request, and counts it."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        settings = self.service.settings
+        is_open = not settings.keys or scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS"
+        app = self.app if is_open or _is_known(_key_of(Headers(scope=scope)), settings) else _needs_key
+        try:
+            await app(scope, receive, counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.service.metrics.requests.labels(route, str(status)).inc()
+            self.service.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+
+_needs_key = JSONResponse(
+    {"detail": "this server needs an API key; send it in the header X-API-Key"}, 401, {"WWW-Authenticate": "Bearer"}
+)
 
 
 def _key_of(headers: Any) -> str:

@@ -7,6 +7,7 @@ The folder holds the video while it is read, `job.json`, and the rows of the tab
 from __future__ import annotations
 
 import json
+import os
 import queue
 import secrets
 import shutil
@@ -27,7 +28,7 @@ from mien.server.settings import Settings
 from mien.video.reader import VideoReader
 from mien.video.sources import Source
 
-STATUS, VIDEO, ROWS, CANCEL = "job.json", "video", "rows.jsonl", "cancel"
+STATUS, VIDEO, ROWS, CANCEL, WORKER = "job.json", "video", "rows.jsonl", "cancel", "worker"
 """Names in the folder of a job."""
 
 REPORT_SECONDS = 0.5
@@ -69,6 +70,7 @@ class Jobs:
     def submit(self, folder: Path, options: VideoOptions) -> Job:
         """Queue the video in a folder of `new_folder`."""
         job = Job(id=folder.name, state="queued", progress=0.0, frames=0, rows=0, error=None, summary=None)
+        (folder / WORKER).write_text(str(os.getpid()))
         self._write(job)
         self._waiting.put((job.id, options))
         return job
@@ -115,7 +117,12 @@ class Jobs:
         return folder if folder.parent == self.folder and job_id not in ("", ".", "..") and folder.is_dir() else None
 
     def _status(self, folder: Path) -> dict[str, Any]:
-        return json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+        if status["state"] in ("queued", "running") and not _is_alive(int((folder / WORKER).read_text())):
+            (folder / VIDEO).unlink(missing_ok=True)
+            status |= {"state": "failed", "error": "the server was interrupted before the end of this video; send it again"}
+            self._write(Job.model_validate(status))
+        return status
 
     def _write(self, job: Job) -> None:
         with atomic_path(self.folder / job.id / STATUS) as tmp_path:
@@ -197,3 +204,13 @@ class Jobs:
         state = "failed" if error and state == "done" and not frames else state
         update = {"state": state, "frames": frames, "rows": rows, "error": error, "summary": summary.to_dict()["videos"][0]}
         return job.model_copy(update=update | ({"progress": 1.0} if state == "done" else {}))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True

@@ -23,7 +23,7 @@ class Settings(BaseModel):
         min_face: Ignore faces whose shorter side is below this, px.
         max_faces: Keep at most this many faces of a picture or frame, the largest.
         unsure_below: Answers with a confidence below this are marked unsure.
-        threads: Requests that are worked on at the same time; the others wait.
+        threads: Requests that are worked on at the same time, at most one per core; the others wait.
         max_waiting: Requests that may wait; one more gets 429.
         max_waiting_bytes: Bytes of the pictures that may wait or be worked on.
         max_bytes: Bytes of one picture, or of one frame of a camera.
@@ -38,6 +38,7 @@ class Settings(BaseModel):
         max_cameras: WebSocket connections at the same time.
         camera_seconds: How long a camera may be silent before its connection is closed.
         upload_seconds: How long a request may take to arrive.
+        idle_seconds: How long a client may wait with its request's first lines, or with taking its answer; up to twice as long.
         grace_seconds: After a stop: time to finish the requests and videos that were accepted.
         keys: API keys, ASCII without spaces, one of which every request must carry; none lets everyone in.
         origins: Web pages, such as `https://example.org`, that may call the server from a browser. `*` stands for all.
@@ -66,6 +67,7 @@ class Settings(BaseModel):
     max_cameras: Count = 8
     camera_seconds: Seconds = 30
     upload_seconds: Seconds = 60
+    idle_seconds: Seconds = 10
     grace_seconds: Seconds = 20
     keys: tuple[Key, ...] = ()
     origins: tuple[str, ...] = ()
