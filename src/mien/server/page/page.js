@@ -3,7 +3,7 @@
 import { Card } from "./card.js";
 import { answer as inWords, make, percent, plural } from "./draw.js";
 import { Device } from "./ondevice.js";
-import { Problem, Server, canvasOf } from "./server.js";
+import { Problem, Server, canvasOf, sleep } from "./server.js";
 import { csv, download } from "./table.js";
 
 const AT_ONCE = 3; // pictures that are sent at the same time
@@ -202,6 +202,7 @@ async function watch(card, connection, video, signal, using, mirrored) {
   const times = [];
   let drawn = 0;
   while (!signal.aborted) {
+    await sleep(0); // so that the page stays alive, however fast the answers come
     const answer = await connection.frame(video);
     card.setProblem(answer.error);
     if (answer.error) continue;
