@@ -47,9 +47,7 @@ VERSION = version("mien")
 
 PAGE = Path(__file__).parent / "page"
 
-PAGE_FILES = {"/": "index.html"} | {
-    f"/{name}": name for name in sorted(path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file())
-}
+PAGE_FILES = {"/": "index.html"} | {f"/{path.name}": path.name for path in sorted(PAGE.iterdir()) if path.is_file()}
 """The files of the page by their addresses."""
 
 PAGE_TYPES = {
@@ -77,7 +75,7 @@ PAGE_HEADERS = {
 }
 
 DEVICE = "/device/device.json"
-"""The address that tells the page whether it can recognise faces by itself."""
+"""The address that tells the page whether it can recognise faces without the server."""
 
 OPEN_ROUTES = {"/health", "/ready", DEVICE, *PAGE_FILES}
 """Routes that need no API key: those for whoever watches the server, and the page, which asks for the key."""
@@ -383,15 +381,20 @@ def _add_page(app: FastAPI) -> None:
     def serve(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def file(request: Request) -> Response:
             response = await files.get_response(name, request.scope)
-            response.headers.update(PAGE_HEADERS | {"Content-Type": PAGE_TYPES.get(Path(name).suffix, "application/octet-stream")})
+            response.headers.update(
+                PAGE_HEADERS | {"Content-Type": PAGE_TYPES.get(Path(name).suffix, "application/octet-stream")}
+            )
             return response
 
         return file
 
     for address, name in PAGE_FILES.items():
         app.add_route(address, serve(name), methods=["GET", "HEAD"], include_in_schema=False)
-    if DEVICE not in PAGE_FILES:  # 204, because browsers log 404 as an error
-        app.add_route(DEVICE, lambda _: Response(status_code=204), methods=["GET", "HEAD"], include_in_schema=False)
+
+    async def no_device(_: Request) -> Response:  # reached if no route before it has this address
+        return Response(status_code=204)  # browsers log 404 as an error
+
+    app.add_route(DEVICE, no_device, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -24,9 +24,11 @@ export class Device {
     return this.loaded;
   }
 
-  async recognise(source, width, height, name) {
+  /** Return the answer for a picture, or with `video` for the next frame of a video or camera. */
+  async recognise(source, width, height, name, video = false) {
     await this.info();
-    return this.loaded.recognise(canvasOf(source, width, height).getContext("2d").getImageData(0, 0, width, height), name);
+    const image = canvasOf(source, width, height).getContext("2d").getImageData(0, 0, width, height);
+    return this.loaded.recognise(image, name, { video });
   }
 
   async picture(file) {
@@ -66,7 +68,7 @@ export class Device {
           video.currentTime = frame * step;
           await sought;
         }
-        const found = await this.recognise(video, video.videoWidth, video.videoHeight, file.name);
+        const found = await this.recognise(video, video.videoWidth, video.videoHeight, file.name, true);
         rows.push(...tracker.follow(found.faces, frame, frame * step));
         const speed = (frame + 1) / ((performance.now() - started) / 1000);
         report((frame * step) / video.duration, `${frame + 1} frames read, ${speed.toFixed(1)} per second`);
@@ -86,7 +88,7 @@ export class Device {
     return {
       frame: async (video) => {
         const time = (performance.now() - start) / 1000;
-        const found = await this.recognise(video, video.videoWidth, video.videoHeight, "camera");
+        const found = await this.recognise(video, video.videoWidth, video.videoHeight, "camera", true);
         return { ...found, frame, time, faces: tracker.follow(found.faces, frame++, time) };
       },
       close() {},
