@@ -173,6 +173,7 @@ def visit(tab: Visit, request: pytest.FixtureRequest) -> Iterator[Visit]:
     with tab.checked(getattr(request, "param", None)):
         yield tab
     tab.page.unroute_all()
+    tab.page.goto("about:blank")  # ends cameras and videos
 
 
 def _api(server: Running, path: Path) -> list[dict[str, Any]]:
@@ -379,13 +380,13 @@ def test_nothing_keeps_people_out(visit: Visit, pictures: Path) -> None:
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.set_viewport_size({"width": 1024, "height": 768})
-    for scheme in ("light", "dark"):
+    for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):  # nothing else depends on the scheme
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("getComputedStyle(document.querySelector('button')).transition") == "none"
-        found = axe.Axe().run(page).response
-        assert len(found["passes"]) > 20
+        found = axe.Axe().run(page, options=rules).response
+        assert len(found["passes"]) >= (1 if rules else 20)
         page.get_by_role("button", name="What a label means").click()
-        found["violations"] += axe.Axe().run(page, context="dialog").response["violations"]
+        found["violations"] += axe.Axe().run(page, context="dialog", options=rules).response["violations"]
         assert [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found["violations"]] == []
         page.keyboard.press("Escape")
     page.emulate_media(color_scheme="light")

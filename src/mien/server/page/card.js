@@ -66,6 +66,11 @@ export class Card {
     element.addEventListener("error", () => this.stage.classList.add("blind"));
   }
 
+  /** Return whether the browser cannot show the picture or video. */
+  isBlind() {
+    return this.stage.classList.contains("blind");
+  }
+
   /** Show the faces of a picture or frame. */
   show(answer, limit, mirrored = false) {
     this.stage.style.aspectRatio = `${answer.width} / ${answer.height}`;

@@ -84,6 +84,7 @@ async function work(card, queue, action) {
       const text = error instanceof Problem ? error.message : `Something went wrong on this page: ${error.message}`;
       card.setProgress(undefined, "Not recognised");
       card.setProblem(text);
+      card.body.hidden ||= card.isBlind();
       say(`${card.name}: ${text}`);
     }
   }
@@ -134,10 +135,11 @@ function addVideo(file, before) {
     const { rows, frames, problem } = await using.video(file, fps, card.stop.signal, report);
     card.rows = rows.map((row) => ({ ...row, source: file.name }));
     card.setProblem(problem);
-    if (!frames && problem) video.remove();
+    if (!frames && problem) throw new Problem(problem);
     const length = Number.isFinite(video.duration) ? video.duration : 0;
     card.people.update(card.rows, 0, Math.max(length, rows.at(-1)?.time ?? 0));
-    card.follow(video, card.rows, using.unsureBelow);
+    if (card.isBlind()) card.body.hidden = true;
+    else card.follow(video, card.rows, using.unsureBelow);
     const people = plural(new Set(rows.map((row) => row.track)).size, "person", "people");
     const cancelled = card.stop.signal.aborted ? "Cancelled · " : "";
     card.setProgress(undefined, `${cancelled}${people} · ${plural(frames, "frame")} read`);
