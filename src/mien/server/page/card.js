@@ -47,9 +47,10 @@ export class Card {
   /** Offer a button; without a label, none. */
   setAction(label, action) {
     this.action.hidden = !label;
-    this.action.textContent = label ?? "";
+    if (!label) return;
+    this.action.textContent = label;
     this.action.setAttribute("aria-label", `${label} ${this.name}`);
-    this.action.onclick = action ?? null;
+    this.action.onclick = action;
   }
 
   /** Show the picture or the video; if the browser cannot, its size with the boxes alone. */

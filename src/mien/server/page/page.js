@@ -129,7 +129,10 @@ function addVideo(file, before) {
   const video = make("video", { src: card.address, controls: true, muted: true, playsinline: true, "aria-label": `The video ${file.name}` });
   card.setMedia(video);
   card.setProgress(null, "Waiting");
-  card.setAction("Cancel", () => card.stop.abort());
+  card.setAction("Cancel", () => {
+    card.stop.abort();
+    card.setProgress(null, "Stopping");
+  });
   work(card, videos, async () => {
     const report = (share, note) => card.setProgress(share, note);
     const { rows, frames, problem } = await using.video(file, fps, card.stop.signal, report);
