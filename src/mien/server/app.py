@@ -7,6 +7,7 @@ finds their faces, and the network classifies the faces of all requests that are
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import os
 import shutil
@@ -23,8 +24,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, W
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
 
-from mien.errors import InputError, MienError
+from mien.errors import CheckpointError, InputError, MienError, MissingExtraError
 from mien.image import read_image
 from mien.output.table import columns, json_line, rows, write_table
 from mien.predict.backend import Backend, open_backend
@@ -33,6 +35,7 @@ from mien.predict.onnx_backend import OnnxBackend
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.server.batching import BatchingBackend
 from mien.server.camera import serve_camera
+from mien.server.device import device_files
 from mien.server.jobs import VIDEO, Jobs
 from mien.server.metrics import Metrics
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
@@ -46,6 +49,21 @@ VERSION = version("mien")
 
 OPEN_ROUTES = ("/health", "/ready")
 """Routes that need no API key, for whoever watches the server."""
+
+DEVICE_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".wasm": "application/wasm",
+}
+"""Media types by ending. Those that the system knows may be wrong, and browsers refuse a script with a wrong one."""
+
+DEVICE_HEADERS = {
+    "Cache-Control": "no-cache",  # ask whether a file has changed: after an update, old and new files do not fit together
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'",  # of the worker
+    "Cross-Origin-Embedder-Policy": "require-corp",  # lets WebAssembly use threads
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 PICTURES = {
     "requestBody": {
@@ -187,6 +205,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     _add_errors(app)
     _add_middleware(app, service)
+    _add_device(app, service)
 
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -338,6 +357,40 @@ def _ended(parts: Iterator[str], end: str, empty: str) -> Iterator[str]:
         any_part = True
         yield part
     yield end if any_part else empty
+
+
+def _add_device(app: FastAPI, service: Service) -> None:
+    """Serve the files with which the page recognises on the visitor's device.
+
+    There are none if onnxruntime-web is missing, or if the model and the detector cannot run there. A server with API keys serves
+    none, because scripts that a browser loads carry no key, and the model is among them.
+    """
+    backend = service.backend.backend if isinstance(service.backend, BatchingBackend) else service.backend
+    try:
+        files = {} if service.settings.keys else device_files(service.recognizer, backend)
+    except (CheckpointError, MissingExtraError):
+        return
+
+    static = StaticFiles()
+
+    def serve(name: str, content: bytes | Path) -> Callable[[Request], Awaitable[Response]]:
+        headers = DEVICE_HEADERS | {"Content-Type": DEVICE_TYPES.get(Path(name).suffix, "application/octet-stream")}
+        tag = f'"{hashlib.sha256(content).hexdigest()}"' if isinstance(content, bytes) else ""
+
+        async def file(request: Request) -> Response:
+            if isinstance(content, Path):
+                response = static.file_response(content, content.stat(), request.scope)
+            elif request.headers.get("if-none-match") == tag:
+                response = Response(status_code=304)
+            else:
+                response = Response(content, headers={"ETag": tag})
+            response.headers.update(headers)
+            return response
+
+        return file
+
+    for name, content in files.items():
+        app.add_route(f"/device/{name}", serve(name, content), methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:
