@@ -1,9 +1,9 @@
 """Write the graphs of MTCNN's three networks, without weights, to src/mien/faces/mtcnn_{pnet,rnet,onet}.onnx.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016, figure 2, with the
-channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data. The detector supplies them when it
-loads a graph, so mien needs no `onnx` at run time; the page in the browser gets a file of them (`mien.faces.mtcnn.packed_weights`).
-Run from anywhere:
+channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data. The detector supplies them when
+it loads a graph, so mien needs no `onnx` at run time. A browser gets a file of them (`packed_weights` in
+`mien/faces/mtcnn.py`). Run from anywhere:
 
     python scripts/build_mtcnn_graphs.py
 

@@ -66,8 +66,8 @@ def _options(
 
 
 for command in (
-    predict, camera, explain, serve, page, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes, study,
-    report, audit, prepare, split,
+    predict, camera, explain, serve, page, models, info, doctor, train, evaluate, analyse, verify, calibrate, export, recipes,
+    study, report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

@@ -60,7 +60,7 @@ def page(
 ) -> None:
     """Write the page as static files: it recognises in the visitor's browser and works from any web host."""
     from mien import __version__
-    from mien.predict import Recognizer
+    from mien.predict.recognizer import Recognizer
     from mien.server import device
 
     _check(out)
@@ -76,7 +76,7 @@ def page(
         title=json.dumps(" ".join(title.split()), ensure_ascii=False),
         heading=" ".join(title.split()),
         version=__version__,
-        model=json.loads(files["device/model.json"])["name"],
+        model=Path(str(files["device/model.onnx"])).stem,
         runtime=(device.PAGE / "device" / "ort" / "VERSION").read_text(encoding="utf-8").strip(),
     )
     files["README.md"] = readme.encode()

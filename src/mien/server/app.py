@@ -362,8 +362,8 @@ def _ended(parts: Iterator[str], end: str, empty: str) -> Iterator[str]:
 def _add_device(app: FastAPI, service: Service) -> None:
     """Serve the files with which the page recognises on the visitor's device.
 
-    There are none if onnxruntime-web is missing, or if the model and the detector cannot run there. A server with API keys serves
-    none, because scripts that a browser loads carry no key, and the model is among them.
+    There are none if onnxruntime-web is missing, or if the model and the detector cannot run there. A server with API keys
+    serves none: the model is among them, and scripts that a browser loads carry no key.
     """
     backend = service.backend.backend if isinstance(service.backend, BatchingBackend) else service.backend
     try:

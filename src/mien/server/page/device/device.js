@@ -2,7 +2,7 @@
  * Recognition on this device: the same networks and the same arithmetic as the server, in a worker, so that no picture leaves
  * the browser.
  *
- *     const device = await load("device/", ({ loaded, total }) => show(loaded / total));
+ *     const device = await load("device/", (share) => show(share));
  *     const answer = await device.recognise(context.getImageData(0, 0, width, height), "photo.jpg");
  *
  * @typedef {{source: string, width: number, height: number, faces: Record<string, any>[], error: string | null}} Answer
@@ -10,10 +10,9 @@
  * @typedef {object} Device
  * @property {string[]} classes  the expressions, in the order of the probabilities
  * @property {number} unsureBelow  answers with a confidence below this are unsure
- * @property {"webgpu" | "wasm"} provider  what the networks run on
- * @property {number} threads  of WASM
+ * @property {string} provider  what the networks run on, such as "WebGPU" or "WebAssembly on 2 threads"
  * @property {(image: ImageData, source: string, options?: {video?: boolean}) => Promise<Answer>} recognise  `video` says that
- *   the picture is a frame of a video or camera: if no face is found, it is not searched again
+ *   the picture is the next frame of the video or camera `source`: faces are followed, which is much faster
  * @property {() => void} close  stops the worker
  */
 
@@ -21,7 +20,7 @@
  * Loads the networks.
  *
  * @param {string} base  where the files are, relative to the page, ending with a slash
- * @param {(progress: {loaded: number, total: number}) => void} [onProgress]  called with the bytes that have arrived
+ * @param {(share: number) => void} [onProgress]  called with the share of the files that has arrived, 0 to 1
  * @param {{provider?: "webgpu" | "wasm", threads?: number}} [options]  by default the best that this browser has
  * @returns {Promise<Device>}
  */
@@ -35,7 +34,7 @@ export async function load(base, onProgress = () => {}, options = {}) {
   };
   worker.onerror = (event) => failAll(event.message || "the worker could not be started; reload the page");
   worker.onmessage = ({ data: { id, result, error, progress } }) => {
-    if (progress) return onProgress(progress);
+    if (progress !== undefined) return onProgress(progress);
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
     if (error === undefined) resolve(result);

@@ -39,9 +39,10 @@ async function load({ base, provider, threads }) {
     try {
       await open(base, manifest.files, name, threads);
       const grey = { data: new Uint8Array(3 * 64 * 64).fill(128), width: 64, height: 64, channels: 3 };
-      await detector.detect(grey, true); // WebGPU fails no earlier than here
+      await detector.search(grey, false); // WebGPU fails no earlier than here
       await expression({ image: preprocess([grey], model.preprocess) });
-      return { classes: model.classes, unsureBelow: model.unsure_below, provider: name, threads };
+      const on = name === "webgpu" ? "WebGPU" : threads > 1 ? `WebAssembly on ${threads} threads` : "WebAssembly";
+      return { classes: model.classes, unsureBelow: model.unsure_below, provider: on };
     } catch (error) {
       if (name === providers[providers.length - 1]) throw error;
     }
@@ -64,7 +65,7 @@ async function open(base, files, provider, threads) {
   ];
   const total = names.reduce((sum, name) => sum + files[name], 0);
   let loaded = 0;
-  const onBytes = (count) => self.postMessage({ progress: { loaded: (loaded += count), total } });
+  const onBytes = (count) => self.postMessage({ progress: (loaded += count) / total });
   const contents = await Promise.all(names.map((name) => fetchBytes(base + name, onBytes)));
   const bytes = Object.fromEntries(names.map((name, i) => [name, contents[i]]));
 
@@ -98,7 +99,8 @@ async function open(base, files, provider, threads) {
 async function recognise({ image, source, video }) {
   const picture = fromImageData(image);
   const large = ({ box }) => model.min_face === null || Math.min(box[2] - box[0], box[3] - box[1]) >= model.min_face;
-  let found = (await detector.detect(picture, video)).filter(large).sort((a, b) => area(b.box) - area(a.box));
+  const detected = await (video ? detector.detectFrame(picture, `${source} ${image.width}x${image.height}`) : detector.detect(picture));
+  let found = detected.filter(large).sort((a, b) => area(b.box) - area(a.box));
   if (model.max_faces !== null) found = found.slice(0, model.max_faces);
   const crops = found.map((face) => cropFace(picture, face, model.preprocess, model.template, model.frame));
   const logits = found.length ? (await expression({ image: preprocess(crops, model.preprocess) })).logits.data : [];
