@@ -66,8 +66,8 @@ def group(photo: Image.Image) -> Image.Image:
     sheet = Image.new("RGB", (640, 400), (120, 130, 140))
     sheet.paste(head.resize((80, 100)), (20, 20))
     sheet.paste(head.rotate(25, fillcolor=(120, 130, 140)), (150, 80))
-    sheet.paste(head.point(lambda value: value // 4), (390, 60))
-    sheet.paste(head, (560, 150))
+    sheet.paste(head.point(lambda value: value // 4), (330, 20))
+    sheet.paste(head, (520, 150))
     return sheet
 
 

@@ -115,7 +115,8 @@ function smooth(image, width, height, share) {
 }
 
 const SIDE = 40; // side a crop is reduced to before it is measured, px
-const PARTS = [[0.385, 0.31, 0.05, 0.09], [0.385, 0.69, 0.05, 0.09], [0.79, 0.5, 0.06, 0.12]]; // eyes and mouth: y, x, half sides
+/** Both eyes and the mouth: y, x, half height and half width, as shares of the side. */
+const PARTS = [[0.385, 0.31, 0.05, 0.09], [0.385, 0.69, 0.05, 0.09], [0.79, 0.5, 0.06, 0.12]];
 const SHARPNESS = [6, 75]; // below, a face is dark, pale, blurred or blank; above, it is noise
 const DETAIL = 6; // below this, an eye or the mouth is hidden
 const CUT = 0.25; // share of the face outside the picture above which a part that matters is hidden

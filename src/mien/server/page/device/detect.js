@@ -5,7 +5,9 @@
  *
  * @typedef {import("./pixels.js").Picture} Picture
  * @typedef {import("./faces.js").Face} Face
- * @typedef {(inputs: Record<string, {data: Float32Array, shape: number[]}>) => Promise<Record<string, {data: Float32Array, dims: number[]}>>} Network
+ * @typedef {{data: Float32Array, shape: number[]}} Input
+ * @typedef {{data: Float32Array, dims: number[]}} Output
+ * @typedef {(inputs: Record<string, Input>) => Promise<Record<string, Output>>} Network  by the names in the ONNX file
  */
 
 import { createFace, longerSide, place, quarterTurns, roll, square, suppress, turn } from "./faces.js";
@@ -57,8 +59,8 @@ export class Detector {
   }
 
   /**
-   * Returns the faces of a video's next frame. O-Net follows them from the frame before, which is much faster; every few frames,
-   * and as soon as one is lost, the whole frame is searched.
+   * Returns the faces of a video's next frame. O-Net follows them from the frame before, which is much faster. Every few
+   * frames, and as soon as one is lost, the whole frame is searched.
    *
    * @param {Picture} image
    * @param {string} video  tells one video from another
@@ -219,12 +221,13 @@ export class Detector {
       level = resize(level, round(picture.width * scale), round(picture.height * scale));
       const { box, logits } = await this.networks.pnet({ picture: normalize(level) });
       const [, , rows, columns] = logits.dims, cells = rows * columns, windows = [];
+      const back = [picture.width / level.width, picture.height / level.height];
       for (let cell = 0; cell < cells; cell++) {
         const score = sigmoid(logits.data[cells + cell] - logits.data[cell]);
         if (!(score > PNET_THRESHOLD)) continue;
         const left = (cell % columns) * STRIDE, top = Math.floor(cell / columns) * STRIDE;
         const edges = [left, top, left + WINDOW, top + WINDOW].map((edge, i) => edge + WINDOW * box.data[i * cells + cell]);
-        windows.push(place(createFace(edges, score, null), [picture.width / level.width, picture.height / level.height], [0, 0]));
+        windows.push(place(createFace(edges, score, null), back, [0, 0]));
       }
       found.push(...suppress(windows, 0.5));
     }
@@ -248,9 +251,11 @@ function frameAsMtcnn([left, top, right, bottom]) {
 
 /** The part of a picture around a square, twice its size, shrunk if it is large; where it starts, px, and its scale. */
 function surroundings(image, box) {
-  const side = Math.fround(box[2] - box[0]), beyond = Math.fround(side / 2), clip = (x, end) => Math.min(Math.max(x, 0), end);
-  const [left, top] = [clip(Math.floor(Math.fround(box[0] - beyond)), image.width), clip(Math.floor(Math.fround(box[1] - beyond)), image.height)];
-  const [right, bottom] = [clip(Math.ceil(Math.fround(box[2] + beyond)), image.width), clip(Math.ceil(Math.fround(box[3] + beyond)), image.height)];
+  const side = Math.fround(box[2] - box[0]), beyond = Math.fround(side / 2);
+  const [left, top, right, bottom] = box.map((edge, i) => {
+    const outer = i < 2 ? Math.floor(Math.fround(edge - beyond)) : Math.ceil(Math.fround(edge + beyond));
+    return Math.min(Math.max(outer, 0), i % 2 ? image.height : image.width);
+  });
   let part = cut(image, left, top, right, bottom);
   const { width, height } = part;
   if (side > LARGEST && part.data.length) {

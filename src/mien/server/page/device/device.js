@@ -51,7 +51,8 @@ export async function load(base, onProgress = () => {}, options = {}) {
   };
   try {
     const ready = await ask("load", { base: new URL(base, document.baseURI).href, ...options });
-    return { ...ready, recognise: (image, source, { video = false } = {}) => ask("recognise", { image, source, video }), close };
+    const recognise = (image, source, { video = false } = {}) => ask("recognise", { image, source, video });
+    return { ...ready, recognise, close };
   } catch (error) {
     close();
     throw error;

@@ -46,7 +46,8 @@ export function turn(face, width, height, quarters) {
 /** A face moved and scaled: each coordinate times `scale` plus `shift`, in x and y. @param {Face} face @returns {Face} */
 export function place(face, [scaleX, scaleY], [shiftX, shiftY]) {
   const move = ([x, y]) => [x * scaleX + shiftX, y * scaleY + shiftY];
-  return createFace([...move(face.box.slice(0, 2)), ...move(face.box.slice(2))], face.score, face.landmarks && face.landmarks.map(move));
+  const box = [...move(face.box.slice(0, 2)), ...move(face.box.slice(2))];
+  return createFace(box, face.score, face.landmarks && face.landmarks.map(move));
 }
 
 /** The square around a box. @param {number[]} box */

@@ -112,11 +112,16 @@ export function resize(picture, width, height, { filter = "bilinear", reducingGa
       picture = reduce(picture, across, down);
     }
   }
-  const rows = () => (width !== picture.width || right !== picture.width ? resizeRows(picture, width, right, FILTERS[filter]) : picture);
-  const columns = () => (height !== picture.height || bottom !== picture.height ? resizeColumns(picture, height, bottom, FILTERS[filter]) : picture);
+  const kernel = FILTERS[filter];
+  const rows = () => {
+    if (width !== picture.width || right !== picture.width) picture = resizeRows(picture, width, right, kernel);
+  };
+  const columns = () => {
+    if (height !== picture.height || bottom !== picture.height) picture = resizeColumns(picture, height, bottom, kernel);
+  };
   // Each step rounds to whole numbers, so their order matters. This is the order of Pillow 13; older ones begin with the rows.
   const columnsFirst = height < picture.height && picture.height - height > 2 * (picture.width - width);
-  for (const step of columnsFirst ? [columns, rows] : [rows, columns]) picture = step();
+  for (const step of columnsFirst ? [columns, rows] : [rows, columns]) step();
   return picture;
 }
 
@@ -156,7 +161,8 @@ function filterWeights(size, end, newSize, { support, at }) {
       values.push(at((x - centre + 0.5) * (1 / stretch)));
       sum += values[values.length - 1];
     }
-    weights.push({ first, values: Int32Array.from(values, (value) => Math.trunc(0.5 + (sum ? value / sum : value) * 2 ** PRECISION)) });
+    const whole = values.map((value) => Math.trunc(0.5 + (sum ? value / sum : value) * 2 ** PRECISION));
+    weights.push({ first, values: Int32Array.from(whole) });
   }
   return weights;
 }

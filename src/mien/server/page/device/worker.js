@@ -82,12 +82,15 @@ async function open(base, files, provider, threads) {
       return session.run(Object.fromEntries(tensors));
     };
   };
-  const mtcnn = (name) => network(`mtcnn_${name}.onnx`, ["wasm"], [{ path: `mtcnn_${name}.bin`, data: bytes[`mtcnn_${name}.bin`] }]);
+  const mtcnn = (name) => {
+    const path = `mtcnn_${name}.bin`; // the weights, as the ONNX file names them
+    return network(`mtcnn_${name}.onnx`, ["wasm"], [{ path, data: bytes[path] }]);
+  };
   const large = provider === "webgpu" ? ["webgpu", "wasm"] : ["wasm"]; // MTCNN's networks are too small for WebGPU
-  detector = new Detector(
-    { centerface: await network("centerface.onnx", large), pnet: await mtcnn("pnet"), rnet: await mtcnn("rnet"), onet: await mtcnn("onet") },
-    { minFace: model.detector.min_face, threshold: model.detector.threshold, maxSize: model.detector.max_size },
-  );
+  const networks = { centerface: await network("centerface.onnx", large) };
+  for (const name of ["pnet", "rnet", "onet"]) networks[name] = await mtcnn(name);
+  const { min_face: minFace, threshold, max_size: maxSize } = model.detector;
+  detector = new Detector(networks, { minFace, threshold, maxSize });
   expression = await network("model.onnx", large);
 }
 
@@ -99,7 +102,8 @@ async function open(base, files, provider, threads) {
 async function recognise({ image, source, video }) {
   const picture = fromImageData(image);
   const large = ({ box }) => model.min_face === null || Math.min(box[2] - box[0], box[3] - box[1]) >= model.min_face;
-  const detected = await (video ? detector.detectFrame(picture, `${source} ${image.width}x${image.height}`) : detector.detect(picture));
+  const name = `${source} ${image.width}x${image.height}`;
+  const detected = video ? await detector.detectFrame(picture, name) : await detector.detect(picture);
   let found = detected.filter(large).sort((a, b) => area(b.box) - area(a.box));
   if (model.max_faces !== null) found = found.slice(0, model.max_faces);
   const crops = found.map((face) => cropFace(picture, face, model.preprocess, model.template, model.frame));
