@@ -386,7 +386,7 @@ def browser() -> str:
             _table(["pictures", "faces", "largest difference of a probability", "other labels"], parity),
             "Processor time on one machine; on an idle one, one thread takes about as long:",
             _table(["", "server", "WebAssembly, 1 thread", "WebAssembly, 2 threads"], times),
-            _origin(run, read),
+            f"Model `{read['options'].get('model', weights.DEFAULT)}`, from `{run.relative_to(ROOT).as_posix()}`.",
         )
     )
 
