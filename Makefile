@@ -1,4 +1,4 @@
-# The only verbs to remember: demo, test, check, fuzz, bench, tables, docs.
+# The only verbs to remember: demo, test, check, fuzz, bench, tables, docs, web, wheel.
 # Everything is installed into .venv; the stamps in it let a second call start at once.
 
 PYTHON ?= python3
@@ -6,7 +6,9 @@ PIP = .venv/bin/python -m pip install -qq --disable-pip-version-check -c constra
 BIN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lowest lowest-train check fuzz bench tables docs clean
+WEB = src/mien/server/page/device/ort/VERSION
+
+.PHONY: help demo test lowest lowest-train check fuzz bench tables docs web wheel clean
 
 help:
 	@echo "make demo    install mien and recognise the expressions in a photo"
@@ -17,6 +19,8 @@ help:
 	@echo "make fuzz    read 20,000 damaged files of every kind; MIEN_FUZZ=1000000 make fuzz runs for hours"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
 	@echo "make tables  write the generated tables and pictures of README.md and docs/ again"
+	@echo "make web     fetch onnxruntime-web, with which the page recognises in the browser; needs npm"
+	@echo "make wheel   build the wheel, with onnxruntime-web, into dist/"
 	@echo "make docs    build the documentation into site/"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
@@ -70,8 +74,16 @@ docs: .venv/docs.stamp
 	@echo "The documentation: $(CURDIR)/site/index.html"
 	@echo "To search in it, serve it: python3 -m http.server --directory site"
 
+web: $(WEB)
+
+wheel: $(WEB) .venv/dev.stamp
+	@$(BIN)/python -m build --outdir dist .
+
 clean:
 	@rm -rf .venv site build dist demo.png
+
+$(WEB): scripts/vendor_web.py | .venv/base.stamp
+	@$(BIN)/python scripts/vendor_web.py
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("mien needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'

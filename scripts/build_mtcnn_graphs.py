@@ -1,8 +1,9 @@
 """Write the graphs of MTCNN's three networks, without weights, to src/mien/faces/mtcnn_{pnet,rnet,onet}.onnx.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016, figure 2, with the
-channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data without a file. The detector
-supplies them when it loads a graph, so mien needs no `onnx` at run time. Run from anywhere:
+channel counts of the weights in the `mtcnn` 1.0 wheel. Weights are declared as external data. The detector supplies them when
+it loads a graph, so mien needs no `onnx` at run time. A browser gets a file of them (`packed_weights` in
+`mien/faces/mtcnn.py`). Run from anywhere:
 
     python scripts/build_mtcnn_graphs.py
 
@@ -12,6 +13,7 @@ of that picture. They sample the patches of all boxes at once with RoiAlign: bil
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import onnx
@@ -36,6 +38,7 @@ class Graph:
         self.last = start
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self.offset = 0  # in the file of all weights, bytes
 
     def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
         """Append a node and return its output's name."""
@@ -46,7 +49,10 @@ class Graph:
     def weight(self, name: str, shape: tuple[int, ...]) -> str:
         """Declare a float32 weight that is supplied at load and return its name."""
         tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
-        tensor.external_data.add(key="location", value="supplied at load")
+        length = 4 * math.prod(shape)
+        for key, value in (("location", f"mtcnn_{self.name}.bin"), ("offset", self.offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        self.offset += length
         self.weights.append(tensor)
         return name
 

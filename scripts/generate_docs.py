@@ -342,6 +342,39 @@ def robustness() -> str:
     return f"{table}\n\n{read['data']['images']:,} faces. {_origin(run, read)}"
 
 
+def browser() -> str:
+    """Return how the browser compares with the server: the newest run of benchmarks/browser.py."""
+    run = pictures.newest_run("browser")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    titles = {
+        "fer2013": "faces of FER2013",
+        "ckplus": "faces of CK+",
+        "photos": "photos, as PNG",
+        "photos_as_jpeg": "the photos as JPEG",
+    }
+    parity = [
+        [titles[name], f"{found['faces']:,}", f"{found['largest_probability_difference']:.5f}", f"{found['other_label']}"]
+        for name, found in read["parity"].items()
+    ]
+    ways = ("server", "wasm_1", "wasm_2")
+    times = [
+        [what, *(f"{read['processor_ms'][f'{kind}, {way}']:.0f} ms" for way in ways)]
+        for kind, what in (
+            ("picture", "a picture with one face, 640 x 480"),
+            ("video", "a frame of a video, its face followed"),
+        )
+    ]
+    return "\n\n".join(
+        (
+            "Differences from the server's answers, in Chromium. As JPEG, the browser's decoder differs from Pillow's:",
+            markdown_table(["pictures", "faces", "largest difference of a probability", "other labels"], parity),
+            "Processor time on one machine; on an idle one, one thread takes about as long:",
+            markdown_table(["", "server", "WebAssembly, 1 thread", "WebAssembly, 2 threads"], times),
+            f"Model `{read['options'].get('model', weights.DEFAULT)}`, from `{run.relative_to(ROOT).as_posix()}`.",
+        )
+    )
+
+
 DETECTORS = ("centerface", "mtcnn", "mtcnn, first search only", "haar")
 """The columns of the tables of detectors."""
 
@@ -628,6 +661,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "detection": detection,
     "unsure": unsure,
+    "browser": browser,
     "corpus-facts": corpus_facts,
     "class-counts": class_counts,
     "brightness": brightness,

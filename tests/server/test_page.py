@@ -23,8 +23,9 @@ from httpx2 import Client
 from PIL import Image, ImageFilter
 
 from mien.output.table import write_table
-from mien.server.app import PAGE_FILES, create_app
+from mien.server.app import create_app
 from mien.server.settings import Settings
+from mien.server.web_page import PAGE_FILES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")

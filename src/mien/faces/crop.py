@@ -171,6 +171,11 @@ def template_points(size: int, template: ArrayLike = ARCFACE, margin: float = 0.
     return size * (np.asarray(template, np.float64) + margin) / (1 + 2 * margin)
 
 
+def model_template(scale: float, shift: float) -> tuple[NDArray[np.float64], float]:
+    """Return the template and margin with which `align_face` shows what a model's `crop_scale` and `crop_shift` say."""
+    return FRAME - [0, shift / FRAME_SCALE], (scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
+
+
 def _cut(image: NDArray[np.uint8], top: int, bottom: int, left: int, right: int) -> NDArray[np.uint8]:
     """Return a rectangle of a picture; outside the picture, its nearest edge is repeated."""
     rows = np.clip(np.arange(top, bottom), 0, image.shape[0] - 1)

@@ -231,12 +231,22 @@ def load_weights(network: str, folder: Path | None = None) -> dict[str, Array]:
     arrays = iter(joblib.load(io.BytesIO(read_verified(path, SHA256[network], ADVICE))))
     weights = {}
     for layer in LAYERS[network]:
-        weight, weights[f"{layer}.bias"] = next(arrays), next(arrays)
+        weight = next(arrays)
         weights[f"{layer}.weight"] = weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight
+        weights[f"{layer}.bias"] = next(arrays)
         if layer.startswith(("conv", "dense")):
             slope = next(arrays)
             weights[f"{layer}.slope"] = slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope
     return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()}
+
+
+def packed_weights(network: str) -> bytes:
+    """Return the weights of a network as the file of external data that its ONNX graph names.
+
+    Raises:
+        CheckpointError: As `load_weights`.
+    """
+    return b"".join(array.tobytes() for array in load_weights(network).values())
 
 
 def _load(network: str, threads: int) -> Session:

@@ -22,13 +22,11 @@ from mien.calibration import calibrated_probs, prediction_set, set_limit
 from mien.errors import InputError, MienError, reason
 from mien.faces import DEFAULT_DETECTOR, create_detector
 from mien.faces.crop import (
-    FRAME,
-    FRAME_MARGIN,
-    FRAME_SCALE,
     align_face,
     crop_face,
     crop_square,
     is_plausible,
+    model_template,
     similarity,
     template_points,
 )
@@ -317,7 +315,7 @@ class Recognizer:
         if self._own_detector:
             check_faces([face for face in faces if face is not None], image)
         spec = self.backend.info.preprocess
-        template, margin = self._template()
+        template, margin = model_template(spec.crop_scale, spec.crop_shift)
         crops = []
         for face in faces:
             if face is None:
@@ -332,19 +330,13 @@ class Recognizer:
         """Return the affine map, (2, 3), from px of a picture to fractions of the sides of a face's crop by `crops`."""
         spec = self.backend.info.preprocess
         if face is not None and self._is_aligned(face) and face.landmarks is not None:
-            template, margin = self._template()
+            template, margin = model_template(spec.crop_scale, spec.crop_shift)
             return similarity(face.landmarks, template_points(1, template, margin))
         left, top, width, height = 0, 0, image.shape[1], image.shape[0]
         if face is not None:
             left, top, width = crop_square(face, spec.crop_scale, spec.crop_shift)
             height = width
         return np.array([[1 / width, 0, -left / width], [0, 1 / height, -top / height]])
-
-    def _template(self) -> tuple[NDArray[np.float64], float]:
-        """Return where `align_face` moves the landmarks, and its margin, so that the crop has the model's scale and shift."""
-        spec = self.backend.info.preprocess
-        margin = (spec.crop_scale / FRAME_SCALE * (1 + 2 * FRAME_MARGIN) - 1) / 2
-        return FRAME - [0, spec.crop_shift / FRAME_SCALE], margin
 
     def _is_aligned(self, face: Face) -> bool:
         return is_plausible(face) if self.align is None else self.align

@@ -26,7 +26,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import Headers
 from starlette.routing import Match
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -43,44 +42,13 @@ from mien.server.metrics import Metrics
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
 from mien.server.settings import Settings
 from mien.server.uploads import Bytes, Upload, chunks, in_time, read_pictures
+from mien.server.web_page import DEVICE, PAGE_FILES, add_page
 from mien.video.sources import Source
 
 SETTINGS = "MIEN_SERVER"
 """The environment variable that tells the worker processes their settings, as JSON."""
 
 VERSION = version("mien")
-
-PAGE = Path(__file__).parent / "page"
-
-PAGE_FILES = {"/": "index.html"} | {f"/{path.name}": path.name for path in sorted(PAGE.iterdir()) if path.is_file()}
-"""The files of the page by their addresses."""
-
-PAGE_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".onnx": "application/octet-stream",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-}
-"""Media types by ending. Those that the system knows may be wrong, and browsers refuse a script with a wrong one."""
-
-PAGE_HEADERS = {
-    "Cache-Control": "no-cache",  # ask whether a file has changed: after an update, old and new files do not fit together
-    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; "
-    "media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'self'",
-    "Cross-Origin-Embedder-Policy": "require-corp",  # this and the next let WebAssembly use threads
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
-DEVICE = "/device/device.json"
-"""The address that tells the page whether it can recognise faces without the server."""
 
 OPEN_ROUTES = {"/health", "/ready", DEVICE, *PAGE_FILES}
 """Routes that need no API key: those for whoever watches the server, and the page, which asks for the key."""
@@ -233,7 +201,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     _add_errors(app)
     _add_middleware(app, service)
-    _add_page(app)
+    add_page(app, service.recognizer, with_device=not settings.keys)
 
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -413,29 +381,6 @@ def _ended(parts: Iterator[str], end: str, empty: str) -> Iterator[str]:
         any_part = True
         yield part
     yield end if any_part else empty
-
-
-def _add_page(app: FastAPI) -> None:
-    """Serve the page and its files."""
-    files = StaticFiles(directory=PAGE)
-
-    def serve(name: str) -> Callable[[Request], Awaitable[Response]]:
-        async def file(request: Request) -> Response:
-            response = await files.get_response(name, request.scope)
-            response.headers.update(
-                PAGE_HEADERS | {"Content-Type": PAGE_TYPES.get(Path(name).suffix, "application/octet-stream")}
-            )
-            return response
-
-        return file
-
-    for address, name in PAGE_FILES.items():
-        app.add_route(address, serve(name), methods=["GET", "HEAD"], include_in_schema=False)
-
-    async def no_device(_: Request) -> Response:  # reached if no route before it has this address
-        return Response(status_code=204)  # browsers log 404 as an error
-
-    app.add_route(DEVICE, no_device, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:
