@@ -158,6 +158,7 @@ class Jobs:
                 (folder / VIDEO).unlink()
             with suppress(OSError):
                 self._write(job)
+                (folder / WORKER).unlink()  # only unfinished jobs have one
 
     def _read(self, folder: Path, job: Job, options: VideoOptions) -> Job:
         """Read a video to its end, and return its job: done, failed or cancelled."""
