@@ -118,10 +118,11 @@ class Jobs:
 
     def _status(self, folder: Path) -> dict[str, Any]:
         status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-        if status["state"] in ("queued", "running") and not _is_alive(int((folder / WORKER).read_text())):
-            (folder / VIDEO).unlink(missing_ok=True)
-            status |= {"state": "failed", "error": "the server was interrupted before the end of this video; send it again"}
-            self._write(Job.model_validate(status))
+        with suppress(FileNotFoundError):  # it has just ended
+            if status["state"] in ("queued", "running") and not _is_alive(int((folder / WORKER).read_text())):
+                (folder / VIDEO).unlink(missing_ok=True)
+                status |= {"state": "failed", "error": "the server was interrupted before the end of this video; send it again"}
+                self._write(Job.model_validate(status))
         return status
 
     def _write(self, job: Job) -> None:
@@ -158,6 +159,7 @@ class Jobs:
                 (folder / VIDEO).unlink()
             with suppress(OSError):
                 self._write(job)
+                (folder / WORKER).unlink()  # only unfinished jobs have one
 
     def _read(self, folder: Path, job: Job, options: VideoOptions) -> Job:
         """Read a video to its end, and return its job: done, failed or cancelled."""
