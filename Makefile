@@ -27,23 +27,25 @@ demo: .venv/base.stamp
 test: .venv/dev.stamp
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
-TORCHLESS = $(addprefix tests/, predict output video faces cli/test_predict.py cli/test_camera.py cli/test_doctor.py test_atomic.py \
-	test_errors.py test_image.py test_labels.py test_model_info.py test_offline.py test_onnx_session.py test_preprocess.py \
-	test_provenance.py test_registry.py test_structures.py test_weights.py)
+# Each file of tests/ belongs to one of the two: to `lowest` unless it is named here.
+TRAINING = $(addprefix tests/, audit contract datasets engine explain layers losses models report study \
+	cli/test_analyse.py cli/test_audit.py cli/test_figure.py cli/test_groups.py cli/test_models.py cli/test_split.py \
+	cli/test_training.py cli/test_training_processes.py cli/test_verify.py fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py \
+	predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
+	test_metrics.py test_photos.py test_readme.py test_recipe.py test_results.py test_statistics.py test_transfer.py)
+# Except these, whose answer does not depend on the versions: they check the wheel and the written pages.
+PACKAGING = tests/test_base_install.py tests/test_docs.py
 
-TORCH = $(addprefix tests/, datasets engine layers losses models cli/test_training.py test_augment.py test_checkpoint.py \
-	test_evaluate.py test_metrics.py test_recipe.py test_transfer.py)
-
-lowest: EXTRAS = tables,heic,detectors,camera
-lowest: TESTS = $(TORCHLESS)
-lowest-train: EXTRAS = train,tables,heic,detectors,camera
-lowest-train: TESTS = $(TORCH)
+lowest: EXTRAS = tables,heic,detectors,camera,serve
+lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
+lowest-train: EXTRAS = train,tables,analyse,explain,report,heic,detectors,camera,serve
+lowest-train: TESTS = $(TRAINING)
 lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@
 	@$(BIN)/uv pip install -q --python .venv/$@ --resolution lowest-direct '.[$(EXTRAS)]'
 	@$(BIN)/uv pip freeze --python .venv/$@ | grep -v '^mien' > .venv/$@.txt
-	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis onnx scikit-image tifffile
+	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis httpx onnx scikit-image tifffile
 	@PYTHONPATH=src .venv/$@/bin/python -m pytest -o filterwarnings= $(TESTS)
 
 check: .venv/dev.stamp
