@@ -85,6 +85,9 @@ def test_what_cannot_be_done_is_said_before_training(tmp_path: Path, faces: Path
     out = ("--out", tmp_path / "run")
     assert "exists and holds no run of mien finetune" in refused("finetune", faces, "--out", tmp_path / "full")
     assert "choose one of tensorboard, wandb, mlflow" in refused("finetune", faces, *out, "--logger", "comet")
+    assert "data.protocol: mien finetune fills this in" in refused(
+        "finetune", faces, *out, "--folds", 2, "--set", "data.protocol={}"
+    )
     assert "contains no pictures under <class>" in refused("finetune", tmp_path / "empty", *out)
     assert "contains no pictures under <class>" in refused("finetune", tmp_path / "full", *out)
     assert "no such file" in refused("finetune", tmp_path / "nowhere", *out).lower()

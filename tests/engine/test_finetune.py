@@ -13,7 +13,7 @@ from mien.checkpoint import read_info
 from mien.datasets import Corpus, load_corpus
 from mien.engine.checks import check_files
 from mien.engine.devices import create_fabric
-from mien.engine.finetune import cautions, check_faces, fill_recipe
+from mien.engine.finetune import cautions, check_classes, fill_recipe
 from mien.engine.loss import create_objective
 from mien.engine.train import Run, train
 from mien.errors import CheckpointError, DataError, RecipeError
@@ -24,7 +24,6 @@ from mien.statistics import interval_of_units
 from mien.transfer import restore_norms, start_from
 from mien.weights import DEFAULT, bundled
 
-ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
 OPTIONS = {"size": 48, "colour": False}
 
 
@@ -173,15 +172,16 @@ def test_another_network_is_trained_whole(tmp_path: Path):
     recipe, _ = fill_recipe(found, "sa_csp_ca-fer2013", OPTIONS, {"seed": 3, "train.batch_size": 5})
     assert (recipe.model.name, recipe.model.frozen, recipe.optim.layer_decay) == ("sa_csp_ca", ["norms"], 1.0)
     assert (recipe.seed, recipe.train.batch_size, recipe.preprocess.size) == (3, 5, (40, 40))
+    assert recipe.data.protocol["seed"] == 3
 
 
 def test_folders_that_cannot_be_fine_tuned_on(tmp_path: Path):
     one = faces(tmp_path / "one", {"happy": 9})
     with pytest.raises(DataError, match="has one class, happy; put the pictures of each expression in its own folder"):
-        check_faces(load(one), one)
+        check_classes(load(one), one)
     few = faces(tmp_path / "few", {"happy": 9, "sad": 2})
     with pytest.raises(DataError, match=r"too few images to split of sad \(2\); each class needs 3 or more"):
-        check_faces(load(few), few)
+        check_classes(load(few), few)
     alone = load(faces(tmp_path / "alone", {"happy": 9, "sad": 9}, people=2), subject="S[0-9]+")
     with pytest.raises(DataError, match="shows 2 people; a split by person needs 3 or more"):
         fill_recipe(alone, DEFAULT, OPTIONS, {})
@@ -201,21 +201,6 @@ def test_the_same_picture_in_two_splits_is_refused(tmp_path: Path):
         DataError, match=r"train/happy/.*\(in train\) and .*val/happy/.*\(in val\) are the same picture; delete"
     ):
         fill_recipe(load(tmp_path / "faces"), DEFAULT, OPTIONS, {})
-
-
-def test_scenes_are_sent_to_prepare_and_crops_are_not(tmp_path: Path):
-    with Image.open(ASTRONAUT) as photo:
-        face = photo.convert("RGB").crop((165, 40, 285, 180))
-        scene = Image.new("RGB", (400, 300))
-        scene.paste(face.resize((60, 70)), (150, 100))
-    for folder, picture in (("scenes", scene), ("crops", face)):
-        for name in ("happy", "sad"):
-            (tmp_path / folder / name).mkdir(parents=True)
-            for i in range(3):
-                picture.save(tmp_path / folder / name / f"{i}.jpg")
-    check_faces(load(tmp_path / "crops"), tmp_path / "crops")
-    with pytest.raises(DataError, match=r"pictures are scenes, in which a face takes about \d+ % .*first: mien prepare"):
-        check_faces(load(tmp_path / "scenes"), tmp_path / "scenes")
 
 
 def test_images_of_one_person_count_together():

@@ -60,7 +60,7 @@ def finetune(
     from mien.engine import train
     from mien.engine.checks import check_files, check_names
     from mien.engine.devices import create_fabric
-    from mien.engine.finetune import cautions, check_faces, compare, fill_recipe, measure, summary
+    from mien.engine.finetune import cautions, check_classes, compare, fill_recipe, measure, summary
     from mien.engine.loggers import check_logger
     from mien.evaluate import write_evaluation
     from mien.provenance import available_cores
@@ -68,6 +68,9 @@ def finetune(
     check_logger(logger)
     changes = parse_pairs(change, "--set", "optim.lr=0.01", RecipeError) | {"seed": seed}
     changes |= {} if epochs is None else {"train.epochs": epochs}
+    own = ("data.corpus", "data.options", "model.start", *(("data.protocol",) if folds else ()))
+    if given := next((key for key in changes if key.startswith(own)), None):
+        raise InputError(f"--set {given}: mien finetune fills this in from its own options; leave it out")
     table = data.suffix.lower() in (".csv", ".tsv", ".parquet")
     if table and subject is not None:
         raise InputError(f"--subject is for folders; {data} is a table, so name people in its column subject")
@@ -79,7 +82,7 @@ def finetune(
     options: dict[str, Any] = {"size": 96, "colour": start.info.preprocess.channels == 3}
     options |= {} if subject is None else {"subject": subject}
     loaded = open_corpus({"corpus": "manifest" if table else "folder", "options": options}, data)
-    check_faces(loaded, data.parent if table else data)
+    check_classes(loaded, data)
     parts = []
     for fold in range(folds or 1):
         folder = out if folds is None else out / f"fold-{fold}"

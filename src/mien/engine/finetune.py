@@ -10,7 +10,6 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,10 @@ from numpy.typing import NDArray
 
 from mien.checkpoint import read_info
 from mien.datasets import Corpus, apply_protocol
-from mien.datasets.crops import faces_by_size
 from mien.datasets.twins import digests
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import CheckpointError, DataError
 from mien.evaluate import BATCH, Evaluation, evaluate
-from mien.faces import create_detector
-from mien.image import read_image
 from mien.labels import mapping
 from mien.predict.backend import Backend, crop_logits
 from mien.provenance import current_commit, hardware, versions
@@ -45,37 +41,20 @@ MIN_STEPS = 8
 FEW_TRAIN, FEW_TEST = 20, 100
 """Training images of a class, and test images in all, below which the outcome is uncertain."""
 
-SAMPLE, SMALLEST_FACE = 12, 0.4
-"""Pictures that are searched for faces, and the share of the shorter side that a face takes in a face crop at least."""
 
-
-def check_faces(corpus: Corpus, base: Path) -> None:
-    """Check that a corpus has enough images of two classes or more, and shows faces, not scenes.
-
-    Args:
-        corpus: The corpus, as loaded.
-        base: The folder that its files are relative to.
+def check_classes(corpus: Corpus, source: Path) -> None:
+    """Check that a corpus, which was loaded from `source`, has enough images of two classes or more.
 
     Raises:
         DataError: It does not.
     """
     counts = np.bincount(corpus.target, minlength=len(corpus.classes))
     if len(corpus.classes) < 2:
-        raise DataError(f"{base}: has one class, {corpus.classes[0]}; put the pictures of each expression in its own folder")
+        raise DataError(f"{source}: has one class, {corpus.classes[0]}; put the pictures of each expression in its own folder")
     if few := [f"{name} ({n})" for name, n in zip(corpus.classes, counts, strict=True) if n < MIN_CLASS]:
         raise DataError(
-            f"{base}: too few images to split of {', '.join(few)}; each class needs {MIN_CLASS} or more, for training, for "
+            f"{source}: too few images to split of {', '.join(few)}; each class needs {MIN_CLASS} or more, for training, for "
             "choosing the epoch and for the test. Add images, or move the folder away"
-        )
-    rows = np.unique(np.linspace(0, len(corpus.files) - 1, SAMPLE).astype(int))
-    detector, shares = create_detector(), list[float]()
-    for path in (base / corpus.files[row] for row in rows):
-        if path.is_file() and (faces := faces_by_size(picture := read_image(path), detector)):
-            shares.append(float(faces[0].area) ** 0.5 / min(picture.shape[:2]))
-    if len(shares) >= len(rows) / 2 and median(shares) < SMALLEST_FACE:
-        raise DataError(
-            f"{base}: its pictures are scenes, in which a face takes about {100 * median(shares):.0f} % of the shorter side. "
-            f"Crop the faces first: mien prepare {base} --out faces, and then: mien finetune faces/manifest.csv"
         )
 
 
@@ -104,7 +83,7 @@ def fill_recipe(
             f"{start}: does not say what network it is; give a bundled model, an exported .onnx file or a run"
         )
     people = {name for name in corpus.rows.subjects if name}
-    unit = {"by": "subject"} if people else {}
+    unit = ({"by": "subject"} if people else {}) | ({"seed": changes["seed"]} if changes.get("seed") else {})
     if people and len(people) < MIN_CLASS:
         raise DataError(f"{corpus.name}: shows {len(people)} people; a split by person needs {MIN_CLASS} or more. Add others")
     protocol: dict[str, Any] = {"name": "random_split", "test": 0.2, "val": 0.15} | unit

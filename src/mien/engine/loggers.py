@@ -76,6 +76,8 @@ class WandbLogger(Logger):
         version: The ID of the run to continue.
     """
 
+    name = version = ""  # Fabric has them as abstract properties
+
     def __init__(self, out: Path, version: str | None) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its own crashes go to another company
         wandb = require("wandb", "wandb")
@@ -91,17 +93,9 @@ class WandbLogger(Logger):
             x_disable_machine_info=True,
             x_save_requirements=False,
         )
-        self._run = wandb.init(id=version, name=out.absolute().name, dir=str(out), resume="allow", settings=settings)
-
-    @property
-    def name(self) -> str:
-        """The project."""
-        return str(self._run.project)
-
-    @property
-    def version(self) -> str:
-        """The ID of the run."""
-        return str(self._run.id)
+        self.name = out.absolute().name
+        self._run = wandb.init(id=version, name=self.name, dir=str(out), resume="allow", settings=settings)
+        self.version = str(self._run.id)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record the metrics of an epoch."""
@@ -117,49 +111,42 @@ class WandbLogger(Logger):
 
 
 class MlflowLogger(Logger):
-    """Record a run with MLflow, on the server of `MLFLOW_TRACKING_URI` or in a folder.
+    """Record a run with MLflow, on the server of `MLFLOW_TRACKING_URI` or in the folder `mlruns` next to the run's folder.
 
     Args:
-        out: The run's folder; without a server, the record is in the folder `mlruns` next to it, which all runs share.
+        out: The run's folder.
         version: The ID of the run to continue.
     """
+
+    name = version = ""
 
     def __init__(self, out: Path, version: str | None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny comes without a database
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (out.absolute().parent / "mlruns").as_uri()
         self._client = require("mlflow.tracking", "mlflow").MlflowClient(uri)
+        self.name = out.absolute().name
         if version is None:
             project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
             found = self._client.get_experiment_by_name(project)
             experiment = self._client.create_experiment(project) if found is None else found.experiment_id
-            version = self._client.create_run(experiment, run_name=out.absolute().name).info.run_id
+            version = self._client.create_run(experiment, run_name=self.name).info.run_id
         self._client.update_run(version, status="RUNNING")
-        self._version = str(version)
-
-    @property
-    def name(self) -> str:
-        """The name of the run."""
-        return str(self._client.get_run(self._version).info.run_name)
-
-    @property
-    def version(self) -> str:
-        """The ID of the run."""
-        return self._version
+        self.version = str(version)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record the metrics of an epoch."""
         for key, value in _finite(metrics).items():
-            self._client.log_metric(self._version, key, value, step=step)
+            self._client.log_metric(self.version, key, value, step=step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Record the recipe as parameters such as `optim.lr`, to compare runs."""
         for key, value in _flat(params).items():
-            self._client.log_param(self._version, key, value)
+            self._client.log_param(self.version, key, value)
 
     def finalize(self, status: str) -> None:
         """End the record; `status` is success or failed."""
-        self._client.set_terminated(self._version, "FINISHED" if status == "success" else "FAILED")
+        self._client.set_terminated(self.version, "FINISHED" if status == "success" else "FAILED")
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
