@@ -1,6 +1,7 @@
 """Experiment trackers, offline: what they record, and that a resumed run continues its record."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,19 @@ def wandb_records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
         if kind in (1, 4):  # the record is whole, or this is its last part
             yield wandb_internal_pb2.Record.FromString(whole)
             whole = b""
+
+
+@pytest.fixture(autouse=True)
+def _no_request(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be the proxy of every request, and see none. Without a network a tracker would hide that it tries."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            for spelling in (name, name.lower()):
+                monkeypatch.setenv(spelling, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        yield
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 class Stopped(Exception):
