@@ -16,6 +16,7 @@ import yaml
 from _pytest.mark import ParameterSet
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from mien import cli, weights
 from mien.models import create_model
@@ -261,3 +262,27 @@ def test_training_from_dlib(folder: Path, text: str) -> None:
     state = create_model("dlib_resnet").state_dict()
     save_file({name: value for name, value in state.items() if "classifier" not in name}, folder / lines[2].split()[-1])
     run_lines(folder, "\n".join(lines[3:]))
+
+
+@pytest.mark.slow
+def test_fine_tuning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of docs/fine-tune.md, on pictures named and sorted like those of CK+48, for one epoch.
+
+    They run in this process, because each start of torch takes seconds.
+    """
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("anger", "contempt", "happy")):
+        (folder / "faces" / name).mkdir(parents=True)
+        for i in range(16):
+            picture = Image.fromarray(random.integers(0, 256, (48, 48)).astype(np.uint8))
+            picture.save(folder / f"faces/{name}/S{i % 8:03}_00{number}_{i:08}.png")
+    shutil.copy(ROOT / "docs/assets/astronaut.jpg", folder / "portrait.jpg")
+    monkeypatch.chdir(folder)
+    commands = [block.values[0].strip() + " --epochs 1 --threads 1" for block in blocks("finetune")]
+    commands += [line for block in blocks("finetuned") for line in block.values[0].splitlines()]
+    for command in commands:
+        done = CliRunner().invoke(cli.app, shlex.split(command, comments=True)[1:], catch_exceptions=False)
+        assert done.exit_code == 0, f"{command}: {done.output}"
+    assert re.search("angry|contempt|happy", done.output)
+    assert (folder / "runs/mine/finetune.json").is_file()
+    assert "contempt" in (folder / "mine.html").read_text()

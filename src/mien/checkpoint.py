@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mien.atomic import atomic_path
-from mien.errors import CheckpointError, MienError
+from mien.errors import CheckpointError, MienError, reason
 from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, check_file_digest, write_digest
 from mien.models import Model, create_model
 
@@ -93,21 +93,33 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, ModelInfo]:
 
 
 def read_info(path: str | os.PathLike[str]) -> ModelInfo | None:
-    """Return the facts stored in a checkpoint or in a run's best epoch; None for weights that mien did not write.
+    """Return the facts in a checkpoint, a run's best epoch or an exported file; None for weights that mien did not write.
 
     Raises:
         CheckpointError: The file is corrupt or of another format version.
     """
     file = _weights_file(path)
-    if file.suffix != ".safetensors":
+    if file.suffix not in (".safetensors", ".onnx"):
         return None
     has_digest = check_file_digest(file)
     try:
+        if file.suffix == ".onnx":
+            return ModelInfo.from_json(_onnx_metadata(file), str(file), has_digest)
         with safe_open(file, framework="pt") as tensors:
             metadata = (tensors.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as error:
         raise _not_safetensors(file, error) from None
     return None if metadata is None else ModelInfo.from_json(metadata, str(file), has_digest)
+
+
+def _onnx_metadata(file: Path) -> str | None:
+    import onnx
+
+    try:
+        found = onnx.load(str(file), load_external_data=False).metadata_props
+    except Exception as error:  # protobuf raises its own errors on damaged files
+        raise CheckpointError(f"{file}: is corrupt or not an ONNX file ({reason(error)}); copy the file again") from None
+    return next((entry.value for entry in found if entry.key == METADATA_KEY), None)
 
 
 def _weights_file(path: str | os.PathLike[str]) -> Path:

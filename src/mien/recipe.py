@@ -88,6 +88,8 @@ class Recipe(Section):
             raise ValueError(
                 "optim.schedule plateau watches the split data.select, which is null; name a split or choose another schedule"
             )
+        if self.train.patience and self.data.select is None:
+            raise ValueError("train.patience watches the split data.select, which is null; name a split or set it to 0")
         return self
 
     def to_dict(self) -> dict[str, Any]:

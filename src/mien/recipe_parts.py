@@ -43,8 +43,8 @@ class ModelPart(Section):
     Attributes:
         name: Registered name.
         arguments: Keyword arguments of the network, such as the switches of an ablation.
-        start: Weights to start from: `imagenet`, or a file (see `mien.transfer`). None trains from scratch.
-        frozen: Modules that are not trained, by name or prefix of it.
+        start: Weights to start from: `imagenet`, a bundled model or a file (see `mien.transfer`). None trains from scratch.
+        frozen: Modules that are not trained, by name or prefix of it. `norms` are all batch norms, which keep their statistics.
     """
 
     name: str
@@ -245,6 +245,7 @@ class TrainPart(Section):
     Attributes:
         epochs: Passes over the training split.
         batch_size: Images per step, over all devices together.
+        patience: Epochs without a better one on the selection split after which training stops; 0 trains all epochs.
         ema_decay: Decay per step of the exponential moving average of the weights; 0 is off. If on, the average is what is
             evaluated and saved.
         compile: Compile the training step with torch.compile.
@@ -257,6 +258,7 @@ class TrainPart(Section):
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
+    patience: int = Field(0, ge=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
     final_epochs: int = Field(0, ge=0)
     early_size: tuple[int, int] | None = None

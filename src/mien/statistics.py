@@ -97,6 +97,21 @@ def bootstrap_of_seeds(differences: Sequence[float]) -> Interval:
     return float(found.low), float(found.high)
 
 
+def interval_of_units(differences: NDArray[np.float64], units: NDArray[np.str_]) -> Interval:
+    """Return the 95 % bootstrap interval of a mean difference over images, drawing all images of a unit together.
+
+    Args:
+        differences: Of two networks on each image, such as 1 if only the first is right and -1 if only the second is, (N,).
+        units: The person in each image, whose images are alike, or the image itself, (N,).
+    """
+    _, unit = np.unique(units, return_inverse=True)
+    sums, counts = np.bincount(unit, differences), np.bincount(unit)
+    random = np.random.default_rng(0)
+    draws = (random.integers(0, len(counts), len(counts)) for _ in range(9_999))
+    low, high = np.percentile([sums[drawn].sum() / counts[drawn].sum() for drawn in draws], (2.5, 97.5))
+    return float(low), float(high)
+
+
 def risk_coverage(
     confidence: NDArray[np.floating], right: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -4,26 +4,32 @@ Parameters are matched by name: one is loaded if the file has it under its publi
 of a first convolution are summed for a grey network, which gives the activations of the grey image repeated three times. The
 rows of the classifier are matched by the names of their classes, never by position. All other parameters, such as the row of a
 class that the file does not have, stay as they were initialised. A report lists what was done.
+
+A bundled model, or any float32 file of `mien export`, is a start too. The export folds batch norms into the convolutions before
+them, which loses their statistics. `restore_norms` measures them again, so that the network can be trained as before.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mien.checkpoint import read_info
 from mien.errors import CheckpointError, InputError
 from mien.labels import mapping
 from mien.models import Model
-from mien.weights import sha256
+from mien.weights import bundled, resolve, sha256
 
 VGGFACE = re.compile(r"(conv(\d)_(\d)|fc[678])\.(weight|bias)")
 """Names in the published VGGFace weights."""
@@ -44,6 +50,7 @@ class Transfer:
         fresh: Left as initialised: the file lacks them or has them in another shape.
         unused: Names in the file that the network did not use.
         classes: What became of the classifier, in words, unless all its classes and their order are those of the file.
+        folded: Batch norms that the file's export has folded; they only add a bias until `restore_norms`.
     """
 
     source: Path
@@ -52,6 +59,7 @@ class Transfer:
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     classes: str = ""
+    folded: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} loaded"]
@@ -66,8 +74,8 @@ def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[s
 
     Args:
         model: The network; changed in place.
-        source: `"imagenet"`, or a file: a mien checkpoint, or a state dict (torch, safetensors) under torchvision's names,
-            timm's or VGGFace's.
+        source: `"imagenet"`, the name of a bundled model, or a file: a mien checkpoint, a float32 file of `mien export`, or a
+            state dict (torch, safetensors) under torchvision's names, timm's or VGGFace's.
         classes: The network's classes. Each row of the classifier then comes from the file's class of the same name, and from
             a file that does not name its classes no row is loaded. Without them, the classifier is loaded if its shape fits.
 
@@ -75,10 +83,11 @@ def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[s
         CheckpointError: The file is missing, corrupt or has another hash than its name says, or none of its weights fits.
         InputError: The network has no published ImageNet weights.
     """
-    path = imagenet_file(model) if str(source) == "imagenet" else Path(source)
+    path = imagenet_file(model) if str(source) == "imagenet" else start_file(source)
     weights = {_vggface_name(name): value for name, value in read_weights(path).items()}
+    folded = _undo_export(model, weights, path) if path.suffix == ".onnx" else []
     matched, words = (None, "") if classes is None else _match_classes(path, classes)
-    report = Transfer(path, classes=words)
+    report = Transfer(path, classes=words, folded=folded)
     state, used = model.state_dict(), set()
     by_class = set() if matched is None else set(model.classifier_names())
     for name, old in state.items():
@@ -98,6 +107,15 @@ def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[s
         raise CheckpointError(f"{path}: none of its {len(weights)} weights fits this network; is it of another architecture?")
     model.load_state_dict(state)
     return report
+
+
+def start_file(source: str | os.PathLike[str]) -> Path:
+    """Return the file of a start: that of a bundled model, whose SHA-256 is checked, or the path itself.
+
+    Raises:
+        CheckpointError: The bundled model is corrupt.
+    """
+    return resolve(source) if os.fspath(source) in bundled() else Path(source)
 
 
 def imagenet_file(model: Model) -> Path:
@@ -134,7 +152,7 @@ def imagenet_url(model: Model) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors or torch file, by name.
+    """Return the tensors in a safetensors, torch or ONNX file, by name.
 
     Raises:
         CheckpointError: The file is missing or corrupt, or is not a state dict.
@@ -143,6 +161,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         path = path / "best.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the path")
+    if path.suffix == ".onnx":
+        return _read_onnx(path)
     try:
         loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -157,6 +177,83 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path}: is not a state dict (names and tensors); save the state dict of the network")
     return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _read_onnx(path: Path) -> dict[str, Tensor]:
+    """Return the weights in an exported file in float32; those that it stores in float16 have names that end in `_half`."""
+    import onnx
+    from onnx import numpy_helper
+
+    try:
+        stored = {w.name.removesuffix("_half"): numpy_helper.to_array(w) for w in onnx.load(str(path)).graph.initializer}
+        return {name: torch.tensor(w, dtype=torch.float32) for name, w in stored.items() if w.dtype.kind == "f"}
+    except Exception as error:  # protobuf and onnx raise any kind of error on damaged files
+        raise CheckpointError(f"{path}: is corrupt or not an ONNX file ({' '.join(str(error).split())[:120]})") from None
+
+
+@torch.no_grad()
+def _undo_export(model: Model, weights: dict[str, Tensor], path: Path) -> list[str]:
+    """Turn the weights of an exported network into those of the network as it is trained; return the folded batch norms.
+
+    A norm that was folded into the convolution before it has left a bias there. It becomes a norm that only adds this bias.
+    """
+    folded = list[str]()
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    for (name, _), (norm_name, norm) in pairwise(layers):
+        bias = weights.pop(f"{name}.weight_bias", None)
+        if isinstance(norm, nn.BatchNorm2d) and bias is not None:
+            zero, one = torch.zeros_like(bias), torch.ones_like(bias)
+            values = {"weight": one * (1 + norm.eps) ** 0.5, "bias": bias, "running_mean": zero, "running_var": one}
+            weights |= {f"{norm_name}.{key}": value for key, value in values.items()}
+            folded.append(norm_name)
+    order = copy.deepcopy(model).double()  # each weight is its own position, which says where `simplify` has moved it
+    for weight in order.state_dict().values():
+        weight.copy_(torch.arange(weight.numel()).view(weight.shape))
+    order.simplify()
+    for name, position in order.state_dict().items():
+        moved = weights.get(name)
+        if moved is not None and moved.shape == position.shape:
+            weights[name] = torch.empty_like(moved)
+            weights[name].view(-1)[position.view(-1).long()] = moved.reshape(-1)
+        elif name.endswith("num_batches_tracked"):
+            weights[name] = torch.zeros_like(position)
+    if lacking := [name for name in order.state_dict() if name not in weights]:
+        raise CheckpointError(
+            f"{path}: does not have the weights {_few(lacking)} under their names, so training cannot start from it; give a "
+            "float32 file of mien export for this architecture, or the run's best.safetensors"
+        )
+    return folded
+
+
+@torch.no_grad()
+def restore_norms(model: Model, folded: Sequence[str], inputs: Iterable[Tensor]) -> None:
+    """Give folded batch norms the statistics of some images, without changing what the network computes in evaluation mode.
+
+    Args:
+        model: The network, after `start_from`; changed in place.
+        folded: The names of the norms.
+        inputs: Batches of preprocessed images, (N, C, H, W).
+    """
+    sums: dict[Any, list[Tensor]] = {model.get_submodule(name): [] for name in folded}  # of the input of each norm
+
+    def add(norm: nn.Module, arguments: tuple[Tensor]) -> None:
+        x = arguments[0].double()
+        sums[norm].append(len(x) * torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
+
+    handles = [norm.register_forward_pre_hook(add) for norm in sums]
+    training, count = model.training, 0
+    model.eval()
+    for batch in inputs:
+        model(batch)
+        count += len(batch)
+    model.train(training)
+    for handle, (norm, parts) in zip(handles, sums.items(), strict=True):
+        handle.remove()
+        mean, square = torch.stack(parts).sum(0) / count
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_((square - mean.square()).clamp_min(0))
+        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+        norm.bias += mean
 
 
 def _download(url: str, path: Path) -> None:

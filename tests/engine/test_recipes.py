@@ -43,7 +43,14 @@ from mien.recipe import Recipe, load_recipe, recipe_names
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 CK48 = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
-SHAPES = {"fer2013": (48, 48), "ferplus": (48, 48), "ckplus": (48, 48), "rafdb": (100, 100, 3), "affectnet": (224, 224, 3)}
+SHAPES = {
+    "fer2013": (48, 48),
+    "ferplus": (48, 48),
+    "ckplus": (48, 48),
+    "folder": (224, 224),  # the one recipe of a folder stores it grey
+    "rafdb": (100, 100, 3),
+    "affectnet": (224, 224, 3),
+}
 """Shape of the stored images of a corpus, unless a recipe says otherwise."""
 
 RANDOM = np.random.default_rng(0)
@@ -105,6 +112,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "fer2013": fer2013,
     "ferplus": fer2013,
     "ckplus": ckplus,
+    "folder": lambda root: ckplus(root) / "CK+48",
     "rafdb": rafdb,
     "affectnet": affectnet,
 }
@@ -144,6 +152,8 @@ def expected_classes(recipe: Recipe) -> tuple[str, ...]:
         return label_set("ferplus10" if options.get("classes") == 10 else "ferplus")
     if name == "affectnet":
         return label_set(f"affectnet{options.get('classes', 8)}")
+    if name == "folder":
+        return label_set("ckplus")
     dropped = {"contempt"} if options.get("contempt") is False else set()
     return tuple(expression for expression in label_set(name) if expression not in dropped)
 

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
 
+LoggerOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Experiment tracker: tensorboard, wandb (offline unless WANDB_MODE=online is set) or mlflow (in the folder mlruns "
+        "next to the run unless MLFLOW_TRACKING_URI is set).",
+    ),
+]
+
 
 def train(
     recipe: Annotated[
@@ -44,12 +53,14 @@ def train(
         typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")] = None,
+    logger: LoggerOption = "tensorboard",
 ) -> None:
     """Train a recipe, or resume a run that was stopped."""
     torch = require("torch", "train")
     from mien.engine import train as run
     from mien.engine.checks import check_files, check_names
     from mien.engine.devices import create_fabric, default_devices
+    from mien.engine.loggers import check_logger
     from mien.provenance import available_cores
     from mien.recipe import load_recipe, recipe_file
 
@@ -57,6 +68,7 @@ def train(
     overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
     chosen = load_recipe(recipe, overrides)
     check_names(chosen)
+    check_logger(logger)
     written = recipe_file(recipe)
     own = written is not None and written.is_file() and written.read_text(encoding="utf-8") == chosen.to_yaml()
     check_files(chosen, out, [data, *([written] if written and not own else [])])  # a run's own recipe resumes it
@@ -66,9 +78,18 @@ def train(
     if threads or torch.get_num_threads() * devices > cores:
         torch.set_num_threads(max(1, cores // devices))
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
-    with _TrainingProgress(chosen.train.epochs) as progress:
+    with TrainingProgress(chosen.train.epochs) as progress:
         fabric = create_fabric(chosen, devices, precision)
-        result = run(chosen, corpus, out, fabric=fabric, on_epoch=progress.epoch, on_step=progress.step, on_start=echo)
+        result = run(
+            chosen,
+            corpus,
+            out,
+            fabric=fabric,
+            on_epoch=progress.epoch,
+            on_step=progress.step,
+            on_start=echo,
+            logger=logger,
+        )
     if not fabric.is_global_zero:
         return
     if chosen.data.select is None:
@@ -174,7 +195,7 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-class _TrainingProgress:
+class TrainingProgress:
     """The output of `mien train`: one line per epoch and, in a terminal, a progress bar."""
 
     def __init__(self, epochs: int) -> None:
@@ -193,7 +214,7 @@ class _TrainingProgress:
         self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
         self.task = self.bar.add_task("training", total=epochs, start=True)
 
-    def __enter__(self) -> _TrainingProgress:
+    def __enter__(self) -> TrainingProgress:
         self.bar.start()
         return self
 

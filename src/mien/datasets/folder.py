@@ -5,6 +5,7 @@ The name of a folder says what its pictures show. How an expression is spelt doe
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from mien import labels
 from mien.datasets.corpus import CORPORA, Listing, Rows
 from mien.datasets.files import SPLIT_NAMES, Tree, is_picture, open_tree, split_name, tree_order, walk
 from mien.errors import DataError
-from mien.labels import canonical
+from mien.labels import canonical, nfc
 from mien.registry import nearest
 
 SIDE = 224
@@ -54,7 +55,7 @@ def sort_splits(splits: Iterable[str]) -> tuple[str, ...]:
 
 
 @CORPORA.register("folder", own_data=True)
-def read_folder(source: Path, label_set: str | None = None) -> Listing:
+def read_folder(source: Path, label_set: str | None = None, subject: str | None = None) -> Listing:
     """Return the pictures of a folder that is sorted by expression, in colour, 224x224 px.
 
     Args:
@@ -62,13 +63,20 @@ def read_folder(source: Path, label_set: str | None = None) -> Listing:
             spellings) that each contain `<class>/*`. Pictures deeper in a class's folder count, and a folder around everything
             does not matter. Links are followed as `mien.datasets.files.walk` says.
         label_set: Name of the label set whose order the classes have; by default they are in alphabetical order.
+        subject: Regular expression that finds the person in a picture's path below its class's folder: its first group, or all
+            of it without groups. `"S[0-9]+"` finds S010 in `happy/S010_006_00000014.png`. By default people are unknown.
 
     Raises:
-        DataError: A folder is not in the label set, split folders are next to others, or there is no picture.
+        DataError: A folder is not in the label set, split folders are next to others, there is no picture, or `subject` is
+            not a regular expression or finds nobody in a path.
         LabelError: There is no such label set.
     """
     classes = None if label_set is None else labels.label_set(label_set)
-    found, skipped = list[Labelled](), list[str]()
+    found, skipped, subjects = list[Labelled](), list[str](), list[str]()
+    try:
+        person = None if subject is None else re.compile(subject)
+    except re.error as error:
+        raise DataError(f"subject: {subject!r} is not a regular expression ({error}); an example is 'S[0-9]+'") from None
     tree = open_tree(source)
     names = sorted(walk(tree, skipped), key=tree_order)
     pictures = [name for name in names if is_picture(name)]
@@ -104,10 +112,16 @@ def read_folder(source: Path, label_set: str | None = None) -> Listing:
                 skipped.append(f"{where}: contains no picture")
             for name in by_class[folder]:
                 found.append((tree / name, expression, split))
+                if person is not None:
+                    match = person.search(nfc(name[len(part) + len(folder) + 1 :]))
+                    subjects.append("" if match is None else match[1 if person.groups else 0] or "")
+                    if not subjects[-1]:
+                        raise DataError(f"{tree / name}: subject {subject!r} finds nobody in this name; change the expression")
     if not found:
         raise DataError(f"{source}: contains no pictures under <class> or train/<class>; is it the right folder?")
     files = [file for file, _, _ in found]
-    return Listing(labelled_rows(found, classes), files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
+    rows = labelled_rows(found, classes, subjects=tuple(subjects))
+    return Listing(rows, files, (SIDE, SIDE), colour=True, skipped=tuple(skipped))
 
 
 def _is_wrapper(folder: str, folders: dict[str, list[str]], pictures: Sequence[str]) -> bool:

@@ -68,9 +68,9 @@ def check_files(recipe: Recipe, out: Path, inputs: Sequence[Path] = ()) -> None:
         CheckpointError: The start weights or a teacher are missing.
         OutputError: The folder cannot be written, or the run would replace what it reads, or the weights of another run.
     """
-    named = [("model.start", recipe.model.start)] if recipe.model.start not in (None, "imagenet") else []
     teachers = recipe.distill.teachers if recipe.distill else []
-    named += [("distill.teachers", path) for path in teachers if path not in bundled()]
+    named = [("model.start", recipe.model.start), *(("distill.teachers", path) for path in teachers)]
+    named = [(key, path) for key, path in named if path not in (None, "imagenet", *bundled())]
     for key, path in named:
         if path and not Path(path).exists():
             raise CheckpointError(f"{key}: {path}: no such checkpoint; the recipe's deviations say how to make it")

@@ -21,6 +21,9 @@ from mien.recipe import Recipe
 from mien.recipe_parts import DistillPart
 from mien.registry import nearest
 
+NORMS = "norms"
+"""Stands for all batch norms in `frozen`: they keep their statistics, and their weights are trained."""
+
 
 class Objective(nn.Module):
     """Map network inputs and targets to the loss and the logits.
@@ -28,7 +31,7 @@ class Objective(nn.Module):
     Args:
         model: The network.
         loss: The loss of the labels. Its own parameters (class centers) are trained along with the network's.
-        frozen: Modules of the network that are not trained: their names, or the first parts of their names.
+        frozen: Modules of the network that are not trained: their names, the first parts of their names, or `NORMS`.
         distill: Weight and temperature of distillation; None without teachers.
 
     Raises:
@@ -108,9 +111,11 @@ def create_objective(recipe: Recipe, model: Model, target: NDArray[np.int64] | N
 
 
 def _freeze(model: Model, prefixes: Sequence[str]) -> list[nn.Module]:
-    """Stop the training of all modules with these prefixes, and return them."""
+    """Stop the training of all modules with these prefixes; return them, and all batch norms if `norms` is among them."""
     frozen: list[nn.Module] = []
     for prefix in prefixes:
+        if prefix == NORMS:
+            continue
         found = [module for name, module in model.named_modules() if name == prefix or name.startswith(f"{prefix}.")]
         if not found:
             top_names = [name for name, _ in model.named_modules() if name and name.count(".") < 2]
@@ -118,6 +123,8 @@ def _freeze(model: Model, prefixes: Sequence[str]) -> list[nn.Module]:
         frozen += found
     for module in frozen:
         module.requires_grad_(False)
+    if NORMS in prefixes:
+        frozen += [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     return frozen
 
 

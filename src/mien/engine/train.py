@@ -3,7 +3,7 @@
 Read it from top to bottom: `train` tells the whole run, `Run.__init__` builds its parts (data, model, loss, teachers,
 optimizer, augmentation), `Run.epoch` trains and validates, `Run.save` and `Run.resume` keep the state.
 
-A run's folder holds `recipe.yaml`, `history.csv`, `curves.png`, TensorBoard's events, `best.safetensors` (the epoch that is
+A run's folder holds `recipe.yaml`, `history.csv`, `curves.png`, the record of a tracker, `best.safetensors` (the epoch that is
 best on the selection split) and `last.ckpt` (the state to resume from, written after every epoch).
 """
 
@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 
 import mien
 from mien.atomic import atomic_path, remove_unfinished
@@ -36,6 +36,7 @@ from mien.engine.devices import create_fabric
 from mien.engine.distill import Teachers
 from mien.engine.history import Epoch, best_epoch, write_history
 from mien.engine.loader import Loader
+from mien.engine.loggers import create_logger
 from mien.engine.loss import create_objective
 from mien.engine.optim import clip_gradients, create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
@@ -43,7 +44,10 @@ from mien.model_info import ModelInfo
 from mien.models import create_model
 from mien.provenance import current_commit
 from mien.recipe import Recipe, pin_lists, recipe_hash
-from mien.transfer import Transfer, start_from
+from mien.transfer import Transfer, restore_norms, start_from
+
+NORM_IMAGES = 512
+"""Training images that give the batch norms of an exported start their statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def train(
     on_epoch: Callable[[Epoch, int], None] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
     on_start: Callable[[Transfer], None] | None = None,
+    logger: str = "tensorboard",
 ) -> TrainResult:
     """Train a recipe on a corpus, or resume a run that was stopped.
 
@@ -82,12 +87,14 @@ def train(
         on_epoch: Called after each epoch, in the first process only, with its row and the number of epochs of the run.
         on_step: Called after each step with the number of the epoch, the steps done in it and the steps per epoch.
         on_start: Called, in the first process only, with what was loaded from start weights, if the recipe names any.
+        logger: The experiment tracker: `tensorboard`, `wandb` or `mlflow`.
 
     Raises:
         RecipeError: The recipe does not fit the corpus or the number of processes, or the loss became nan or infinite. The
             folder keeps the epochs before that.
         CheckpointError: The folder holds another run, or the start weights or a teacher cannot be read.
         OutputError: The folder cannot be written.
+        MienError: The tracker cannot record the run, or is not installed.
     """
     run = Run(recipe, corpus, out, fabric or create_fabric(recipe))
     history = run.resume()
@@ -95,19 +102,24 @@ def train(
     first_process = run.fabric.is_global_zero
     if on_start is not None and run.transfer is not None and first_process:
         on_start(run.transfer)
-    writer = SummaryWriter(str(out), purge_step=len(history) + 1) if first_process else None
-    for number in range(len(history) + 1, recipe.train.epochs + 1):
-        row = run.epoch(number, on_step)
-        history.append(row)
-        run.save(history)
-        if writer is not None:
-            for name, value in asdict(row).items():
-                writer.add_scalar(name, value, number)
-            writer.flush()
-        if on_epoch is not None and first_process:
-            on_epoch(row, recipe.train.epochs)
-    if writer is not None:
-        writer.close()
+    trackers, status = list[Logger](), "failed"  # one in the first process, none in others
+    run._in_first_process(lambda: trackers.append(create_logger(logger, recipe, out, len(history))))
+    try:
+        for number in range(len(history) + 1, recipe.train.epochs + 1):
+            if history and 0 < recipe.train.patience < number - best_epoch(history).epoch:
+                break
+            row = run.epoch(number, on_step)
+            history.append(row)
+            run.save(history)
+            for tracker in trackers:
+                tracker.log_metrics(asdict(row), number)
+                tracker.save()
+            if on_epoch is not None and first_process:
+                on_epoch(row, recipe.train.epochs)
+        status = "success"
+    finally:
+        for tracker in trackers:
+            tracker.finalize(status)
     return TrainResult(out, best_epoch(history), history)
 
 
@@ -145,6 +157,9 @@ class Run:
         self.transfer = start_from(model, recipe.model.start, corpus.classes) if recipe.model.start else None
         if self.transfer is not None:
             check_start(self.transfer.source, corpus)
+            if self.transfer.folded:
+                some = Loader(corpus, rows[:: max(1, len(rows) // NORM_IMAGES)], torch.device("cpu"))
+                restore_norms(model, self.transfer.folded, some.inputs(self.spec, 64))
         if model.in_channels != self.spec.channels:
             raise RecipeError(
                 f"preprocess.channels is {self.spec.channels}, but {recipe.model.name} takes {model.in_channels}; set "
