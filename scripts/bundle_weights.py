@@ -41,13 +41,14 @@ def main() -> None:
     parser.add_argument(
         "--smooth", type=float, help="preprocess.smooth, instead of the run's; choose it on the selection split"
     )
+    parser.add_argument("--no-int8", action="store_true", help="write the float32 file alone")
     parser.add_argument("--ckplus", type=Path, help="the folder or archive CK+48; also measure on it")
     arguments = parser.parse_args()
     if arguments.smooth is not None:
         set_smooth(arguments.run, arguments.smooth)
     backend = TorchBackend(arguments.run)
     info = backend.info
-    corpus = load_corpus(info.label_set, arguments.data)
+    corpus = load_corpus(info.label_set, arguments.data, options=info.recipe["data"]["options"])
     if corpus.fingerprint != info.data_fingerprint:
         parser.error(f"{arguments.data} is not the data this run was trained on")
     kind = info.recipe["name"].rpartition(info.label_set)[2].lstrip("-")  # such as "distilled" of dlib_resnet/fer2013-distilled
@@ -58,16 +59,18 @@ def main() -> None:
     parameters = sum(p.numel() for p in backend.model.parameters())
     target = weights.FOLDER / f"{arguments.name or f'{info.arch}-{info.label_set}'}.onnx"
     crops = calibration_crops(corpus)
-    fp32 = export_onnx(arguments.run, target, crops, half_size=True)
-    int8 = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
-    for export in (fp32, int8):
+    exports = {"onnx": export_onnx(arguments.run, target, crops, half_size=True)}
+    if not arguments.no_int8:
+        exports["onnx-int8"] = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
+    for export in exports.values():
         calibrate(export.path, corpus)
-    votes = vote_counts(corpus, arguments.data)
-    for export, stem in ((fp32, "onnx"), (int8, "onnx-int8")):
-        measure(export, corpus, folder, stem, votes)
+    measured = load_corpus(info.label_set, arguments.data)  # FER+: the majority of the votes, not their distribution
+    votes = vote_counts(measured, arguments.data)
+    for stem, export in exports.items():
+        measure(export, measured, folder, stem, votes)
         if arguments.ckplus is not None:
             measure_ckplus(export, arguments.ckplus)
-    for export in (fp32, int8):
+    for export in exports.values():
         card = write_card(export, parameters=parameters)
         write_json(card, weights.read_card(export.path) | model_cards.facts(export.path, export.info))
 

@@ -20,6 +20,7 @@ from mien.model_info import ModelInfo
 from mien.predict.backend import open_backend
 from mien.recipe import RENAMED, load_recipe, recipe_names
 from mien.results import read_results
+from mien.weights.card import DATA
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +52,7 @@ def update_cards(check: bool = False) -> list[str]:
 def facts(path: Path, info: ModelInfo) -> dict[str, Any]:
     """Return what the card of a bundled model says about measurements and training."""
     found: dict[str, Any] = {"results": {}}
-    for data in ("public_test", "private_test", "ckplus48", "ckplus48_padded"):
+    for data in DATA:
         if measured := results_of(path, data):
             found["results"][data] = _figures(*measured)
     if {"public_test", "ckplus48", "ckplus48_padded"} <= found["results"].keys():
@@ -66,7 +67,7 @@ def facts(path: Path, info: ModelInfo) -> dict[str, Any]:
         origins = [origin for member in members for origin in member.get("origins", [])]
         return found | {"origins": [each for i, each in enumerate(origins) if each not in origins[:i]]}
     found |= {"training": trainings(info.recipe), "origins": origins_of(info.recipe)}
-    if run := found["results"].get("public_test"):  # its folder has the history of the last training
+    if run := next((each for data, each in found["results"].items() if data.endswith("public_test")), None):  # its folder has the history of the last training
         history = (ROOT / run["file"]).with_name("history.csv")
         done = len(history.read_text(encoding="utf-8").splitlines()) - 1
         found["training"][0]["epochs"] = f"{done} of {info.recipe['train']['epochs']}"
@@ -118,10 +119,12 @@ def results_of(model: Path, data: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def _data_of(values: dict[str, Any]) -> str:
-    """Return the name of what was measured: a split of FER2013, `ckplus48`, `ckplus48_padded`, or `photos`."""
+    """Return the name of what was measured: a key of `DATA`, `photos`, or nothing if a card has no place for it."""
     data = values["data"]
     if values.get("view", "single") != "single" or data["map_to"]:
         return ""
+    if data["corpus"] == "ferplus":
+        return f"ferplus_{data['split']}"
     if data["corpus"] != "ckplus":
         return str(data["split"] if data["corpus"] == "fer2013" else data["corpus"])
     return {"{}": "ckplus48", f'{{"pad": {PAD}}}': "ckplus48_padded"}.get(json.dumps(data["options"]), "")

@@ -20,8 +20,10 @@ MAX_DEFAULT_PARAMETERS = 2_000_000
 DATA = {
     "private_test": ("FER2013 private_test", "fer2013", None, "private_test"),
     "public_test": ("FER2013 public_test", "fer2013", None, "public_test"),
-    "ckplus48": ("CK+48, six classes, frames as given", "ckplus48", "as given", "all"),
-    "ckplus48_padded": ("CK+48, six classes, frames padded by 4 px", "ckplus48", "padded by 4 px", "all"),
+    "ferplus_private_test": ("FER+ private_test", "ferplus", None, "private_test"),
+    "ferplus_public_test": ("FER+ public_test", "ferplus", None, "public_test"),
+    "ckplus48": ("CK+48, frames as given", "ckplus48", "as given", "all"),
+    "ckplus48_padded": ("CK+48, frames padded by 4 px", "ckplus48", "padded by 4 px", "all"),
 }
 """Name, dataset, configuration and split of what the bundled models are measured on, by its key in `results`."""
 
