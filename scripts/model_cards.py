@@ -67,8 +67,9 @@ def facts(path: Path, info: ModelInfo) -> dict[str, Any]:
         origins = [origin for member in members for origin in member.get("origins", [])]
         return found | {"origins": [each for i, each in enumerate(origins) if each not in origins[:i]]}
     found |= {"training": trainings(info.recipe), "origins": origins_of(info.recipe)}
-    if run := next((each for data, each in found["results"].items() if data.endswith("public_test")), None):  # its folder has the history of the last training
-        history = (ROOT / run["file"]).with_name("history.csv")
+    selected = [each for data, each in found["results"].items() if data.endswith("public_test")]
+    if selected:  # their folder has the history of the last training
+        history = (ROOT / selected[0]["file"]).with_name("history.csv")
         done = len(history.read_text(encoding="utf-8").splitlines()) - 1
         found["training"][0]["epochs"] = f"{done} of {info.recipe['train']['epochs']}"
     if photos := results_of(path, "photos"):

@@ -44,12 +44,23 @@ FER2013 = """
   nothing.
 """.strip()
 
+FERPLUS = """
+- **Training data**: the train split of FER+ (Barsoum et al. 2016): the pictures of FER2013, 48x48 px and grey, each labelled again by
+  ten people. The target of a picture is the distribution of their votes over eight classes. Fingerprint of our copy:
+  `{fingerprint}`.
+- **Accuracy** counts the class with more than half of the votes, after single votes are removed. Pictures without such a class, and
+  those called unknown or "not a face", are left out, as in the FER+ paper.
+- **Selection**: the epoch and the calibration were chosen on public_test. private_test chose nothing.
+""".strip()
+
 FER2013_TERMS = """
 - **FER2013** was published for a competition on Kaggle, under the rules of that competition. Its pictures come from a web
   search, and their copyright stays with their owners. None of them is in the model file. Whether a model that learned from such
   pictures may be used for a purpose is a legal question that this card does not answer.
-- **CK+48** and **FER+** were only used to measure the model, never to train it.
+- **CK+48** was only used to measure the model, never to train it.
 """.strip()
+
+DATA_TEXTS = {"fer2013": FER2013, "ferplus": FERPLUS}
 
 NOT_FOR = """
 - Do not use it to decide about people: hiring, grading, credit, insurance, policing, borders, courts, diagnosis, lie detection.
@@ -72,9 +83,12 @@ YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 
 def uses() -> dict[str, str]:
-    """Return what each bundled model is for, by name: the default, the fastest, the best on FER2013 and on CK+48."""
+    """Return what each bundled model is for, by name: the default, with contempt, the fastest, the best on FER2013 and on CK+48."""
     cards = {name: weights.read_card(path) for name, path in weights.files().items()}
     found = {weights.DEFAULT: ["default"]}
+    for name, card in cards.items():
+        if "contempt" in card.get("classes", []):
+            found.setdefault(name, []).append("with contempt")
     scores = {
         "fastest": {name: max(card.get("crops_per_second", {"": 0}).values()) for name, card in cards.items()},
         "best on FER2013": {name: accuracy(card, "public_test") or 0 for name, card in cards.items()},
@@ -119,12 +133,12 @@ def markdown(path: Path, info: ModelInfo) -> str:
         f"# {name}": _about(path, info, card, bundled),
         "## Use": f"```bash\npip install mien\nmien predict photo.jpg --model {name if bundled else path.name}\n```\n\n"
         f'```python\nimport mien\n\nmien.Recognizer("{name if bundled else path.name}").predict("photo.jpg")\n```',
-        "## Accuracy": _accuracy(results, card),
+        "## Accuracy": _accuracy(results, card, info),
         "## Accuracy by class": _by_class(results, info),
         "## Calibration": _calibration(results, info),
         "## Robustness": _robustness(card),
         "## Groups of people": _groups(card),
-        "## Data": FER2013.format(fingerprint=info.data_fingerprint[:16]) if corpus == "fer2013" else f"Trained on `{corpus}`.",
+        "## Data": DATA_TEXTS.get(corpus, f"Trained on `{corpus}`.").format(fingerprint=info.data_fingerprint[:16]),
         "## Training": _training(info, card),
         "## Licences": _licences(card) if bundled else "",
         "## What it must not be used for": NOT_FOR,
@@ -184,7 +198,7 @@ def _about(path: Path, info: ModelInfo, card: dict[str, Any], bundled: bool) -> 
     return f"{what}\n\n{_table(['fact', 'value'], rows)}"
 
 
-def _accuracy(results: dict[str, Any], card: dict[str, Any]) -> str:
+def _accuracy(results: dict[str, Any], card: dict[str, Any], info: ModelInfo) -> str:
     if not results:
         return ""
     keys = ("accuracy", "accuracy_twin_free", "macro_f1", "uar", "ece")
@@ -196,7 +210,8 @@ def _accuracy(results: dict[str, Any], card: dict[str, Any]) -> str:
         _table(head, rows),
         "*Without twins* leaves out test images that have a byte-identical copy in the training data. *UAR* is the mean of the "
         "recalls of the classes. *ECE* is the expected calibration error: how far confidence and accuracy differ. The model "
-        "was not trained on CK+48, and has no class for its contempt.",
+        "was not trained on CK+48"
+        + (", which has no neutral faces." if "contempt" in info.classes else ", and has no class for its contempt."),
     ]
     if (votes := results.get("public_test", {}).get("votes_agreement")) is not None:
         text.append(
@@ -213,7 +228,7 @@ def _accuracy(results: dict[str, Any], card: dict[str, Any]) -> str:
 
 
 def _by_class(results: dict[str, Any], info: ModelInfo) -> str:
-    shown = {key: each for key, each in results.items() if key in ("private_test", "ckplus48")}
+    shown = {key: each for key, each in results.items() if key in ("private_test", "ferplus_private_test", "ckplus48")}
     rows = [[name, *(_per_cent(each["recall"].get(name)) for each in shown.values())] for name in info.classes]
     return _table(["share that is recognised", *(DATA[key][0] for key in shown)], rows) if shown else ""
 
@@ -226,7 +241,7 @@ def _calibration(results: dict[str, Any], info: ModelInfo) -> str:
         f"Its probabilities were calibrated on {values.get('images', 0):,} images of {values.get('split') or 'its data'}: "
         f"temperature {values.get('temperature', 1):g}, power {values.get('power', 1):g}, lead {values.get('lead', 0):g}."
     ]
-    if test := results.get("private_test"):
+    if test := results.get("private_test") or results.get("ferplus_private_test"):
         text.append(f"On private_test, confidence and accuracy differ by {_per_cent(test['ece'])} (ECE, 15 bins).")
         if test["sets"]:
             rows = [
