@@ -45,11 +45,11 @@ FER2013 = """
 """.strip()
 
 FERPLUS = """
-- **Training data**: the train split of FER+ (Barsoum et al. 2016): the pictures of FER2013, 48x48 px and grey, each labelled again by
-  ten people. The target of a picture is the distribution of their votes over eight classes. Fingerprint of our copy:
+- **Training data**: the train split of FER+ (Barsoum et al. 2016): the pictures of FER2013, 48x48 px and grey, each labelled
+  again by ten people. The target of a picture is the distribution of their votes over eight classes. Fingerprint of our copy:
   `{fingerprint}`.
-- **Accuracy** counts the class with more than half of the votes, after single votes are removed. Pictures without such a class, and
-  those called unknown or "not a face", are left out, as in the FER+ paper.
+- **Accuracy** counts the class with more than half of the votes, after single votes are removed. Pictures without such a class,
+  and those called unknown or "not a face", are left out, as in the FER+ paper.
 - **Selection**: the epoch and the calibration were chosen on public_test. private_test chose nothing.
 """.strip()
 
@@ -83,7 +83,7 @@ YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 
 def uses() -> dict[str, str]:
-    """Return what each bundled model is for, by name: the default, with contempt, the fastest, the best on FER2013 and on CK+48."""
+    """Return what each bundled model is for, by name: the default, contempt, speed, the best on FER2013 and on CK+48."""
     cards = {name: weights.read_card(path) for name, path in weights.files().items()}
     found = {weights.DEFAULT: ["default"]}
     for name, card in cards.items():
