@@ -259,7 +259,7 @@ def _show_table(selection: Selection, folders: Folders) -> None:
         echo(f"{chosen.name}: nothing is measured yet")
         return
     title = heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {}))
-    table = Table(title=Text(printable(title)))
+    table = Table(title=Text(printable(title)), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     lines = []
     for row in rows:
         found = row.comparison
@@ -270,13 +270,16 @@ def _show_table(selection: Selection, folders: Folders) -> None:
             "95 % interval": "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}",
             "twin-free": percent(row.twin_free),
             "n": f"{row.runs} of {row.expected}",
-            printable(f"against {chosen.reference}"): f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else "",
-            "parameters": f"{row.parameters:,}",
+            "parameters": f"{row.parameters / 1e6:.1f} M",
             "min": "" if row.seconds is None else f"{row.seconds / 60:.0f}",
         }
+        if chosen.reference is not None:
+            cells[printable(f"against {chosen.reference}")] = (
+                f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else ""
+            )
         lines.append(cells)
     for column in lines[0]:
-        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right")
+        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right", no_wrap=column == "row")
     for cells in lines:
         table.add_row(*map(Text, cells.values()))
     Console().print(table)
