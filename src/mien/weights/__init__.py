@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien.errors import CheckpointError, UnknownNameError
-from mien.model_info import ModelInfo
 from mien.registry import nearest
+
+if TYPE_CHECKING:
+    from mien.model_info import ModelInfo
 
 FOLDER = Path(__file__).parent
 """The folder of the bundled models."""
