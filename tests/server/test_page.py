@@ -332,6 +332,7 @@ def test_the_camera_is_followed_until_it_is_stopped(visit: Visit) -> None:
 @needs_chromium
 def test_everything_works_by_keyboard(visit: Visit, pictures: Path) -> None:
     page = visit.open()
+    page.on("filechooser", lambda _: None)  # Chromium is told in time that no real dialog shall open
 
     def tab_to(name: str) -> None:
         for _ in range(30):
