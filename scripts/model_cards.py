@@ -125,7 +125,7 @@ def _data_of(values: dict[str, Any]) -> str:
     if values.get("view", "single") != "single" or data["map_to"]:
         return ""
     if data["corpus"] == "ferplus":
-        return f"ferplus_{data['split']}"
+        return f"ferplus_{data['split']}" if not data["options"] else ""
     if data["corpus"] != "ckplus":
         return str(data["split"] if data["corpus"] == "fer2013" else data["corpus"])
     return {"{}": "ckplus48", f'{{"pad": {PAD}}}': "ckplus48_padded"}.get(json.dumps(data["options"]), "")

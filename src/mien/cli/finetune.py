@@ -51,7 +51,7 @@ def finetune(
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")] = None,
     logger: LoggerOption = "tensorboard",
 ) -> None:
-    """Fine-tune a model on your own faces, and measure it before and after on images it has not seen.
+    """Fine-tune a model on your own faces, and measure it before and after on images kept out of training.
 
     The names of the folders are the classes. The model keeps what it knows of the classes it has; others are new.
     """

@@ -7,11 +7,9 @@ for ready faces shares the thread, and the batches of the network, with the othe
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -24,9 +22,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, W
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.datastructures import Headers
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
@@ -37,21 +33,19 @@ from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.provenance import available_cores
 from mien.server.batching import Batcher
 from mien.server.camera import serve_camera
+from mien.server.gate import Gate, is_known
 from mien.server.jobs import VIDEO, Jobs
 from mien.server.metrics import Metrics
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
 from mien.server.settings import Settings
 from mien.server.uploads import Bytes, Upload, chunks, in_time, read_pictures
-from mien.server.web_page import DEVICE, PAGE_FILES, add_page
+from mien.server.web_page import add_page
 from mien.video.sources import Source
 
 SETTINGS = "MIEN_SERVER"
 """The environment variable that tells the worker processes their settings, as JSON."""
 
 VERSION = version("mien")
-
-OPEN_ROUTES = {"/health", "/ready", DEVICE, *PAGE_FILES}
-"""Routes that need no API key: those for whoever watches the server, and the page, which asks for the key."""
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 """The smallest PNG, for examples."""
@@ -280,7 +274,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.websocket("/v1/camera")
     async def camera(socket: WebSocket) -> None:
-        await serve_camera(socket, service, lambda key: _is_known(key, settings))
+        await serve_camera(socket, service, lambda key: is_known(key, settings))
 
     return app
 
@@ -417,7 +411,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
-    app.add_middleware(_Gate, service=service)
+    app.add_middleware(Gate, settings=settings, metrics=service.metrics)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -425,47 +419,3 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             allow_methods=["*"],
             allow_headers=["X-API-Key", "Content-Type"],
         )
-
-
-class _Gate:
-    """Checks the API key of every HTTP request, and counts it."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), 500
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        settings = self.service.settings
-        is_open = not settings.keys or scope["path"] in OPEN_ROUTES or scope["method"] == "OPTIONS"
-        app = self.app if is_open or _is_known(_key_of(Headers(scope=scope)), settings) else _needs_key
-        try:
-            await app(scope, receive, counted)
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self.service.metrics.requests.labels(route, str(status)).inc()
-            self.service.metrics.seconds.labels(route).observe(time.perf_counter() - start)
-
-
-_needs_key = JSONResponse(
-    {"detail": "this server needs an API key; send it in the header X-API-Key"}, 401, {"WWW-Authenticate": "Bearer"}
-)
-
-
-def _key_of(headers: Any) -> str:
-    """Return the API key that a request carries; empty if none."""
-    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-
-
-def _is_known(key: str, settings: Settings) -> bool:
-    """Return whether a key is one of the server's, in a time that does not depend on how much of it is right."""
-    given = key.encode("utf-8", "surrogateescape")
-    return not settings.keys or bool(sum([hmac.compare_digest(given, known.encode()) for known in settings.keys]))
