@@ -1,7 +1,6 @@
 """The routes. `create_app` makes the application; `application` makes it in each process that uvicorn starts.
 
-A request for pictures goes this way: `admitted` counts it, `read_pictures` reads its body, and a thread answers it. A request
-for ready faces shares the thread, and the batches of the network, with the others that are there (`Batcher`).
+What the routes share, and the way of a request for pictures, is in `mien.server.service`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,21 +24,16 @@ from starlette.routing import Match
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
-from mien.image import read_image
-from mien.output.table import columns, json_line, reading_rows, write_table
-from mien.predict.backend import open_backend
+from mien.output.table import columns, json_line, write_table
 from mien.predict.recognizer import Recognizer, VideoOptions
-from mien.provenance import available_cores
-from mien.server.batching import Batcher
 from mien.server.camera import serve_camera
 from mien.server.gate import Gate, is_known
-from mien.server.jobs import VIDEO, Jobs
-from mien.server.metrics import Metrics
+from mien.server.jobs import VIDEO
 from mien.server.schemas import Job, Model, Problem, answer_type, face_type
+from mien.server.service import Service
 from mien.server.settings import Settings
-from mien.server.uploads import Bytes, Upload, chunks, in_time, read_pictures
+from mien.server.uploads import chunks, in_time
 from mien.server.web_page import add_page
-from mien.video.sources import Source
 
 SETTINGS = "MIEN_SERVER"
 """The environment variable that tells the worker processes their settings, as JSON."""
@@ -82,90 +75,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (429, "The server is busy; try again after `Retry-After` seconds"),
     )
 }
-
-
-class Service:
-    """What the routes share.
-
-    Args:
-        settings: The settings.
-
-    Raises:
-        MienError: The model or the detector cannot be loaded.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.metrics = Metrics()
-        self.backend = open_backend(settings.model)
-        options: dict[str, Any] = {"max_faces": settings.max_faces, "unsure_below": settings.unsure_below}
-        self.recognizer = Recognizer(self.backend, detector=settings.detector, min_face=settings.min_face, **options)
-        self.crop_recognizer = Recognizer(self.backend, detector=None, unsure_below=settings.unsure_below)
-        self.threads = ThreadPoolExecutor(min(settings.threads, available_cores()), "mien-requests")
-        self.batcher = Batcher(self._recognize_faces, self.threads)
-        self.bytes = Bytes(settings.max_waiting_bytes)
-        self.waiting = self.cameras = 0
-        self._folder = settings.jobs_folder or tempfile.mkdtemp(prefix="mien-server-")
-        self.jobs = Jobs(self.recognizer, settings, Path(self._folder))
-
-    def close(self) -> None:
-        """Finish what was accepted."""
-        self.threads.shutdown()
-        self.jobs.close()
-        if self.settings.jobs_folder is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request, or refuse it if too many wait."""
-        if self.waiting >= self.settings.max_waiting + self.settings.threads:
-            raise HTTPException(429, "too many requests are waiting; try again", {"Retry-After": "1"})
-        self.waiting += 1
-        self.metrics.waiting.inc()
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-            self.metrics.waiting.dec()
-
-    async def answer(self, request: Request, kind: Literal["picture", "face"]) -> JSONResponse:
-        """Return the answer to a request with pictures, or with faces that are cropped already."""
-        with self.admitted(), self.bytes.account() as take:
-            uploads = await read_pictures(request, self.settings, take, kind)
-            if kind == "face":
-                found = await self.batcher.answer(uploads)
-            else:
-                loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self.threads, self._recognize, self.recognizer, uploads)
-        if all(picture["error"] for picture in found):
-            raise HTTPException(422, found[0]["error"])
-        self.metrics.faces.inc(sum(len(picture["faces"]) for picture in found))
-        return JSONResponse({"pictures": found})
-
-    def _recognize(self, recognizer: Recognizer, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
-        """Return the entry of the answer for each upload."""
-        found = list[dict[str, Any]]()
-        for upload, reading in zip(uploads, recognizer.stream(self._sources(uploads)), strict=True):
-            entry: dict[str, Any] = {"source": upload.name, "width": None, "height": None, "faces": [], "error": None}
-            if reading.frame is None:
-                entry["error"] = str(reading.error)
-            else:
-                entry["height"], entry["width"] = reading.frame.image.shape[:2]
-                entry["faces"] = list(reading_rows(reading, recognizer.classes))
-            found.append(entry)
-        return found
-
-    def _recognize_faces(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
-        self.metrics.batches.observe(len(uploads))
-        return self._recognize(self.crop_recognizer, uploads)
-
-    def _sources(self, uploads: Sequence[Upload]) -> Iterator[Source]:
-        for upload in uploads:
-            try:
-                image = read_image(upload.data, upload.name, max_pixels=self.settings.max_pixels)
-                yield Source(upload.name, "picture", image)
-            except InputError as error:
-                yield Source(upload.name, "error", error=error)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -12,17 +12,15 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from mien.errors import MienError
 from mien.image import read_image
 from mien.output.table import reading_rows
+from mien.server.service import Service
 from mien.structures import Frame, Reading
-
-if TYPE_CHECKING:
-    from mien.server.app import Service
 
 POLICY, TOO_LARGE, BUSY = 1008, 1009, 1013
 """Codes of closed WebSocket connections: RFC 6455 and its registry."""
