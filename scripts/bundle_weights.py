@@ -63,7 +63,7 @@ def main() -> None:
     if not arguments.no_int8:
         exports["onnx-int8"] = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
     for export in exports.values():
-        calibrate(export.path, corpus)
+        calibrate(export.path, corpus, balance=True)
     measured = load_corpus(info.label_set, arguments.data)  # FER+: the majority of the votes, not their distribution
     votes = vote_counts(measured, arguments.data)
     for stem, export in exports.items():

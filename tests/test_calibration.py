@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mien.calibration import COVERAGES, calibrated_probs, fit_calibration, prediction_set, set_limit
+from mien.calibration import COVERAGES, STRENGTHS, calibrated_probs, fit_bias, fit_calibration, prediction_set, set_limit
 from mien.errors import DataError, InputError
 from mien.metrics import classification_report
 
@@ -40,6 +40,34 @@ def test_the_fit_finds_what_made_the_labels_and_lowers_the_error_on_other_images
     logits, target = sample(8_000, 2)
     before, after = (classification_report(calibrated_probs(logits, c), target, list("abcdefg"))["ece"] for c in ({}, fitted))
     assert after < 0.02 < 0.05 < before
+
+
+def test_the_bias_is_added_to_the_logits_and_stays_with_its_class_when_only_some_are_asked_for() -> None:
+    logits, bias = sample(50, 0)[0], [0.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.0]
+    np.testing.assert_allclose(calibrated_probs(logits, {"bias": bias}), softmax(logits + bias, 1), rtol=1e-5)
+    some = calibrated_probs(logits, {"bias": bias} | TRUE, [6, 1])
+    np.testing.assert_allclose(some, calibrated_probs((logits + bias)[:, [6, 1]], TRUE), rtol=1e-5)
+
+
+def test_the_bias_corrects_for_a_class_that_training_seldom_showed() -> None:
+    random, frequencies = np.random.default_rng(5), np.array([0.02, 0.49, 0.49])
+    target = random.integers(0, 3, 3_000)  # all classes are equally frequent here
+    evidence = random.normal(size=(3_000, 3)) + 2 * np.eye(3)[target]
+    logits = evidence + np.log(frequencies)  # a network that learnt the frequencies
+    bias = fit_bias(logits, target, frequencies)
+    assert sum(bias) == pytest.approx(0, abs=1e-3)
+    before, after = ((each.argmax(1) == target)[target == 0].mean() for each in (logits, logits + bias))
+    assert before < 0.5 < 0.7 < after
+    expected = -np.log(frequencies) + np.log(frequencies).mean()
+    assert any(bias == pytest.approx(list(strength * expected), abs=1e-3) for strength in STRENGTHS[2:])
+    fitted = fit_calibration(logits, target, frequencies)
+    assert fitted["bias"] == bias
+    assert (calibrated_probs(logits, fitted).argmax(1) == (logits + bias).argmax(1)).all()
+
+
+def test_no_bias_is_chosen_where_it_would_not_help() -> None:
+    logits, target = sample(4_000, 6)
+    assert set(fit_bias(logits * 3, target, np.array([1e-4, 1, 1, 1, 1, 1, 1]))) == {0.0}
 
 
 def test_prediction_sets_contain_the_right_class_as_often_as_asked() -> None:

@@ -93,8 +93,17 @@ def test_classes_that_are_no_names(tiny_info: ModelInfo, classes: object) -> Non
 
 
 def test_calibration_is_empty_unless_stored(tiny_info: ModelInfo) -> None:
+    bias = [0.5] * len(tiny_info.classes)
     assert ModelInfo.from_json(changed(tiny_info, calibration=None), "m.onnx").calibration == {}
-    values = {"temperature": 1.25, "power": 1.5, "lead": 0.2, "set_limits": {"0.9": 0.1}, "split": "public_test", "images": 280}
+    values = {
+        "temperature": 1.25,
+        "power": 1.5,
+        "lead": 0.2,
+        "bias": bias,
+        "set_limits": {"0.9": 0.1},
+        "split": "public_test",
+        "images": 280,
+    }
     fitted = replace(tiny_info, calibration=values)
     assert ModelInfo.from_json(fitted.to_json(), "m.onnx") == fitted
 
@@ -115,6 +124,9 @@ def test_calibration_is_empty_unless_stored(tiny_info: ModelInfo) -> None:
         {"set_limits": [0.9]},
         {"set_limits": {"0.9": 2}},
         {"set_limits": {"ninety": 0.1}},
+        {"bias": 1.0},
+        {"bias": [0.0] * 9},
+        {"bias": [21.0]},
     ],
 )
 def test_calibration_out_of_range_is_refused(tiny_info: ModelInfo, calibration: object) -> None:

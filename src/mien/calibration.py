@@ -2,12 +2,12 @@
 
 A probability is honest if answers with a confidence of 70 % are right 70 times in a hundred. Three numbers, fitted on the
 selection split, make it so without changing any label. The same split gives the limits of prediction sets, which contain the
-right expression as often as asked for.
+right expression as often as asked for. A bias for each class can also make rare classes more probable. That changes labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,22 @@ TIE = 1e-6
 LEAST = 200
 """Smallest number of images to fit on; below it the limit for a coverage of 99 % would be that of a single image."""
 
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How far the bias may correct for uneven classes: from not at all to as if all classes had been equally frequent."""
+
+MAX_BIAS = 20.0
+"""Largest bias of a class."""
+
 BOUNDS = {"temperature": (0.05, 20.0), "power": (0.25, 4.0), "lead": (0.0, 2.0)}
 """Smallest and largest value of what is fitted."""
 
 
-def calibrated_probs(logits: NDArray[np.floating[Any]], calibration: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Return the calibrated probabilities of logits, float32 (N, K); the largest logit keeps the largest probability.
+def calibrated_probs(
+    logits: NDArray[np.floating[Any]], calibration: Mapping[str, Any], columns: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """Return the calibrated probabilities of logits, float32 (N, K).
 
+    The bias of the calibration, if it has one, is added to the logits. The largest of these z keeps the largest probability.
     With the distances d_k = max z - z_k and the temperature T, the power a and the lead b of the calibration:
 
         p_k = exp(-(d_k / T)^a + b [k is the first class with d_k = 0]) / (the sum of this over the classes)
@@ -38,9 +47,18 @@ def calibrated_probs(logits: NDArray[np.floating[Any]], calibration: Mapping[str
     Without a calibration T = a = 1 and b = 0, which is the softmax. T alone is temperature scaling (Guo et al. 2017, "On
     Calibration of Modern Neural Networks").
 
+    Args:
+        logits: Outputs of the network, (N, K).
+        calibration: See `mien.model_info.ModelInfo`.
+        columns: Classes to choose among, by index; the probabilities are theirs, in this order. None takes all.
+
     >>> calibrated_probs(np.array([[1000.0, 1000.0]]), {}).tolist()
     [[0.5, 0.5]]
     """
+    if "bias" in calibration:
+        logits = logits + np.array(calibration["bias"], logits.dtype)
+    if columns is not None:
+        logits = logits[:, columns]
     scores = -(
         ((logits.max(axis=-1, keepdims=True) - logits) / calibration.get("temperature", 1.0)) ** calibration.get("power", 1.0)
     )
@@ -50,17 +68,47 @@ def calibrated_probs(logits: NDArray[np.floating[Any]], calibration: Mapping[str
     return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def fit_calibration(logits: NDArray[np.floating[Any]], target: NDArray[np.integer[Any]]) -> dict[str, Any]:
+def fit_bias(
+    logits: NDArray[np.floating[Any]], target: NDArray[np.integer[Any]], frequencies: NDArray[np.floating[Any]]
+) -> list[float]:
+    """Return what to add to the logits of each class, so that rare classes are not neglected: K numbers with the mean 0.
+
+    A network learns that a class is rare, and answers with it less often than its faces deserve. The bias is -s log p_k for the
+    frequency p_k (Menon et al. 2021, "Long-tail learning via logit adjustment"). Of `STRENGTHS`, s is the one with the largest
+    mean of accuracy and balanced accuracy.
+
+    Args:
+        logits: Of images that the network was not trained on, (N, K).
+        target: Their classes, (N,).
+        frequencies: How often the training showed each class, (K,), all above 0.
+    """
+    log = np.log(frequencies / frequencies.sum())
+    biases = [-strength * (log - log.mean()) for strength in STRENGTHS]
+
+    def score(bias: NDArray[np.float64]) -> float:
+        right = (logits + bias).argmax(1) == target
+        return float(right.mean() + np.mean([right[target == k].mean() for k in np.unique(target)]))
+
+    return [round(float(value), 4) + 0.0 for value in max(biases, key=score)]
+
+
+def fit_calibration(
+    logits: NDArray[np.floating[Any]],
+    target: NDArray[np.integer[Any]],
+    frequencies: NDArray[np.floating[Any]] | None = None,
+) -> dict[str, Any]:
     """Return the calibration with the smallest cross-entropy, and the limits of prediction sets.
 
     Args:
         logits: Of images that the network was not trained on, (N, K).
         target: Their classes, (N,).
+        frequencies: To correct for uneven classes, see `fit_bias`.
 
     Returns:
-        `temperature`, `power` and `lead` (see `calibrated_probs`), and `set_limits`: by coverage, such as `"0.9"`, the smallest
-        probability of a class in the set. It is the quantile of split conformal prediction (Sadinle et al. 2019, "Least
-        Ambiguous Set-Valued Classifiers"): the set of a new image contains its class with at least that probability.
+        `temperature`, `power` and `lead` (see `calibrated_probs`), with `frequencies` also `bias`, and `set_limits`: by
+        coverage, such as `"0.9"`, the smallest probability of a class in the set. It is the quantile of split conformal
+        prediction (Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers"): the set of a new image contains its class
+        with at least that probability.
 
     Raises:
         DataError: There are fewer than `LEAST` images.
@@ -69,14 +117,15 @@ def fit_calibration(logits: NDArray[np.floating[Any]], target: NDArray[np.intege
         raise DataError(f"calibration needs at least {LEAST} images that the model was not trained on, got {len(target)}")
     from scipy.optimize import minimize  # here: only the train extra has it
 
+    bias = {} if frequencies is None else {"bias": fit_bias(logits, target, frequencies)}
     rows, precise = np.arange(len(target)), logits.astype(np.float64)
 
     def loss(values: NDArray[np.float64]) -> float:
-        right = calibrated_probs(precise, dict(zip(BOUNDS, values, strict=True)))[rows, target]
+        right = calibrated_probs(precise, bias | dict(zip(BOUNDS, values, strict=True)))[rows, target]
         return float(-np.log(np.maximum(right, 1e-30)).mean())
 
     best = minimize(loss, [1.0, 1.0, 0.1], method="Nelder-Mead", bounds=list(BOUNDS.values())).x
-    fitted: dict[str, Any] = {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
+    fitted: dict[str, Any] = bias | {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
     right = np.sort(calibrated_probs(logits, fitted)[rows, target])  # the probability of the right class
     ranks = {coverage: int((1 - coverage) * (len(right) + 1)) for coverage in COVERAGES}
     fitted["set_limits"] = {str(coverage): float(right[rank - 1]) for coverage, rank in ranks.items()}

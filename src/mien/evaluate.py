@@ -105,7 +105,7 @@ def _predict(
                 f"the logits of this {backend.info.arch} are nan or infinite for some images of {split}, so its training has "
                 "diverged; train it again with a lower optim.lr"
             )
-        parts.append(np.mean([calibrated_probs(each[:, columns], backend.info.calibration) for each in logits], 0))
+        parts.append(np.mean([calibrated_probs(each, backend.info.calibration, columns) for each in logits], 0))
         if on_step is not None:
             on_step(min(start + BATCH, len(rows)), len(rows))
     return np.concatenate(parts)

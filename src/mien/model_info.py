@@ -16,7 +16,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from mien.calibration import BOUNDS
+from mien.calibration import BOUNDS, MAX_BIAS
 from mien.errors import CheckpointError, reason
 from mien.labels import nfc
 from mien.preprocess import PreprocessSpec
@@ -65,7 +65,7 @@ class ModelInfo:
             `split` and number of `images` it was fitted on; empty if it was not.
 
     Raises:
-        CheckpointError: `calibration` has an unknown key or a value out of range.
+        CheckpointError: `calibration` has an unknown key, a value out of range, or another number of classes.
     """
 
     arch: str
@@ -84,6 +84,8 @@ class ModelInfo:
 
     def __post_init__(self) -> None:
         check_calibration(self.calibration)
+        if len(self.calibration.get("bias", self.classes)) != len(self.classes):
+            raise CheckpointError(f"calibration.bias must have {len(self.classes)} numbers, one for each class")
 
     def to_json(self, **more: str) -> str:
         """Return the facts as they are stored, with more entries."""
@@ -156,6 +158,8 @@ def check_calibration(values: Any) -> None:
             numbers = {f"{key}.{name}": (each, 0.0, 1.0) for name, each in value.items()}
             if not all(re.fullmatch(r"0\.\d+", name) for name in value):
                 raise CheckpointError(f"calibration.set_limits has coverages from 0 to 1 such as 0.9, got {', '.join(value)}")
+        elif key == "bias" and isinstance(value, list):
+            numbers = {f"{key}[{i}]": (each, -MAX_BIAS, MAX_BIAS) for i, each in enumerate(value)}
         elif key in BOUNDS or key == "images":
             numbers = {key: (value, *BOUNDS.get(key, (1.0, 1e12)))}
         elif key == "split" and isinstance(value, str):

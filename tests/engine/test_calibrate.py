@@ -9,11 +9,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from mien.calibration import calibrated_probs, fit_bias
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.cli import app
 from mien.datasets import Corpus, load_corpus
-from mien.engine.calibrate import calibrate
+from mien.engine.calibrate import calibrate, frequencies
 from mien.engine.export import export_onnx, write_card
+from mien.engine.torch_backend import TorchBackend
 from mien.errors import DataError, InputError
 from mien.evaluate import evaluate, predict_split
 from mien.metrics import classification_report
@@ -89,6 +91,30 @@ def test_a_model_file_learns_its_calibration_and_nothing_else(
     ]
     names = [corpus.classes[label] for label in target]
     assert np.mean([name in each for name, each in zip(names, sets, strict=True) if each]) >= 0.9
+
+
+def test_balance_corrects_for_how_often_the_training_drew_each_class(tmp_path: Path, checkpoint: Path, data: Path) -> None:
+    lines = data.read_text().splitlines()
+    others = [line for line in lines if line.endswith("Training") and line[0] != "1"]
+    (tmp_path / "rare.csv").write_text("\n".join([*lines, *others, *others, *others]) + "\n")
+    corpus = load_corpus("fer2013", tmp_path / "rare.csv")
+    model, info = load_checkpoint(checkpoint)
+    info = replace(info, data_fingerprint=corpus.fingerprint, split_fingerprint=corpus.split_fingerprint)
+    save_checkpoint(checkpoint, model.state_dict(), info)
+    drawn = frequencies(info, corpus)
+    assert drawn.tolist() == [8, 2, 8, 8, 8, 8, 8]
+    for sampling, expected in (("weighted", 2.0), ("balanced", 1.0)):
+        part = info.recipe["data"] | {"sampling": sampling}
+        shares = frequencies(replace(info, recipe={"data": part}), corpus)
+        assert shares[0] / shares[1] == pytest.approx(expected)
+    raw, target = (
+        np.log(predict_split(TorchBackend(checkpoint), corpus, "public_test")),
+        corpus.target[corpus.where("public_test")],
+    )
+    values = calibrate(checkpoint, corpus, balance=True).values
+    assert values["bias"] == fit_bias(raw, target, drawn)
+    balanced = calibrated_probs(raw, values)
+    np.testing.assert_allclose(predict_split(TorchBackend(checkpoint), corpus, "public_test"), balanced, atol=1e-5)
 
 
 def test_a_checkpoint_keeps_its_tensors_and_hands_its_calibration_to_the_export(

@@ -17,6 +17,9 @@ def calibrate(
         Path, typer.Argument(metavar="MODEL", help="An .onnx file, a .safetensors file or a run's folder. It is changed.")
     ],
     data: Annotated[Path, typer.Option("--data", help="The corpus that the model was trained on.", show_default=False)],
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Also make rare classes more probable, which changes labels.")
+    ] = False,
 ) -> None:
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""
     require("torch", "train")
@@ -30,7 +33,7 @@ def calibrate(
     backend, file = open_model(str(model))
     corpus = corpus_of(backend, data)
     with StepBar() as bar:
-        done = fit(file, corpus, partial(bar.step, "calibrating"))
+        done = fit(file, corpus, partial(bar.step, "calibrating"), balance=balance)
     values, (before, after) = done.values, done.ece
     line = (
         f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from mien.calibration import calibrated_probs, fit_calibration
@@ -35,15 +36,18 @@ class Calibration:
     ece: tuple[float, float]
 
 
-def calibrate(path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | None = None) -> Calibration:
+def calibrate(
+    path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | None = None, *, balance: bool = False
+) -> Calibration:
     """Fit the calibration of an `.onnx` or `.safetensors` file on the selection split, and store it in the file.
 
-    The logits stay as they are, and so do the labels. The card of an `.onnx` file is written again too.
+    The logits stay as they are, and without `balance` the labels too. The card of an `.onnx` file is written again.
 
     Args:
         path: The model file.
         corpus: The data that the model was trained on.
         on_step: Called with the number of images done and the number of images in total.
+        balance: Correct for the uneven classes of the training split (see `mien.calibration.fit_bias`).
 
     Raises:
         DataError: It is not the data that the model was trained on, has no selection split, or too few images in it.
@@ -56,7 +60,10 @@ def calibrate(path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | 
     backend.info = replace(info, calibration={})
     logits = np.log(np.maximum(predict_split(backend, corpus, split, on_step), 1e-30))  # but for a constant of each image
     target = corpus.target[corpus.where(split)]
-    values = fit_calibration(logits, target) | {"split": split, "images": len(target)}
+    values = fit_calibration(logits, target, frequencies(info, corpus) if balance else None) | {
+        "split": split,
+        "images": len(target),
+    }
     probs = (calibrated_probs(logits, each) for each in ({}, values))
     before, after = (classification_report(each, target, corpus.classes)["ece"] for each in probs)
     info = replace(info, calibration=values)
@@ -65,6 +72,14 @@ def calibrate(path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | 
     else:
         save_checkpoint(path, load_file(path), info)
     return Calibration(values, (before, after))
+
+
+def frequencies(info: ModelInfo, corpus: Corpus) -> NDArray[np.float64]:
+    """Return how often the training of a model drew each class, (K,), up to a factor."""
+    part = info.recipe["data"]
+    counts = np.bincount(corpus.target[corpus.where(part["train"])], minlength=len(corpus.classes))
+    power = {"natural": 1.0, "weighted": 0.5, "balanced": 0.0}[part.get("sampling", "natural")]
+    return counts.astype(np.float64) ** power
 
 
 def _selection_split(info: ModelInfo, corpus: Corpus) -> str:

@@ -241,6 +241,9 @@ def _calibration(results: dict[str, Any], info: ModelInfo) -> str:
         f"Its probabilities were calibrated on {values.get('images', 0):,} images of {values.get('split') or 'its data'}: "
         f"temperature {values.get('temperature', 1):g}, power {values.get('power', 1):g}, lead {values.get('lead', 0):g}."
     ]
+    if "bias" in values:
+        biases = ", ".join(f"{name} {bias:+.2f}" for name, bias in zip(info.classes, values["bias"], strict=True))
+        text.append(f"Rare classes of the training are made more probable: these numbers are added to the logits: {biases}.")
     if test := results.get("private_test") or results.get("ferplus_private_test"):
         text.append(f"On private_test, confidence and accuracy differ by {_per_cent(test['ece'])} (ECE, 15 bins).")
         if test["sets"]:
