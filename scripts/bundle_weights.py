@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--smooth", type=float, help="preprocess.smooth, instead of the run's; choose it on the selection split"
     )
+    parser.add_argument("--balance", type=float, default=0.75, help="see `mien calibrate`; docs/model-cards.md says why 0.75")
     parser.add_argument("--no-int8", action="store_true", help="write the float32 file alone")
     parser.add_argument("--ckplus", type=Path, help="the folder or archive CK+48; also measure on it")
     arguments = parser.parse_args()
@@ -63,7 +64,7 @@ def main() -> None:
     if not arguments.no_int8:
         exports["onnx-int8"] = export_int8(arguments.run, target, target.with_name(f"{target.stem}-int8.onnx"), crops)
     for export in exports.values():
-        calibrate(export.path, corpus, balance=True)
+        calibrate(export.path, corpus, balance=arguments.balance)
     measured = load_corpus(info.label_set, arguments.data)  # FER+: the majority of the votes, not their distribution
     votes = vote_counts(measured, arguments.data)
     for stem, export in exports.items():

@@ -24,9 +24,6 @@ TIE = 1e-6
 LEAST = 200
 """Smallest number of images to fit on; below it the limit for a coverage of 99 % would be that of a single image."""
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How far the bias may correct for uneven classes: from not at all to as if all classes had been equally frequent."""
-
 MAX_BIAS = 20.0
 """Largest bias of a class."""
 
@@ -68,44 +65,45 @@ def calibrated_probs(
     return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def fit_bias(
-    logits: NDArray[np.floating[Any]], target: NDArray[np.integer[Any]], frequencies: NDArray[np.floating[Any]]
-) -> list[float]:
+def class_bias(frequencies: NDArray[np.floating[Any]], strength: float) -> list[float]:
     """Return what to add to the logits of each class, so that rare classes are not neglected: K numbers with the mean 0.
 
     A network learns that a class is rare, and answers with it less often than its faces deserve. The bias is -s log p_k for the
-    frequency p_k (Menon et al. 2021, "Long-tail learning via logit adjustment"). Of `STRENGTHS`, s is the one with the largest
-    mean of accuracy and balanced accuracy.
+    frequency p_k (Menon et al. 2021, "Long-tail learning via logit adjustment").
 
     Args:
-        logits: Of images that the network was not trained on, (N, K).
-        target: Their classes, (N,).
         frequencies: How often the training showed each class, (K,), all above 0.
+        strength: s, from 0 (no correction) to 1 (as if all classes had been equally frequent).
+
+    Raises:
+        DataError: A class was never shown.
+        InputError: The strength is out of range.
+
+    >>> class_bias(np.array([1.0, 9.0]), 1.0)
+    [1.0986, -1.0986]
     """
+    if not 0 <= strength <= 1:
+        raise InputError(f"the strength of the correction must be from 0 to 1, got {strength:g}")
+    if not (frequencies > 0).all():
+        raise DataError("the training split has no image of some class, so there is no frequency to correct for")
     log = np.log(frequencies / frequencies.sum())
-    biases = [-strength * (log - log.mean()) for strength in STRENGTHS]
-
-    def score(bias: NDArray[np.float64]) -> float:
-        right = (logits + bias).argmax(1) == target
-        return float(right.mean() + np.mean([right[target == k].mean() for k in np.unique(target)]))
-
-    return [round(float(value), 4) + 0.0 for value in max(biases, key=score)]
+    return [round(float(value), 4) + 0.0 for value in strength * (log.mean() - log)]
 
 
 def fit_calibration(
     logits: NDArray[np.floating[Any]],
     target: NDArray[np.integer[Any]],
-    frequencies: NDArray[np.floating[Any]] | None = None,
+    bias: list[float] | None = None,
 ) -> dict[str, Any]:
     """Return the calibration with the smallest cross-entropy, and the limits of prediction sets.
 
     Args:
         logits: Of images that the network was not trained on, (N, K).
         target: Their classes, (N,).
-        frequencies: To correct for uneven classes, see `fit_bias`.
+        bias: What to add to the logits of each class, see `class_bias`.
 
     Returns:
-        `temperature`, `power` and `lead` (see `calibrated_probs`), with `frequencies` also `bias`, and `set_limits`: by
+        `temperature`, `power` and `lead` (see `calibrated_probs`), the `bias` if given, and `set_limits`: by
         coverage, such as `"0.9"`, the smallest probability of a class in the set. It is the quantile of split conformal
         prediction (Sadinle et al. 2019, "Least Ambiguous Set-Valued Classifiers"): the set of a new image contains its class
         with at least that probability.
@@ -117,15 +115,15 @@ def fit_calibration(
         raise DataError(f"calibration needs at least {LEAST} images that the model was not trained on, got {len(target)}")
     from scipy.optimize import minimize  # here: only the train extra has it
 
-    bias = {} if frequencies is None else {"bias": fit_bias(logits, target, frequencies)}
+    given: dict[str, Any] = {} if bias is None else {"bias": bias}
     rows, precise = np.arange(len(target)), logits.astype(np.float64)
 
     def loss(values: NDArray[np.float64]) -> float:
-        right = calibrated_probs(precise, bias | dict(zip(BOUNDS, values, strict=True)))[rows, target]
+        right = calibrated_probs(precise, given | dict(zip(BOUNDS, values, strict=True)))[rows, target]
         return float(-np.log(np.maximum(right, 1e-30)).mean())
 
     best = minimize(loss, [1.0, 1.0, 0.1], method="Nelder-Mead", bounds=list(BOUNDS.values())).x
-    fitted: dict[str, Any] = bias | {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
+    fitted = given | {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
     right = np.sort(calibrated_probs(logits, fitted)[rows, target])  # the probability of the right class
     ranks = {coverage: int((1 - coverage) * (len(right) + 1)) for coverage in COVERAGES}
     fitted["set_limits"] = {str(coverage): float(right[rank - 1]) for coverage, rank in ranks.items()}

@@ -9,12 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mien.calibration import calibrated_probs, fit_bias
+from mien.calibration import calibrated_probs, class_bias
 from mien.checkpoint import load_checkpoint, save_checkpoint
 from mien.cli import app
 from mien.datasets import Corpus, load_corpus
 from mien.engine.calibrate import calibrate, frequencies
-from mien.engine.export import export_onnx, write_card
+from mien.engine.export import export_onnx, restamp, write_card
 from mien.engine.torch_backend import TorchBackend
 from mien.errors import DataError, InputError
 from mien.evaluate import evaluate, predict_split
@@ -107,14 +107,18 @@ def test_balance_corrects_for_how_often_the_training_drew_each_class(tmp_path: P
         part = info.recipe["data"] | {"sampling": sampling}
         shares = frequencies(replace(info, recipe={"data": part}), corpus)
         assert shares[0] / shares[1] == pytest.approx(expected)
-    raw, target = (
-        np.log(predict_split(TorchBackend(checkpoint), corpus, "public_test")),
-        corpus.target[corpus.where("public_test")],
-    )
-    values = calibrate(checkpoint, corpus, balance=True).values
-    assert values["bias"] == fit_bias(raw, target, drawn)
-    balanced = calibrated_probs(raw, values)
-    np.testing.assert_allclose(predict_split(TorchBackend(checkpoint), corpus, "public_test"), balanced, atol=1e-5)
+    raw = np.log(predict_split(TorchBackend(checkpoint), corpus, "public_test"))
+    values = calibrate(checkpoint, corpus, balance=0.5).values
+    assert values["bias"] == class_bias(drawn, 0.5)
+    balanced = predict_split(TorchBackend(checkpoint), corpus, "public_test")
+    np.testing.assert_allclose(balanced, calibrated_probs(raw, values), atol=1e-5)
+
+
+def test_figures_of_a_file_with_another_bias_do_not_count(tmp_path: Path, checkpoint: Path) -> None:
+    exported = export_onnx(checkpoint, tmp_path / "model.onnx")
+    write_card(exported)
+    restamp(exported.path, replace(exported.info, calibration={"bias": [1.0, *[0.0] * 6]}))
+    assert read_card(exported.path)["former_sha256"] == []
 
 
 def test_a_checkpoint_keeps_its_tensors_and_hands_its_calibration_to_the_export(

@@ -18,8 +18,11 @@ def calibrate(
     ],
     data: Annotated[Path, typer.Option("--data", help="The corpus that the model was trained on.", show_default=False)],
     balance: Annotated[
-        bool, typer.Option("--balance", help="Also make rare classes more probable, which changes labels.")
-    ] = False,
+        float,
+        typer.Option(
+            "--balance", help="How far to correct for uneven classes of the training data, which changes labels: 0 to 1."
+        ),
+    ] = 0.0,
 ) -> None:
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""
     require("torch", "train")
@@ -34,9 +37,12 @@ def calibrate(
     corpus = corpus_of(backend, data)
     with StepBar() as bar:
         done = fit(file, corpus, partial(bar.step, "calibrating"), balance=balance)
-    values, (before, after) = done.values, done.ece
+    values, before, after = done.values, done.before, done.after
     line = (
         f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "
-        f"calibration error on {values['split']} was {before:.2%} and is {after:.2%}".replace("%", " %")
+        f"calibration error on {values['split']} was {before['ece']:.2%} and is {after['ece']:.2%}".replace("%", " %")
     )
     echo(line)
+    if balance:
+        for name, key in (("accuracy", "accuracy"), ("balanced accuracy", "uar")):
+            echo(f"{name} on {values['split']}: was {before[key]:.2%} and is {after[key]:.2%}".replace("%", " %"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from mien.calibration import calibrated_probs, fit_calibration
+from mien.calibration import calibrated_probs, class_bias, fit_calibration
 from mien.checkpoint import save_checkpoint
 from mien.datasets import Corpus
 from mien.engine.export import restamp
@@ -29,25 +29,27 @@ class Calibration:
 
     Attributes:
         values: The new `calibration` of the file.
-        ece: Expected calibration error on the selection split, without calibration and with it.
+        before: What `mien.metrics.classification_report` measures on the selection split without calibration.
+        after: The same with it.
     """
 
     values: dict[str, Any]
-    ece: tuple[float, float]
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
 def calibrate(
-    path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | None = None, *, balance: bool = False
+    path: Path, corpus: Corpus, on_step: Callable[[int, int], None] | None = None, *, balance: float = 0.0
 ) -> Calibration:
     """Fit the calibration of an `.onnx` or `.safetensors` file on the selection split, and store it in the file.
 
-    The logits stay as they are, and without `balance` the labels too. The card of an `.onnx` file is written again.
+    The network stays as it is, and without `balance` the labels too. The card of an `.onnx` file is written again.
 
     Args:
         path: The model file.
         corpus: The data that the model was trained on.
         on_step: Called with the number of images done and the number of images in total.
-        balance: Correct for the uneven classes of the training split (see `mien.calibration.fit_bias`).
+        balance: How far to correct for uneven classes of the training split, 0 to 1 (see `mien.calibration.class_bias`).
 
     Raises:
         DataError: It is not the data that the model was trained on, has no selection split, or too few images in it.
@@ -60,18 +62,19 @@ def calibrate(
     backend.info = replace(info, calibration={})
     logits = np.log(np.maximum(predict_split(backend, corpus, split, on_step), 1e-30))  # but for a constant of each image
     target = corpus.target[corpus.where(split)]
-    values = fit_calibration(logits, target, frequencies(info, corpus) if balance else None) | {
+    bias = class_bias(frequencies(info, corpus), balance) if balance else None
+    values = fit_calibration(logits, target, bias) | {
         "split": split,
         "images": len(target),
     }
     probs = (calibrated_probs(logits, each) for each in ({}, values))
-    before, after = (classification_report(each, target, corpus.classes)["ece"] for each in probs)
+    before, after = (classification_report(each, target, corpus.classes) for each in probs)
     info = replace(info, calibration=values)
     if path.suffix == ".onnx":
         restamp(path, info)
     else:
         save_checkpoint(path, load_file(path), info)
-    return Calibration(values, (before, after))
+    return Calibration(values, before, after)
 
 
 def frequencies(info: ModelInfo, corpus: Corpus) -> NDArray[np.float64]:

@@ -220,18 +220,20 @@ def _write_json(path: Path, values: dict[str, Any]) -> Path:
 def restamp(path: Path, info: ModelInfo) -> None:
     """Store other facts in an exported file, with a new digest and a new card. The network stays the same.
 
-    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file.
+    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file: unless another
+    bias of the classes changes its answers.
 
     Raises:
         OutputError: The file cannot be written.
     """
     card, before = read_card(path), sha256(path)
+    same = OnnxBackend(path).info.calibration.get("bias") == info.calibration.get("bias")
     with atomic_path(path) as tmp_path:
         shutil.copyfile(path, tmp_path)
         store_info(tmp_path, info)
         card_path(path).unlink(missing_ok=True)  # it describes the file that is replaced
     if card and (now := sha256(path)) != before:
-        former = [each for each in (*card.get("former_sha256", []), before) if each != now]
+        former = [each for each in (*card.get("former_sha256", []), before) if each != now] if same else []
         card |= {"sha256": now, "bytes": path.stat().st_size, "recipe": info.recipe.get("name", ""), "former_sha256": former}
     if card:
         _write_json(card_path(path), card)
