@@ -27,7 +27,9 @@ PICTURE_DPI = 150
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model."),
+        typer.Argument(
+            metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, a bundled model, or hf://user/model."
+        ),
     ],
     data: DataOption,
     split: Annotated[

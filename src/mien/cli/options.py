@@ -19,7 +19,9 @@ def option(help: str, metavar: str | None, group: str, *names: str, **more: Any)
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
 
-Model = Annotated[str | None, option("A bundled model (see mien models), ensemble, or an .onnx file.", "NAME|FILE", FACES)]
+Model = Annotated[
+    str | None, option("A bundled model (see mien models), ensemble, an .onnx file, or hf://user/model.", "NAME|FILE", FACES)
+]
 Providers = Annotated[
     str | None,
     option(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
+from mien.errors import CheckpointError
 from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
@@ -57,7 +58,13 @@ def open_backend(
     """
     if model is not None and os.fspath(model) in (weights.ENSEMBLE, str(weights.ensemble_file())):
         return EnsembleBackend(threads=threads, providers=providers)
-    return OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads, providers)
+    path = weights.default_weights() if model is None else weights.resolve(model)
+    try:
+        return OnnxBackend(path, threads, providers)
+    except CheckpointError as error:
+        if str(model).startswith(weights.HUB):  # the path in the cache does not say what the user asked for
+            raise CheckpointError(f"{model}: {error}; to download it again, delete {path.parents[2]}") from None
+        raise
 
 
 def crop_logits(backend: Backend, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
