@@ -93,14 +93,15 @@ class _Handler(BaseHTTPRequestHandler):
         commits = self.server.repos.get(repo)
         if commits is None or (repo in self.server.private and not self.may_write):
             return self.answer(401, X_Error_Code="RepoNotFound", X_Error_Message="Invalid username or password.")
-        commit = list(commits)[-1] if revision in (None, "main") else str(revision)
-        if commit not in commits:
+        commit = list(commits or [""])[-1] if revision in (None, "main") else str(revision)
+        if commit and commit not in commits:
             return self.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
-        return commit, commits[commit]
+        return commit, commits.get(commit, {})  # a new repository has no file
 
     def info(self, repo: str, revision: str | None) -> None:
         if found := self.files(repo, revision):
-            self.answer(200, {"id": repo, "sha": found[0], "siblings": [{"rfilename": name} for name in found[1]]})
+            siblings = [{"rfilename": name} for name in found[1]]
+            self.answer(200, {"id": repo, "sha": found[0], "private": repo in self.server.private, "siblings": siblings})
 
     def resolve(self, repo: str, revision: str, name: str) -> None:
         if not (found := self.files(repo, revision)):
@@ -223,6 +224,7 @@ def test_a_run_is_pushed_and_answers_from_the_hub_and_then_from_the_cache(
     from mien.engine.torch_backend import TorchBackend
     from mien.models import create_model
     from mien.recipe import load_recipe
+    from mien.transfer import start_file
 
     recipe = load_recipe("dlib_resnet/fer2013")
     arguments = {"in_channels": 1}
@@ -244,6 +246,7 @@ def test_a_run_is_pushed_and_answers_from_the_hub_and_then_from_the_cache(
 
     np.testing.assert_allclose(Recognizer("hf://user/my-faces", detector=None).probabilities(FACES), local, atol=1e-4)
     path = weights.resolve("hf://user/my-faces")
+    assert start_file("hf://user/my-faces") == path
     assert path.read_bytes() == files["my-faces.onnx"]
     assert weights.read_card(path)["sha256"] == weights.sha256(path)
     assert any(agent.startswith("mien/") for agent in server.agents)
@@ -276,12 +279,16 @@ def test_a_file_is_pushed_as_private_and_replaced_by_another_push(
     address = hub.push(other, OnnxBackend(other).info, "user/faces")
     assert weights.resolve("hf://user/faces").read_bytes() == other.read_bytes()
     assert weights.resolve(address).read_bytes() == other.read_bytes()
+    server.private.clear()
+    with pytest.raises(OutputError, match="is public"):
+        hub.push(other, OnnxBackend(other).info, "user/faces", private=True)
+    server.private.add("user/faces")
     (first, second) = server.repos["user/faces"]
     assert address.endswith(second)
     assert weights.resolve(f"hf://user/faces@{first}").read_bytes() == tiny_onnx.read_bytes()
     monkeypatch.delenv("HF_TOKEN")
     huggingface_hub.close_session()
-    with pytest.raises(CheckpointError, match="no such model on the Hub, or it is private"):
+    with pytest.raises(CheckpointError, match="no such model on the Hub, or it is private"):  # the cache does not help
         weights.resolve("hf://user/faces")
     capsys.readouterr()
     assert mien(monkeypatch, "push", tiny_onnx, "user/else") == 2
@@ -342,16 +349,19 @@ def test_what_cannot_be_loaded_says_why(server: FakeHub, tiny_onnx: Path, tmp_pa
 def test_without_a_network_only_the_cache_answers(
     server: FakeHub, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.commit("user/two", {"a.onnx": tiny_onnx.read_bytes(), "b.onnx": b""})
-    path = weights.resolve("hf://user/two/a.onnx")
+    commit = server.commit("user/two", {"a.onnx": tiny_onnx.read_bytes(), "b.onnx": b"b"})
+    path = weights.resolve(f"hf://user/two@{commit}/a.onnx")
+    with pytest.raises(CheckpointError, match="is damaged"):  # the other file of that commit is still asked for
+        open_backend(f"hf://user/two@{commit}/b.onnx")
+    assert weights.resolve("hf://user/two/a.onnx") == path
     server.requests.clear()
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     assert weights.resolve("hf://user/two/a.onnx") == path
-    with pytest.raises(CheckpointError, match="MIEN_OFFLINE is set"):
+    with pytest.raises(CheckpointError, match="unset MIEN_OFFLINE"):
         weights.resolve("hf://user/other")
     assert not server.requests
     monkeypatch.delenv("MIEN_OFFLINE")
     server.stop()
-    with pytest.raises(CheckpointError, match=r"cannot be reached and the model is not in the cache \(.*refused\)"):
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded and is not in the cache \(.*refused\)"):
         weights.resolve("hf://user/other")
     assert not caplog.records

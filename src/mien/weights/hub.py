@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mien
 from mien.errors import CheckpointError, InputError, OutputError, reason, require
 from mien.model_info import ModelInfo
 from mien.weights import card_path, read_card
@@ -49,13 +48,13 @@ def download(address: str) -> Path:
     repo, revision, file = found["repo"], found["revision"], found["file"]
     offline = os.environ.get("MIEN_OFFLINE", "0") not in ("", "0")
     with _library() as hub:
-        cached = _cached_files(hub, repo, revision)
+        cached = _cached_models(hub, repo, revision, file)
         if cached and (offline or COMMIT.fullmatch(revision or "")):
             return cached[_choose(address, file, list(cached))]
         if offline:
-            raise CheckpointError(f"{address}: MIEN_OFFLINE is set, and this model is not in the cache; unset it once")
+            raise CheckpointError(f"{address}: is not in the cache; unset MIEN_OFFLINE to download it")
         try:
-            api = hub.HfApi(library_name="mien", library_version=mien.__version__)
+            api = hub.HfApi(library_name="mien")
             names = [each.rfilename for each in api.model_info(repo, revision=revision, timeout=TIMEOUT).siblings or ()]
             name = _choose(address, file, names)
             card = card_path(Path(name)).as_posix()
@@ -74,8 +73,8 @@ def download(address: str) -> Path:
         except (hub.errors.HTTPError, OSError) as error:  # no network, a timeout, or the Hub's own trouble
             if not cached:
                 raise CheckpointError(
-                    f"{address}: the Hub cannot be reached and the model is not in the cache ({_why(error)}); connect and "
-                    "try again"
+                    f"{address}: cannot be downloaded and is not in the cache ({_why(error)}); check your connection, and try "
+                    "again"
                 ) from None
             path = cached[_choose(address, file, list(cached))]
             logging.getLogger("mien").warning(
@@ -111,11 +110,13 @@ def push(model: Path, info: ModelInfo, repo: str, private: bool = False) -> str:
     if info.recipe:
         files["recipe.yaml"] = require("yaml", "hub").safe_dump(info.recipe, sort_keys=False, width=120).encode()
     with _library() as hub:
-        api = hub.HfApi(library_name="mien", library_version=mien.__version__)
+        api = hub.HfApi(library_name="mien")
         try:
             api.create_repo(repo, private=private or None, exist_ok=True)
+            if private and not api.model_info(repo).private:
+                raise OutputError(f"{address}: exists and is public; make it private on the Hub first, or leave out --private")
             changes = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
-            done = api.create_commit(repo, changes, commit_message=f"Upload {name} with mien {mien.__version__}")
+            done = api.create_commit(repo, changes, commit_message=f"Upload {name} with mien")
         except (hub.errors.HTTPError, OSError, ValueError, RuntimeError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             advice = "log in with a token that may write there: hf auth login" if status in (401, 403) else "try again"
@@ -145,14 +146,14 @@ def _why(error: Exception) -> str:
     return getattr(error, "server_message", None) or reason(error.__cause__ or error)
 
 
-def _cached_files(hub: Any, repo: str, revision: str | None) -> dict[str, Path]:
-    """Return the cached files of a revision by their name in the repository; none if no model is among them."""
+def _cached_models(hub: Any, repo: str, revision: str | None, file: str | None) -> dict[str, Path]:
+    """Return the cached `.onnx` files of a revision by their name in the repository; none if `file` is not among them."""
     try:
         folder = Path(hub.snapshot_download(repo, revision=revision, local_files_only=True))
     except (OSError, ValueError):  # nothing is cached; not a valid name
         return {}
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return files if any(name.endswith(".onnx") for name in files) else {}
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.onnx")}
+    return found if file is None or file in found else {}
 
 
 def _choose(address: str, file: str | None, names: Sequence[str]) -> str:
