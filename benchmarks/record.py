@@ -19,7 +19,7 @@ from mien.provenance import current_commit, hardware
 
 RUNS = Path(__file__).parent / "runs"
 
-PACKAGES = ("mien", "numpy", "pillow", "onnxruntime", "av", "torch", "torchvision", "kornia")
+PACKAGES = ("mien", "numpy", "pillow", "onnxruntime", "onnxruntime-openvino", "av", "torch", "torchvision", "kornia")
 """Packages whose versions a run states, those that are installed."""
 
 Row = tuple[str, str, str]

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
+
+from mien.errors import MissingExtraError, UnknownNameError
+from mien.onnx_session import PACKAGES, find_providers
 
 SOURCE = Path(__file__).parents[1] / "src" / "mien"
 ASTRONAUT = Path(__file__).parents[1] / "docs" / "assets" / "astronaut.jpg"
@@ -41,3 +45,20 @@ def test_onnxruntime_is_imported_in_one_place_only() -> None:
         if re.search(r"^(import onnxruntime|from onnxruntime)", path.read_text(), re.MULTILINE)
     }
     assert importing == {"onnx_session.py"}
+
+
+@pytest.mark.parametrize("names", ["cpu", " CPU", "CPUExecutionProvider", ["Cpu"], ("cpuexecutionprovider",)])
+def test_a_provider_is_found_by_any_of_its_names(names: str | list[str]) -> None:
+    assert find_providers(names) == ["CPUExecutionProvider"]
+
+
+def test_a_provider_of_another_package_names_it() -> None:
+    offered = onnxruntime.get_available_providers()
+    missing = next(name for name in ("OpenVINO", "CUDA") if f"{name}ExecutionProvider" not in offered)
+    with pytest.raises(MissingExtraError, match=rf"only .*cpu.*pip install {PACKAGES[missing.lower()]}$"):
+        find_providers(f"{missing},cpu")
+
+
+def test_an_unknown_provider_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"'openvno'; did you mean 'openvino'.*directml"):
+        find_providers("cpu,openvno")

@@ -6,6 +6,7 @@ No other module imports ONNX Runtime, except its quantiser in `mien.engine.expor
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,10 +17,20 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mien.errors import MissingExtraError, UnknownNameError
 from mien.provenance import available_cores
+from mien.registry import nearest
 
 PREFERRED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in order of preference."""
+
+PACKAGES = {
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "openvino": "onnxruntime-openvino",
+    "directml": "onnxruntime-directml",
+}
+"""Packages of ONNX Runtime with more execution providers. CoreML is in the usual one, on macOS."""
 
 RUN_BYTES = 512 * 2**20
 """Memory for the activations of all bounded networks. VGG-16 takes about 40 MiB for a crop of 224 x 224 px."""
@@ -35,6 +46,42 @@ def default_providers() -> list[str]:
     """Return the preferred execution providers that the installed ONNX Runtime offers: CUDA before CPU."""
     offered = onnxruntime.get_available_providers()
     return [name for name in PREFERRED if name in offered]
+
+
+def find_providers(names: str | Sequence[str]) -> list[str]:
+    """Return ONNX Runtime's names of execution providers.
+
+    >>> find_providers("cpu")
+    ['CPUExecutionProvider']
+
+    Args:
+        names: Names with or without "ExecutionProvider", in any case, such as `"cuda,cpu"` or `["OpenVINO"]`.
+
+    Raises:
+        MissingExtraError: The installed ONNX Runtime does not have one; the message names the package that does.
+        UnknownNameError: No ONNX Runtime has one.
+    """
+    known, offered = (
+        {_short(name): name for name in each}
+        for each in (onnxruntime.get_all_providers(), onnxruntime.get_available_providers())
+    )
+    chosen = [_short(name) for name in (names.split(",") if isinstance(names, str) else names)]
+    for name in chosen:
+        if name not in known | offered:
+            raise UnknownNameError(f"unknown execution provider {name!r}{nearest(name, list(known))}")
+        if name not in offered:
+            advice = "for CoreML use macOS" if name == "coreml" else "it needs another build of ONNX Runtime"
+            if name in PACKAGES:
+                advice = f"run: pip uninstall onnxruntime, then: pip install {PACKAGES[name]}"
+            raise MissingExtraError(
+                f"the installed ONNX Runtime has no execution provider {name!r}, only {', '.join(offered)}; {advice}"
+            )
+    return [offered[name] for name in chosen]
+
+
+def _short(provider: str) -> str:
+    name = provider.strip().lower().removesuffix("executionprovider")
+    return "directml" if name == "dml" else name
 
 
 class Session:
@@ -90,6 +137,7 @@ def open_session(
     any_shape: bool = False,
     weights: Mapping[str, NDArray[np.float32]] | None = None,
     bounded: bool = False,
+    fallback: bool = False,
 ) -> Session:
     """Return a network that is ready to run.
 
@@ -100,11 +148,13 @@ def open_session(
         any_shape: Whether the shape of the inputs changes from run to run; then ONNX Runtime does not plan its memory ahead.
         weights: Weights that the file names but does not contain.
         bounded: Whether memory is limited, for files that mien did not make. A few lines of ONNX can ask for any amount.
+        fallback: Whether the CPU takes over, with a printed note, if a provider fails. Some fail silently all the same, so
+            compare `get_providers()`.
 
     Raises:
         Exception: The network cannot be loaded. ONNX Runtime's errors share no base class.
     """
-    return Session(network, threads, tuple(providers), any_shape, weights, bounded)
+    return Session(network, threads, tuple(providers), any_shape, weights, bounded, fallback)
 
 
 def _open(
@@ -114,6 +164,7 @@ def _open(
     any_shape: bool,
     weights: Mapping[str, NDArray[np.float32]] | None,
     bounded: bool,
+    fallback: bool,
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(threads, available_cores())
@@ -130,9 +181,12 @@ def _open(
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
+    # OpenVINO takes every core and, on some processors, bfloat16, unless it is told otherwise.
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(options.intra_op_num_threads)}
+    given = {"OpenVINOExecutionProvider": {"load_config": json.dumps({"CPU": hints})}}
+    chosen = [(name, given.get(name, {})) for name in providers]
     # Where there is nothing to fall back to, ONNX Runtime would print an error and load the file a second time.
-    can_fall_back = list(providers) != ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(network, options, providers=list(providers), enable_fallback=can_fall_back)
+    return onnxruntime.InferenceSession(network, options, providers=chosen, enable_fallback=fallback and len(chosen) > 1)
 
 
 @cache

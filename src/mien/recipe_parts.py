@@ -43,7 +43,8 @@ class ModelPart(Section):
     Attributes:
         name: Registered name.
         arguments: Keyword arguments of the network, such as the switches of an ablation.
-        start: Weights to start from: `imagenet`, a bundled model or a file (see `mien.transfer`). None trains from scratch.
+        start: Weights to start from: `imagenet`, a bundled model, `hf://user/model` or a file (see `mien.transfer`). None
+            trains from scratch.
         frozen: Modules that are not trained, by name or prefix of it. `norms` are all batch norms, which keep their statistics.
     """
 

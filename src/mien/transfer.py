@@ -29,7 +29,7 @@ from mien.checkpoint import read_info
 from mien.errors import CheckpointError, InputError
 from mien.labels import mapping
 from mien.models import Model
-from mien.weights import bundled, resolve, sha256
+from mien.weights import is_named, resolve, sha256
 
 VGGFACE = re.compile(r"(conv(\d)_(\d)|fc[678])\.(weight|bias)")
 """Names in the published VGGFace weights."""
@@ -74,8 +74,8 @@ def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[s
 
     Args:
         model: The network; changed in place.
-        source: `"imagenet"`, the name of a bundled model, or a file: a mien checkpoint, a float32 file of `mien export`, or a
-            state dict (torch, safetensors) under torchvision's names, timm's or VGGFace's.
+        source: `"imagenet"`, the name of a bundled model, `hf://user/model`, or a file: a mien checkpoint, a float32 file of
+            `mien export`, or a state dict (torch, safetensors) under torchvision's names, timm's or VGGFace's.
         classes: The network's classes. Each row of the classifier then comes from the file's class of the same name, and from
             a file that does not name its classes no row is loaded. Without them, the classifier is loaded if its shape fits.
 
@@ -110,12 +110,12 @@ def start_from(model: Model, source: str | os.PathLike[str], classes: Sequence[s
 
 
 def start_file(source: str | os.PathLike[str]) -> Path:
-    """Return the file of a start: that of a bundled model, whose SHA-256 is checked, or the path itself.
+    """Return the file of a start: that of a bundled model, whose SHA-256 is checked, or of the Hub, or the path itself.
 
     Raises:
         CheckpointError: The bundled model is corrupt.
     """
-    return resolve(source) if os.fspath(source) in bundled() else Path(source)
+    return resolve(source) if is_named(os.fspath(source)) else Path(source)
 
 
 def imagenet_file(model: Model) -> Path:

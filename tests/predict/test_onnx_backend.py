@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from mien.errors import CheckpointError, InputError
+from mien.explain import load_backend
 from mien.model_info import DIGEST_KEY, METADATA_KEY, NO_DIGEST, ModelInfo, write_digest
 from mien.onnx_session import default_providers
 from mien.predict.onnx_backend import CHUNK, OnnxBackend
@@ -324,3 +327,26 @@ def test_the_example_without_mien_computes_the_same_input(model: str, monkeypatc
     np.testing.assert_allclose(
         names["logits"], backend.logits(image)[0], atol=1e-4 if backend.info.precision == "fp32" else 0.1
     )
+
+
+def test_the_network_runs_on_the_providers_that_were_asked_for(tiny_onnx: Path) -> None:
+    batch = np.random.default_rng(1).normal(size=(20, 1, 40, 40)).astype(np.float32)
+    other = next(name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider")
+    recognizer = Recognizer(tiny_onnx, detector=None, providers=[other, "cpu"])
+    expected = OnnxBackend(tiny_onnx, providers="cpu").logits(batch)
+    for each in (recognizer, pickle.loads(pickle.dumps(recognizer))):
+        assert each.backend.providers == [other, "CPUExecutionProvider"]
+        np.testing.assert_allclose(each.backend.logits(batch), expected, atol=1e-4)
+
+
+def test_a_provider_that_gives_way_to_the_cpu_is_noticed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["RknpuExecutionProvider", "CPUExecutionProvider"])
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(InputError, match="cannot use RknpuExecutionP"):
+        OnnxBackend(tiny_onnx, providers="rknpu,cpu")
+
+
+def test_what_has_no_providers_refuses_them(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give it to the backend"):
+        Recognizer(OnnxBackend(tiny_onnx), providers="cpu")
+    with pytest.raises(InputError, match="mien export"):
+        load_backend(tmp_path, "cpu")

@@ -32,6 +32,7 @@ from mien.cli.models import info, models
 from mien.cli.page import page
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
+from mien.cli.push import push
 from mien.cli.report import report
 from mien.cli.serve import serve
 from mien.cli.split import split
@@ -68,7 +69,7 @@ def _options(
 
 for command in (
     predict, camera, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse, verify, calibrate, export,
-    recipes, study, report, audit, prepare, split,
+    push, recipes, study, report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

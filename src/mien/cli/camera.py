@@ -42,6 +42,7 @@ def camera(
     max_faces: options.MaxFaces = None,
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
+    providers: options.Providers = None,
     detect_every: options.DetectEvery = 5,
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,
@@ -61,7 +62,7 @@ def camera(
     targets = None if out is None else _targets(out)
     window = _window(found.name, found.kind == "live" if mirror is None else mirror, snapshots, out)
     faces = {"detector": detector, "min_face": min_face, "max_faces": max_faces, "align": align}
-    recognizer = Recognizer(model, **faces, unsure_below=unsure_below)  # type: ignore[arg-type]
+    recognizer = Recognizer(model, **faces, unsure_below=unsure_below, providers=providers)  # type: ignore[arg-type]
     video = VideoOptions(detect_every=detect_every, smooth=smooth, smooth_seconds=smooth_seconds)
     run = None
     if targets is not None:

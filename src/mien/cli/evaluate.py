@@ -27,7 +27,9 @@ PICTURE_DPI = 150
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, or the name of a bundled model."),
+        typer.Argument(
+            metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, a bundled model, or hf://user/model."
+        ),
     ],
     data: DataOption,
     split: Annotated[
@@ -86,6 +88,10 @@ def evaluate(
             "mien predict does, and also measure how many are found.",
         ),
     ] = False,
+    providers: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Run an .onnx file on these execution providers of ONNX Runtime, such as cuda,cpu."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
     ] = None,
@@ -124,7 +130,7 @@ def evaluate(
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
     read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
-    backend, file = open_model(model)
+    backend, file = open_model(model, providers)
     if out is not None:
         check_place(out)
     members: Groups | None = None

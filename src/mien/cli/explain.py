@@ -36,7 +36,7 @@ def explain(
         typer.Argument(metavar="PHOTO...", help="Photos, folders or patterns; with --corpus, its DATA.", show_default=False),
     ],
     model: Annotated[
-        str | None, option("A bundled model, an .onnx file, a checkpoint or a run.", "NAME|RUN|FILE", FACES)
+        str | None, option("A bundled model, an .onnx file, hf://user/model, a checkpoint or a run.", "NAME|RUN|FILE", FACES)
     ] = None,
     method: Annotated[
         list[str] | None,

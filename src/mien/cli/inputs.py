@@ -23,11 +23,11 @@ DataOption = Annotated[
 ]
 
 
-def open_model(model: str | None) -> tuple[Backend, Path]:
+def open_model(model: str | None, providers: str | None = None) -> tuple[Backend, Path]:
     """Return a backend and its weights file for what `mien.explain.load_backend` opens: a bundled model, a file or a run."""
     from mien.explain import load_backend
 
-    backend = load_backend(model)
+    backend = load_backend(model, providers)
     return backend, backend.path
 
 

@@ -125,7 +125,10 @@ def _figures(cost: Cost) -> tuple[str, str, str]:
 
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="Bundled model, ensemble, .onnx file or .safetensors checkpoint.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="Bundled model, ensemble, .onnx file, hf://user/model or .safetensors checkpoint."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     card: Annotated[

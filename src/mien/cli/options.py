@@ -19,7 +19,15 @@ def option(help: str, metavar: str | None, group: str, *names: str, **more: Any)
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
 
-Model = Annotated[str | None, option("A bundled model (see mien models), ensemble, or an .onnx file.", "NAME|FILE", FACES)]
+Model = Annotated[
+    str | None, option("A bundled model (see mien models), ensemble, an .onnx file, or hf://user/model.", "NAME|FILE", FACES)
+]
+Providers = Annotated[
+    str | None,
+    option(
+        "Run the network on these of ONNX Runtime, such as openvino or cuda,cpu. Default: CUDA if there is one.", "NAMES", FACES
+    ),
+]
 DetectorName = Annotated[str, option("Face detector: centerface, mtcnn or haar.", "NAME", FACES)]
 MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]

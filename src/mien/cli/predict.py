@@ -65,6 +65,7 @@ def predict(
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
     coverage: options.Coverage = None,
+    providers: options.Providers = None,
     fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
     start: Annotated[float | None, option("Skip the part of the video before this time.", "SECONDS", VIDEOS)] = None,
     end: Annotated[float | None, option("Skip the part of the video after this time.", "SECONDS", VIDEOS)] = None,
@@ -83,8 +84,13 @@ def predict(
     if quiet and jsonl:
         raise InputError("--quiet prints nothing and --jsonl prints rows; choose one of them")
     video = VideoOptions(fps, start, end, detect_every, smooth, smooth_seconds)
-    faces = {"detector": None if no_detect else detector, "min_face": min_face, "max_faces": max_faces, "align": align}
-    recognizer = Recognizer(model, **faces, unsure_below=unsure_below, coverage=coverage)  # type: ignore[arg-type]
+    faces: dict[str, Any] = {
+        "detector": None if no_detect else detector,
+        "min_face": min_face,
+        "max_faces": max_faces,
+        "align": align,
+    }
+    recognizer = Recognizer(model, **faces, unsure_below=unsure_below, coverage=coverage, providers=providers)
     about = settings(recognizer, video, faces)
     sources = list(expand(paths))
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl, classes=recognizer.classes, all_frames=all_frames)

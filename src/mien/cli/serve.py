@@ -42,6 +42,7 @@ def serve(
     detector: options.DetectorName = "centerface",
     min_face: options.MinFace = None,
     unsure_below: options.UnsureBelow = 0.5,
+    providers: options.Providers = None,
 ) -> None:
     """Answer requests over HTTP: pictures, faces, videos and cameras in, expressions out."""
     uvicorn = require("uvicorn", "serve")
@@ -58,6 +59,7 @@ def serve(
         detector=detector,
         min_face=min_face,
         unsure_below=unsure_below,
+        providers=providers,
         keys=known,
         origins=tuple(allow_origin or ()),
     )

@@ -27,7 +27,7 @@ from mien.models import MODELS
 from mien.models.base import TIMM
 from mien.recipe import Recipe
 from mien.registry import Registry, check_arguments
-from mien.weights import bundled
+from mien.weights import is_named
 
 RUN_FILES = ("recipe.yaml", "best.safetensors", "last.ckpt", "history.csv", "curves.png")
 """What a run writes into its folder."""
@@ -70,7 +70,7 @@ def check_files(recipe: Recipe, out: Path, inputs: Sequence[Path] = ()) -> None:
     """
     teachers = recipe.distill.teachers if recipe.distill else []
     named = [("model.start", recipe.model.start), *(("distill.teachers", path) for path in teachers)]
-    named = [(key, path) for key, path in named if path not in (None, "imagenet", *bundled())]
+    named = [(key, path) for key, path in named if path not in (None, "imagenet") and not is_named(path)]
     for key, path in named:
         if path and not Path(path).exists():
             raise CheckpointError(f"{key}: {path}: no such checkpoint; the recipe's deviations say how to make it")

@@ -23,7 +23,7 @@ from mien.model_info import ModelInfo
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec
 from mien.recipe_parts import DistillPart
-from mien.weights import bundled, resolve
+from mien.weights import is_named, resolve
 
 BATCH = 128
 """Images per batch when the teachers predict a whole split."""
@@ -120,7 +120,7 @@ class OnnxModule(nn.Module):
 
 def _open_teacher(path: str) -> tuple[nn.Module, ModelInfo]:
     """Return a teacher and its facts from a checkpoint, an exported file or the name of a bundled model."""
-    if path in bundled() or path.endswith(".onnx"):
+    if is_named(path) or path.endswith(".onnx"):
         backend = OnnxBackend(resolve(path), threads=torch.get_num_threads())
         return OnnxModule(backend), backend.info
     network, info = load_checkpoint(path)

@@ -33,20 +33,29 @@ Model = Recognizer | str | os.PathLike[str] | None
 """A recognizer; or a bundled model, an `.onnx` file, a checkpoint or a run's folder; None is the default model."""
 
 
-def load_backend(model: str | os.PathLike[str] | None = None) -> OnnxBackend | EnsembleBackend | TorchBackend:
+def load_backend(
+    model: str | os.PathLike[str] | None = None, providers: str | Sequence[str] | None = None
+) -> OnnxBackend | EnsembleBackend | TorchBackend:
     """Return a loaded network: a bundled model or `ensemble`, an `.onnx` file, a checkpoint or a run's folder.
 
+    `providers` are execution providers of ONNX Runtime, which a checkpoint does not have.
+
     Raises:
+        InputError: A checkpoint was given with `providers`.
         CheckpointError: It is missing or corrupt.
         UnknownNameError: The name is not that of a bundled model.
         MissingExtraError: A checkpoint needs torch, which is not installed.
     """
     if model is not None and (Path(model).is_dir() or Path(model).suffix == ".safetensors"):
+        if providers is not None:
+            raise InputError(
+                f"{model}: torch runs it, which has no execution providers; run mien export, and name the .onnx file"
+            )
         require("torch", "train")
         from mien.engine.torch_backend import TorchBackend
 
         return TorchBackend(model)
-    return open_backend(model)
+    return open_backend(model, providers=providers)
 
 
 def explain(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
+from mien.errors import CheckpointError
 from mien.predict.ensemble import EnsembleBackend
 from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import preprocess
@@ -36,21 +37,34 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(model: str | os.PathLike[str] | None = None, threads: int | None = None) -> OnnxBackend | EnsembleBackend:
+def open_backend(
+    model: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    providers: str | Sequence[str] | None = None,
+) -> OnnxBackend | EnsembleBackend:
     """Return a loaded model.
 
     Args:
-        model: Name of a bundled model, `ensemble` for all of them together, or path of an `.onnx` file; None takes the default
-            model.
+        model: Name of a bundled model, `ensemble` for all of them together, path of an `.onnx` file, or `hf://user/model` (see
+            `mien.weights.hub`); None takes the default model.
         threads: Threads of one run; None takes every core this process may use.
+        providers: Execution providers, as `OnnxBackend` takes them.
 
     Raises:
         CheckpointError: The model is missing or damaged.
+        InputError: The model does not run on one of `providers`.
+        MissingExtraError: The installed ONNX Runtime does not have one of `providers`.
         UnknownNameError: The model is unknown.
     """
     if model is not None and os.fspath(model) in (weights.ENSEMBLE, str(weights.ensemble_file())):
-        return EnsembleBackend(threads=threads)
-    return OnnxBackend(weights.default_weights() if model is None else weights.resolve(model), threads)
+        return EnsembleBackend(threads=threads, providers=providers)
+    path = weights.default_weights() if model is None else weights.resolve(model)
+    try:
+        return OnnxBackend(path, threads, providers)
+    except CheckpointError as error:
+        if str(model).startswith(weights.HUB):  # the path in the cache does not say what the user asked for
+            raise CheckpointError(f"{model}: {error}; to download it again, delete {path.parents[2]}") from None
+        raise
 
 
 def crop_logits(backend: Backend, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ class EnsembleBackend:
     Args:
         path: The JSON file that names the members, which are bundled models; None takes the bundled ensemble.
         threads: Threads of one run; None takes every core this process may use.
+        providers: Execution providers, as `OnnxBackend` takes them.
 
     Attributes:
         path: The file.
@@ -43,7 +44,9 @@ class EnsembleBackend:
             their classes or in the part of the picture they look at.
     """
 
-    def __init__(self, path: Path | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, threads: int | None = None, providers: str | Sequence[str] | None = None
+    ) -> None:
         self.path = path or weights.ensemble_file()
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
@@ -52,7 +55,7 @@ class EnsembleBackend:
         except (OSError, ValueError, KeyError, TypeError):
             raise CheckpointError(f"{self.path}: is missing or damaged; run: pip install --force-reinstall mien") from None
         check_calibration(calibration)
-        self.members = [OnnxBackend(weights.resolve(name), threads) for name in named]
+        self.members = [OnnxBackend(weights.resolve(name), threads, providers) for name in named]
         for name, member in zip(named, self.members, strict=True):
             if weights.sha256(member.path) != named[name]:
                 raise CheckpointError(

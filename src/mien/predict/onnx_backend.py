@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mien.errors import CheckpointError, InputError
 from mien.model_info import METADATA_KEY, ModelInfo, check_digest
-from mien.onnx_session import Session, default_providers, open_session
+from mien.onnx_session import Session, default_providers, find_providers, open_session
 from mien.provenance import available_cores
 from mien.weights import check_card
 
@@ -31,7 +31,8 @@ class OnnxBackend:
     Args:
         path: An `.onnx` file that `mien export` wrote.
         threads: Threads of one run; None takes every core this process may use.
-        providers: Execution providers of ONNX Runtime in order of preference; None takes CUDA if offered, else the CPU.
+        providers: Execution providers of ONNX Runtime in order of preference, as `mien.onnx_session.find_providers` takes
+            them; None takes CUDA if it works, else the CPU.
 
     Attributes:
         path: The file.
@@ -42,12 +43,15 @@ class OnnxBackend:
     Raises:
         CheckpointError: The file is missing, damaged, not written by mien, or of another format version; or its shapes do not
             match its metadata, or the card next to it describes another file.
-        InputError: `threads` is below 1.
+        InputError: `threads` is below 1, or the network does not run on one of `providers`.
+        MissingExtraError: The installed ONNX Runtime does not have one of `providers`.
+        UnknownNameError: No ONNX Runtime has one of `providers`.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, providers: str | Sequence[str] | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}; leave it out to use every core")
+        asked = [] if providers is None else find_providers(providers)
         self.path = Path(path)
         self.threads = threads or available_cores()
         if not self.path.is_file():
@@ -59,10 +63,15 @@ class OnnxBackend:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
         has_digest = check_digest(self._file, str(path))  # before ONNX Runtime reads it
-        self._session = _open(self._file, self.path, self.threads, providers or default_providers())
+        self._session = _open(self._file, self.path, self.threads, asked)
         self._single: Session | None = None
         self._process = 0  # the process whose threads are in `_pool`; 0 before the first large batch
         self.providers: list[str] = self._session.get_providers()
+        if unused := [name for name in asked if name not in self.providers]:
+            raise InputError(
+                f"{path}: ONNX Runtime cannot use {', '.join(unused)} on this machine and would run on {self.providers[0]} "
+                "instead; check its drivers and libraries, or leave it out of the providers"
+            )
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
             found = [
@@ -163,10 +172,15 @@ def check_logits(logits: NDArray[np.float32], rows: int, info: ModelInfo, source
         )
 
 
-def _open(file: bytes, path: Path, threads: int, providers: Sequence[str]) -> Session:
+def _open(file: bytes, path: Path, threads: int, asked: Sequence[str]) -> Session:
+    """Return a session on the providers that the user asked for, or else on the default ones."""
     try:
-        return open_session(file, threads, providers=providers, bounded=True)
+        return open_session(file, threads, providers=asked or default_providers(), bounded=True, fallback=not asked)
     except Exception as error:  # onnxruntime's own errors share no base class
+        if asked and asked != ["CPUExecutionProvider"]:
+            raise InputError(
+                f"{path}: cannot be opened with {', '.join(asked)} ({_reason(error)}); check its drivers, or choose cpu"
+            ) from None
         raise CheckpointError(
             f"{path}: is damaged or not an ONNX file ({_reason(error)}); export or download it again"
         ) from None

@@ -105,7 +105,8 @@ class Recognizer:
     pickled and copied, unless a loaded backend or detector of your own cannot.
 
     Args:
-        model: Name of a bundled model, `ensemble`, path of an `.onnx` file, or a loaded backend; None takes the default model.
+        model: Name of a bundled model, `ensemble`, path of an `.onnx` file, `hf://user/model` on the Hugging Face Hub, or a
+            loaded backend; None takes the default model.
         detector: Name of a detector, or a loaded one; None treats every picture as one ready face crop.
         min_face: Ignore faces whose shorter side is below this, in px. With the name of a detector it is also the size the
             detector looks for. None ignores none.
@@ -120,6 +121,8 @@ class Recognizer:
         threads: Threads of the network and of the detector; None takes every core this process may use, and the detector's own
             default.
         batch_size: Faces per run of the network.
+        providers: Execution providers of ONNX Runtime for the network, in order of preference, such as `"openvino"` or
+            `["CUDA", "CPU"]`. None takes CUDA if it works, else the CPU. Detectors run on the CPU.
 
     Attributes:
         backend: The loaded network.
@@ -127,8 +130,9 @@ class Recognizer:
 
     Raises:
         CheckpointError: The model is missing or damaged.
-        UnknownNameError: There is no such model or detector.
-        InputError: An argument is out of range.
+        UnknownNameError: There is no such model, detector or provider.
+        InputError: An argument is out of range, or the network does not run on one of `providers`.
+        MissingExtraError: The installed ONNX Runtime does not have one of `providers`.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class Recognizer:
         coverage: float | None = None,
         threads: int | None = None,
         batch_size: int = 64,
+        providers: str | Sequence[str] | None = None,
     ) -> None:
         if batch_size < 1 or (max_faces is not None and max_faces < 1) or not 0 <= unsure_below <= 1:
             raise InputError(
@@ -150,7 +155,9 @@ class Recognizer:
                 f"got {batch_size}, {max_faces} and {unsure_below}"
             )
         if model is None or isinstance(model, (str, os.PathLike)):
-            model = open_backend(model, threads)
+            model = open_backend(model, threads, providers)
+        elif providers is not None:
+            raise InputError("providers is for a model that is named; give it to the backend when you load that")
         self.backend: Backend = model
         given = {key: value for key, value in {"min_face": min_face, "threads": threads}.items() if value is not None}
         self._own_detector = not isinstance(detector, str)  # one of mien's own needs no check

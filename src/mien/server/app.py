@@ -236,7 +236,11 @@ def check(settings: Settings) -> None:
         MienError: One of them cannot.
     """
     recognizer = Recognizer(
-        settings.model, detector=settings.detector, min_face=settings.min_face, unsure_below=settings.unsure_below
+        settings.model,
+        detector=settings.detector,
+        min_face=settings.min_face,
+        unsure_below=settings.unsure_below,
+        providers=settings.providers,
     )
     columns(recognizer.classes)
 

@@ -45,7 +45,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.backend = open_backend(settings.model)
+        self.backend = open_backend(settings.model, providers=settings.providers)
         options: dict[str, Any] = {"max_faces": settings.max_faces, "unsure_below": settings.unsure_below}
         self.recognizer = Recognizer(self.backend, detector=settings.detector, min_face=settings.min_face, **options)
         self.crop_recognizer = Recognizer(self.backend, detector=None, unsure_below=settings.unsure_below)

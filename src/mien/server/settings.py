@@ -18,7 +18,8 @@ class Settings(BaseModel):
     """The settings of a server. A limit that a request exceeds is answered with 413, 422 or 429, and says which it was.
 
     Attributes:
-        model: A bundled model or the path of an `.onnx` file; None takes the default model.
+        model: A bundled model, the path of an `.onnx` file or `hf://user/model`; None takes the default model.
+        providers: Execution providers of ONNX Runtime, such as `cuda,cpu`; None takes CUDA if it works, else the CPU.
         detector: Name of the face detector.
         min_face: Ignore faces whose shorter side is below this, px.
         max_faces: Keep at most this many faces of a picture or frame, the largest.
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = None
+    providers: str | None = None
     detector: str = "centerface"
     min_face: float | None = None
     max_faces: Count = 100

@@ -24,9 +24,18 @@ ENSEMBLE = "ensemble"
 """Name of the ensemble of bundled models, see `mien.predict.ensemble`."""
 
 
+HUB = "hf://"
+"""What the address of a model on the Hugging Face Hub begins with, see `mien.weights.hub`."""
+
+
 def bundled() -> dict[str, Path]:
     """Return the `.onnx` file of each bundled model, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
+
+
+def is_named(model: str) -> bool:
+    """Return whether this is the name of a bundled model or an address on the Hub, and so not a path."""
+    return model in bundled() or model.startswith(HUB)
 
 
 def files() -> dict[str, Path]:
@@ -54,16 +63,20 @@ def default_weights() -> Path:
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the `.onnx` file of a bundled model, whose SHA-256 is checked, or of a path.
+    """Return the `.onnx` file of a bundled model, whose SHA-256 is checked, of a path, or of an address on the Hub.
 
     The ensemble is no single file; `mien.predict.open_backend` opens it.
 
     Raises:
-        CheckpointError: The file is missing, is corrupt or is a training checkpoint.
+        CheckpointError: The file is missing, is corrupt, cannot be downloaded or is a training checkpoint.
         UnknownNameError: It is neither a bundled model nor a file; the message lists similar names.
     """
     name, path = os.fspath(name_or_path), Path(name_or_path)
     models = bundled()
+    if name.startswith(HUB):
+        from mien.weights.hub import download
+
+        return download(name)
     if name in models:
         verify(models[name])
         return models[name]

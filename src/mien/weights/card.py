@@ -119,20 +119,22 @@ def chosen() -> str:
     return max(means, key=lambda name: means[name])
 
 
-def markdown(path: Path, info: ModelInfo) -> str:
+def markdown(path: Path, info: ModelInfo, address: str | None = None) -> str:
     """Return the card of a model file or of the ensemble; what is not known about it is left out.
 
     Args:
         path: The file; the figures come from the `.json` card next to it.
         info: The facts stored in the file.
+        address: Where it is on the Hub, `hf://user/model`, if this card is for there.
     """
-    card, name = weights.read_card(path), path.stem
+    card, name = weights.read_card(path), address.rpartition("/")[2] if address else path.stem
     bundled, corpus = path in weights.files().values(), (info.recipe.get("data") or {}).get("corpus", info.label_set)
     results = {key: card["results"][key] for key in DATA if "images" in card.get("results", {}).get(key, {})}
+    model, package = (address, "'mien[hub]'") if address else (name if bundled else path.name, "mien")
     sections = {
-        f"# {name}": _about(path, info, card, bundled),
-        "## Use": f"```bash\npip install mien\nmien predict photo.jpg --model {name if bundled else path.name}\n```\n\n"
-        f'```python\nimport mien\n\nmien.Recognizer("{name if bundled else path.name}").predict("photo.jpg")\n```',
+        f"# {name}": _about(name, path, info, card, bundled),
+        "## Use": f"```bash\npip install {package}\nmien predict photo.jpg --model {model}\n```\n\n"
+        f'```python\nimport mien\n\nmien.Recognizer("{model}").predict("photo.jpg")\n```',
         "## Accuracy": _accuracy(results, card, info),
         "## Accuracy by class": _by_class(results, info),
         "## Calibration": _calibration(results, info),
@@ -172,7 +174,7 @@ def _metadata(name: str, info: ModelInfo, results: dict[str, Any], bundled: bool
     }
 
 
-def _about(path: Path, info: ModelInfo, card: dict[str, Any], bundled: bool) -> str:
+def _about(name: str, path: Path, info: ModelInfo, card: dict[str, Any], bundled: bool) -> str:
     spec, parameters = info.preprocess, card.get("parameters")
     size = f" of {parameters / 1e6:.1f} million parameters" if parameters else ""
     what = f"This model names which of {len(info.classes)} expressions a face shows: {', '.join(info.classes)}."
@@ -191,7 +193,7 @@ def _about(path: Path, info: ModelInfo, card: dict[str, Any], bundled: bool) -> 
         ["smoothing", f"a blur of {spec.smooth:g} px after resizing" if spec.smooth else "none"],
         ["crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"],
         ["output, by index", ", ".join(f"{index} {name}" for index, name in enumerate(info.classes))],
-        ["file", f"`{path.name}`, {path.stat().st_size:,} bytes"],
+        ["file", f"`{name}.onnx`, {path.stat().st_size:,} bytes"],
         ["SHA-256", f"`{weights.sha256(path)}`"],
         *([f"speed, {cores}", f"{speed:,} face crops per second"] for cores, speed in card.get("crops_per_second", {}).items()),
     ]
