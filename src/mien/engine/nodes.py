@@ -55,7 +55,10 @@ def meet() -> None:
         MienError: The other nodes cannot be reached.
     """
     if torchrun_layout() is not None and not distributed.is_initialized():
-        with report_lost_processes():
+        with report_lost_processes(
+            "Open the firewalls of the nodes to each other, and set GLOO_SOCKET_IFNAME (with GPUs also NCCL_SOCKET_IFNAME) to "
+            "the network interface that connects them, such as eth0"
+        ):
             distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
@@ -134,8 +137,13 @@ def check_shared(out: Path) -> None:
 
 
 @contextmanager
-def report_lost_processes() -> Iterator[None]:
+def report_lost_processes(
+    advice: str = "With --max-restarts, torchrun resumes after the last complete epoch; without, start the same commands again",
+) -> Iterator[None]:
     """Turn what torch raises when another process has ended, or cannot be reached, into an error that says what to do.
+
+    Args:
+        advice: What to do.
 
     Raises:
         MienError: Another process was lost.
@@ -145,8 +153,7 @@ def report_lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         if "RANK" not in os.environ or not (isinstance(error, distributed.DistError) or LOST.search(str(error))):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = re.sub(r"\[/[^]]*\] ", "", str(error)).partition("\n")[0].partition(". ")[0]  # no source files
         raise MienError(
-            f"another process of this training ended or cannot be reached ({reason}); read what the other nodes report. With "
-            "--max-restarts, torchrun resumes after the last complete epoch; otherwise start the same commands again"
+            f"another process of this training ended or cannot be reached ({reason}); read what other nodes report. {advice}"
         ) from error

@@ -148,8 +148,8 @@ class Run:
             for name, value, source in (
                 ("version of mien", mien.__version__, "mien"),
                 ("recipe", f"{recipe_hash(recipe)[:16]}, seed {recipe.seed}", "RECIPE and the same options"),
-                ("corpus", corpus.fingerprint, "--data"),
-                ("split of the corpus", corpus.split_fingerprint, "--data"),
+                ("corpus", corpus.fingerprint[:16], "--data"),
+                ("split of the corpus", corpus.split_fingerprint[:16], "--data"),
                 ("precision", fabric.strategy.precision.precision, "--precision"),
             ):
                 check_same(name, value, f"give every node the same {source}")
