@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
+    from mien.recipe import Recipe
 
 LoggerOption = Annotated[
     str,
@@ -61,20 +62,26 @@ def train(
     from mien.engine.checks import check_files, check_names
     from mien.engine.devices import create_fabric, default_devices
     from mien.engine.loggers import check_logger
+    from mien.engine.nodes import in_every_process, meet, torchrun_layout
     from mien.provenance import available_cores
     from mien.recipe import load_recipe, recipe_file
 
-    overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
-    overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
-    chosen = load_recipe(recipe, overrides)
-    check_names(chosen)
-    check_logger(logger)
-    written = recipe_file(recipe)
-    own = written is not None and written.is_file() and written.read_text(encoding="utf-8") == chosen.to_yaml()
-    check_files(chosen, out, [data, *([written] if written and not own else [])])  # a run's own recipe resumes it
-    corpus = open_corpus(chosen.data.model_dump(), data)
+    def read() -> tuple[Recipe, Corpus]:
+        overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
+        overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
+        chosen = load_recipe(recipe, overrides)
+        check_names(chosen)
+        check_logger(logger)
+        written = recipe_file(recipe)
+        own = written is not None and written.is_file() and written.read_text(encoding="utf-8") == chosen.to_yaml()
+        check_files(chosen, out, [data, *([written] if written and not own else [])])  # a run's own recipe resumes it
+        return chosen, open_corpus(chosen.data.model_dump(), data)
+
+    meet()
+    chosen, corpus = in_every_process(read)
     cores = threads or available_cores()
-    devices = devices or default_devices(chosen, corpus, cores)
+    _, started = torchrun_layout() or (1, None)
+    devices = devices or started or default_devices(chosen, corpus, cores)
     if threads or torch.get_num_threads() * devices > cores:
         torch.set_num_threads(max(1, cores // devices))
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # Fabric reads it
@@ -191,7 +198,7 @@ def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.u
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process the user started, and not one that Fabric started to share the work."""
+    """Return whether this is the process the user started, or torchrun's first on this node: one that may print errors."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -203,7 +210,7 @@ class TrainingProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = Console()
-        shown = self.console.is_terminal and is_first_process()
+        shown = self.console.is_terminal and is_first_process() and os.environ.get("RANK", "0") == "0"
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -19,6 +19,7 @@ from torch.distributed import init_process_group
 
 from mien.datasets import Corpus
 from mien.engine.loader import fits_in_memory
+from mien.engine.nodes import torchrun_layout
 from mien.errors import RecipeError
 from mien.models import create_model
 from mien.recipe import Recipe
@@ -38,13 +39,18 @@ def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None 
 
     Args:
         recipe: The recipe to train.
-        devices: Number of GPUs, or of processes on the CPU.
+        devices: Number of GPUs, or of processes on the CPU. If torchrun started this process, it decides both this number and
+            that of the nodes.
         precision: `bf16-mixed` or `32-true` to overrule the default.
 
     Raises:
-        RecipeError: Unknown precision, or more devices than the machine has GPUs.
+        RecipeError: Unknown precision, more devices than the machine has GPUs, or another number than torchrun started.
     """
-    gpu = torch.cuda.is_available()
+    gpu, layout = torch.cuda.is_available(), torchrun_layout()
+    nodes, started = layout or (1, devices)
+    if devices not in (1, started):
+        raise RecipeError(f"--devices {devices}: torchrun started {started} process(es) on this node; leave --devices out")
+    devices = started
     if gpu and isinstance(devices, int) and devices > torch.cuda.device_count():
         raise RecipeError(
             f"--devices {devices}: this machine has only {torch.cuda.device_count()} GPU(s); choose a smaller number"
@@ -54,9 +60,10 @@ def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None 
     bfloat16 = gpu or (recipe.train.channels_last and computes_bfloat16())
     chosen: Any = precision or ("bf16-mixed" if bfloat16 else "32-true")
     _silence_libraries()
-    several = not gpu and isinstance(devices, int) and devices > 1
+    several = layout is not None or (not gpu and isinstance(devices, int) and devices > 1)
     strategy = LocalStrategy() if several else "auto"
-    return Fabric(accelerator="cuda" if gpu else "cpu", strategy=strategy, devices=devices, precision=chosen)
+    accelerator = "cuda" if gpu else "cpu"
+    return Fabric(accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=nodes, precision=chosen)
 
 
 class LocalStrategy(DDPStrategy):

@@ -38,6 +38,7 @@ from mien.engine.history import Epoch, best_epoch, write_history
 from mien.engine.loader import Loader
 from mien.engine.loggers import create_logger
 from mien.engine.loss import create_objective
+from mien.engine.nodes import check_same, check_shared, report_lost_processes
 from mien.engine.optim import clip_gradients, create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
@@ -65,6 +66,7 @@ class TrainResult:
     epochs: list[Epoch]
 
 
+@report_lost_processes()
 def train(
     recipe: Recipe,
     corpus: Corpus,
@@ -91,13 +93,14 @@ def train(
 
     Raises:
         RecipeError: The recipe does not fit the corpus or the number of processes, or the loss became nan or infinite. The
-            folder keeps the epochs before that.
+            folder keeps the epochs before that. Or the recipe, the data or mien's version differs between nodes.
         CheckpointError: The folder holds another run, or the start weights or a teacher cannot be read.
-        OutputError: The folder cannot be written.
-        MienError: The tracker cannot record the run, or is not installed.
+        OutputError: The folder cannot be written, or is not shared by the nodes.
+        MienError: The tracker cannot record the run, or is not installed. Or another process of the training was lost.
     """
     run = Run(recipe, corpus, out, fabric or create_fabric(recipe))
     history = run.resume()
+    check_same("number of epochs in last.ckpt", len(history), "start again: the folder shows an old state to one of them")
     run.start()
     first_process = run.fabric.is_global_zero
     if on_start is not None and run.transfer is not None and first_process:
@@ -141,6 +144,16 @@ class Run:
         recipe = pin_lists(recipe)
         self.recipe, self.corpus, self.out, self.fabric = recipe, corpus, out, fabric
         fabric.launch()
+        if fabric.world_size > 1:
+            for name, value, source in (
+                ("version of mien", mien.__version__, "mien"),
+                ("recipe", f"{recipe_hash(recipe)[:16]}, seed {recipe.seed}", "RECIPE and the same options"),
+                ("corpus", corpus.fingerprint[:16], "--data"),
+                ("split of the corpus", corpus.split_fingerprint[:16], "--data"),
+                ("precision", fabric.strategy.precision.precision, "--precision"),
+            ):
+                check_same(name, value, f"give every node the same {source}")
+            check_shared(out)
         check_data(recipe, corpus, fabric.world_size)
         torch.manual_seed(recipe.seed)
         self.commit = current_commit()  # of the running code, whatever is committed in the meantime
