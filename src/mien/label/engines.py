@@ -1,11 +1,12 @@
 """How the units of a job are divided among workers: processes of this machine, or actors of a Ray cluster.
 
-Both run `mien.label.job.Worker`, one unit at a time per worker. A worker that is killed is replaced, and its unit is done again.
-A unit that kills its worker three times is written as an error, and the job continues.
+Both run `mien.label.job.Worker`, one unit at a time. A worker that is killed is replaced, and its unit is done again. A unit
+that kills its worker three times is written as an error, and the job continues.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -153,8 +154,10 @@ def _end_with_parent() -> None:
 
 
 def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[Result]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads it when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads these when it is imported
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray, data = require("ray", "label"), require("ray.data", "label")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     joined = ray.is_initialized()
     if not joined:  # the cluster of RAY_ADDRESS, or one of this machine that ends with the job
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -128,11 +128,10 @@ class Folder:
     def exists(self, name: str) -> bool:
         """Return whether it contains a file of that name now."""
         try:
-            return (
-                Path(self.path, name).is_file()
-                if self.path is not None
-                else self.fs.exists(f"{self.root}/{name}", refresh=True)
-            )
+            if self.path is not None:
+                return Path(self.path, name).is_file()
+            self.fs.invalidate_cache()
+            return self.fs.exists(f"{self.root}/{name}")
         except Exception as error:
             raise self._error(error) from None
 

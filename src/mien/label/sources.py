@@ -275,16 +275,20 @@ def open_file(file: File, folder: str = "") -> BinaryIO:
         InputError: It has changed since the job was planned.
         Exception: It cannot be opened; each store has its own errors.
     """
-    path = local_path(file.name)
-    if path is None:
+    if local_path(file.name) is None:
         fs, path = open_store(file.name)
         info = fs.info(path)
         _check_unchanged(file, info["size"], _version(info))
         return fs.open(path, "rb")
-    stream = Path(folder, path).open("rb")  # noqa: SIM115
-    found = os.fstat(stream.fileno())
+    return _unchanged_path(file, folder).open("rb")
+
+
+def _unchanged_path(file: File, folder: str) -> Path:
+    """Return the path of a file of this machine, after checking that it is still the one of the plan."""
+    path = Path(folder, local_path(file.name) or file.name)
+    found = path.stat()
     _check_unchanged(file, found.st_size, str(found.st_mtime_ns))
-    return stream
+    return path
 
 
 def _check_unchanged(file: File, size: int, version: str) -> None:
@@ -370,17 +374,16 @@ def _loads(unit: Unit, folder: str, column: str | None) -> Iterator[Load]:
 def _load_file(file: File, folder: str) -> Source:
     """Return the source of a picture or video: its path, or its content if it is in a store."""
     kind: Any = "video" if by_ending(file.name) == "video" else "picture"
-    path = local_path(file.name)
     try:
-        if path is not None:
-            open_file(file, folder).close()
-            return Source(file.name, kind, str(Path(folder, path)))
+        if local_path(file.name) is not None:
+            return Source(file.name, kind, str(_unchanged_path(file, folder)))
         if kind == "video":
             with open_file(file) as stream:
                 return Source(file.name, kind, TemporaryCopy(stream))
         _check_size(file.name, file.size or 0)
         fs, path = open_store(file.name)
-        content = fs.cat_file(path)
+        end = file.size or None  # without an end, s3fs first asks for the size
+        content = fs.cat_file(path, 0 if end else None, end)
         _check_unchanged(file, len(content), file.version)  # its ETag would take another request
         return Source(file.name, kind, content)
     except Exception as error:
