@@ -383,7 +383,7 @@ def _load_file(file: File, folder: str) -> Source:
         _check_size(file.name, file.size or 0)
         fs, path = open_store(file.name)
         end = file.size or None  # without an end, s3fs first asks for the size
-        content = fs.cat_file(path, 0 if end else None, end)
+        content = fs.cat_file(path, start=0 if end else None, end=end)
         _check_unchanged(file, len(content), file.version)  # its ETag would take another request
         return Source(file.name, kind, content)
     except Exception as error:
