@@ -5,8 +5,8 @@
     python -m benchmarks.label --ray           # also with Ray
 
 The commands take turns, round after round. Each gets as many cores as it has workers. Rates are without the start: that of a
-run over two pictures, each a unit, is subtracted. Next to the time on the clock stands the processor time, which other load on the machine
-changes less. The bound is what one core can do if it only reads and decodes: from the disk, and from a local S3 server.
+run over two pictures, each a unit, is subtracted. Processor time is given next to the time on the clock, because other load on
+the machine changes it less. The bound is what one core does if it only reads and decodes, from the disk or from a local S3 server.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def main() -> None:
                     {key: round(value, 2) for key, value in (rate | {"start": start.clock, "memory": whole.memory}).items()}
                 )
                 print(name, took[name][-1], flush=True)
+        parts = [file.stat().st_size for file in out.glob("faces/*.parquet")]
         decoded = decode_rate(files)
         stored = store_rate(files)
 
@@ -210,7 +211,9 @@ def main() -> None:
         "memory_mb": round(memory, 1),
         "decode_per_processor_second": round(decoded, 1),
         "store_per_second": stored,
+        "pictures": len(files),
         "picture_bytes": picture_bytes,
+        "result_bytes": round(sum(parts) / len(files)),
     }
     write_run("label", figures, rows, arguments)
 
