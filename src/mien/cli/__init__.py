@@ -28,6 +28,7 @@ from mien.cli.evaluate import evaluate
 from mien.cli.explain import explain
 from mien.cli.figure import app as figure
 from mien.cli.finetune import finetune
+from mien.cli.label import label
 from mien.cli.models import info, models
 from mien.cli.page import page
 from mien.cli.predict import predict
@@ -68,8 +69,8 @@ def _options(
 
 
 for command in (
-    predict, camera, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse, verify, calibrate, export,
-    push, recipes, study, report, audit, prepare, split,
+    predict, camera, label, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse, verify, calibrate,
+    export, push, recipes, study, report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

@@ -242,6 +242,7 @@ def write_table(
         items: Predictions, rows as `rows` yields them, or lists of them; taken one at a time.
         classes: The model's classes, by output index.
         about: Metadata for a Parquet file, such as the model and the smoothing; the other formats have no place for it.
+            What the caller adds to it while the items are taken is written too.
         all_frames: The items may include an `empty_row`, so every column of a Parquet file may be empty.
 
     Raises:
@@ -262,7 +263,7 @@ def write_table(
         if ending == ".csv":
             write_csv(tmp_path, names, counted())
         elif ending == ".parquet":
-            _write_parquet(tmp_path, names, counted(), dict(about or {}), all_frames)
+            _write_parquet(tmp_path, names, counted(), about or {}, all_frames)
         else:
             with tmp_path.open("w", newline="", encoding="utf-8") as file:
                 file.writelines(json_line(dict(zip(names, line, strict=True))) + "\n" for line in counted())
@@ -341,7 +342,7 @@ def _described(names: Sequence[str]) -> list[Column]:
 
 
 def _write_parquet(
-    path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: dict[str, str], all_frames: bool
+    path: Path, names: Sequence[str], lines: Iterator[list[Any]], about: Mapping[str, str], all_frames: bool
 ) -> None:
     arrow, parquet = require("pyarrow", "tables"), require("pyarrow.parquet", "tables")
     nullable = set(names) if all_frames else set(NAMES) - {"face", "label", "confidence", "unsure"}
@@ -354,7 +355,7 @@ def _write_parquet(
         )
         for column in _described(names)
     ]
-    schema = arrow.schema(fields, metadata=about)
+    schema = arrow.schema(fields, metadata=dict(about))
 
     def batch(chunk: list[list[Any]]) -> Any:
         values = zip(*chunk, strict=True)
@@ -366,3 +367,5 @@ def _write_parquet(
         batches = (batch(chunk) for chunk in iter(lambda: list(islice(lines, _CHUNK)), []))
         while group := list(islice(batches, _ROW_GROUP // _CHUNK)):
             writer.write_table(arrow.Table.from_batches(group), row_group_size=_ROW_GROUP)
+        if added := {key: about[key] for key in about if key.encode() not in (schema.metadata or {})}:
+            writer.add_key_value_metadata(added)
