@@ -42,6 +42,7 @@ def serve(
     detector: options.DetectorName = "centerface",
     min_face: options.MinFace = None,
     unsure_below: options.UnsureBelow = 0.5,
+    language: options.PageLanguage = None,
 ) -> None:
     """Answer requests over HTTP: pictures, faces, videos and cameras in, expressions out."""
     uvicorn = require("uvicorn", "serve")
@@ -59,6 +60,7 @@ def serve(
         min_face=min_face,
         unsure_below=unsure_below,
         keys=known,
+        language=language,
         origins=tuple(allow_origin or ()),
     )
     app.check(settings)

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
 from mien.image import read_image
+from mien.languages import ENGLISH, load_language
 from mien.output.table import columns, json_line, reading_rows, write_table
 from mien.predict.backend import open_backend
 from mien.predict.recognizer import Recognizer, VideoOptions
@@ -195,7 +196,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     _add_errors(app)
     _add_middleware(app, service)
-    add_page(app, service.recognizer, with_device=not settings.keys)
+    add_page(app, service.recognizer, with_device=not settings.keys, language=settings.language)
 
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -321,7 +322,7 @@ class HTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 def check(settings: Settings) -> None:
-    """Check that the model and the detector can be loaded, before processes start with them.
+    """Check that the model, the detector and the language can be loaded, before processes start with them.
 
     Raises:
         MienError: One of them cannot.
@@ -330,6 +331,7 @@ def check(settings: Settings) -> None:
         settings.model, detector=settings.detector, min_face=settings.min_face, unsure_below=settings.unsure_below
     )
     columns(recognizer.classes)
+    load_language(settings.language or ENGLISH)
 
 
 def _video_options(
