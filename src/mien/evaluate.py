@@ -304,7 +304,10 @@ def notes(results: dict[str, Any]) -> list[str]:
         missed = detection["faces"] - detection["found"]
         lines.append(translate(text, count=f"{missed:,}", all=f"{detection['faces']:,}"))
     if data["unknown_classes"]:
-        shown = ", ".join(f"{count:,} of {translate(name)}" for name, count in data["unknown_classes"].items())
+        shown = ", ".join(
+            translate("{count} of {name}", count=f"{count:,}", name=translate(name))
+            for name, count in data["unknown_classes"].items()
+        )
         lines.append(translate("left out, because the model has no such class or it is not measured: {classes}", classes=shown))
     if data["absent_classes"]:
         absent = ", ".join(map(translate, data["absent_classes"]))

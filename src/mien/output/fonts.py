@@ -45,10 +45,8 @@ def require_font() -> FontFile:
     found = find_font(language_in_use().letters)
     if found is None:
         code, letters = language_in_use().code, language_in_use().letters
-        asian = any(letter >= "\u2e80" for letter in letters)
-        package = (
-            "fonts-noto-cjk" if asian else "fonts-noto-core" if re.search("[\u0590-\u1dff]", letters) else "fonts-dejavu-core"
-        )
+        ranges = {"fonts-noto-cjk": "[\u2e80-\uffff]", "fonts-noto-core": "[\u0590-\u1dff]", "fonts-dejavu-core": ""}
+        package = next(name for name, range in ranges.items() if re.search(range, letters))
         raise OutputError(
             f"no font on this system has the letters of the language {code}; install one (Debian and Ubuntu: "
             f"apt install {package}), or name a font file in the environment variable {FONT}"
