@@ -112,7 +112,7 @@ def translate(text: str, language: str | None = None, /, **values: object) -> st
         values: What its placeholders stand for.
 
     >>> translate("happy", "de"), translate("{count} faces", "es", count=3), translate("bored", "de")
-    ('Freude', '3 caras', 'bored')
+    ('Freude', '3 rostros', 'bored')
     """
     texts = (_in_use if language is None else load_language(language)).texts
     found = texts.get(text, text)

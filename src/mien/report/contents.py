@@ -243,7 +243,7 @@ def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
     from mien.evaluate import notes
 
     results, data = measured.first, recipe.get("data") or {}
-    found = [note.removeprefix("WARNING: ") for note in notes(results)] if results["twins"] else []
+    found = [_sentence(note.removeprefix("WARNING: ")) for note in notes(results)] if results["twins"] else []
     same = data.get("corpus") == results["data"]["corpus"]
     if same and data.get("select") == results["data"]["split"]:
         text = "{split} also chose the epoch of this run, so its figure is optimistic."
@@ -251,7 +251,11 @@ def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
     if same and data.get("train") == results["data"]["split"]:
         text = "The model was trained on {split}, so this figure says nothing about other images."
         found.append(translate(text, split=data["train"]))
-    return [note[:1].upper() + note[1:].removesuffix(".") + "." for note in found]
+    return found
+
+
+def _sentence(text: str) -> str:
+    return translate("{sentence}.", sentence=text[:1].upper() + text[1:])
 
 
 def _tiles(measured: Measured) -> list[tuple[str, str, str]]:

@@ -12,6 +12,13 @@ from mien.report.inputs import CPU, Measured, Run, scale_of, show
 FOLD = re.compile(r", fold \d+")
 """What a k-fold protocol's name says about the fold."""
 
+UNITS = {
+    "run": ("{count} run", "{count} runs"),
+    "fold": ("{count} fold", "{count} folds"),
+    "epoch": ("{count} epoch", "{count} epochs"),
+}
+"""Texts for one and for several of a thing."""
+
 
 def describe_measured(measured: Sequence[Measured], part: str = "standard") -> list[str]:
     """Return the first lines of a title: network, corpus, split and images; protocol, folds and precision; scale."""
@@ -79,7 +86,7 @@ def count(numbers: Sequence[int], unit: str = "") -> str:
     """
     low, high = min(numbers), max(numbers)
     text = f"{low:,}" if low == high else translate("{low} to {high}", low=f"{low:,}", high=f"{high:,}")
-    return translate(f"{{count}} {unit}{'' if high == 1 else 's'}", count=text) if unit else text
+    return translate(UNITS[unit][high != 1], count=text) if unit else text
 
 
 def join_names(names: Sequence[str]) -> str:
