@@ -25,6 +25,7 @@ from mien.datasets import Corpus
 from mien.errors import CheckpointError, DataError, LabelError, RecipeError
 from mien.groups import Groups, measure_groups
 from mien.labels import label_set, mapping
+from mien.languages import translate
 from mien.leakage import protocol_of, require_same_split, training_data
 from mien.model_info import ModelInfo
 from mien.predict.backend import Backend, crop_logits
@@ -284,28 +285,33 @@ def notes(results: dict[str, Any]) -> list[str]:
     data, twins, images = results["data"], results["twins"], results["standard"]["images"]
     lines, exact = [], twins.get("exact")
     if exact == images:
-        lines.append("WARNING: every image is one that trained the model, so the figures say nothing about other images")
+        text = "every image is one that trained the model, so the figures say nothing about other images"
+        lines.append(f"WARNING: {translate(text)}")
     elif exact is not None:
-        also = twins["any"] - exact
-        line = (
-            f"{exact:,} of {images:,} images have a byte-identical copy among the training images (twin-free is without them)"
+        text = (
+            "{count} of {all} images have a byte-identical copy among the training images (twin-free is without them); {more} "
+            "more are nearly the same or mirrored, and are not left out"
         )
-        lines.append(f"{line}; {also:,} more are nearly the same or mirrored, and are not left out")
+        lines.append(translate(text, count=f"{exact:,}", all=f"{images:,}", more=f"{twins['any'] - exact:,}"))
     if twins["training"] in ("unknown", "unverified"):
-        lines.append(
-            "WARNING: the fingerprints do not show that these are the data that trained the model, so it may have seen some of "
-            "the images; to count them, give its training data with --training-data"
+        text = (
+            "the fingerprints do not show that these are the data that trained the model, so it may have seen some of the "
+            "images; to count them, give its training data with --training-data"
         )
+        lines.append(f"WARNING: {translate(text)}")
     if (detection := results["detection"]) and detection["found"] < detection["faces"]:
+        text = "{count} of {all} marked faces were not found; the other figures are about those found"
         missed = detection["faces"] - detection["found"]
-        lines.append(
-            f"{missed:,} of {detection['faces']:,} marked faces were not found; the other figures are about those found"
-        )
+        lines.append(translate(text, count=f"{missed:,}", all=f"{detection['faces']:,}"))
     if data["unknown_classes"]:
-        shown = ", ".join(f"{count:,} of {name}" for name, count in data["unknown_classes"].items())
-        lines.append(f"left out, because the model has no such class or it is not measured: {shown}")
+        shown = ", ".join(
+            translate("{count} of {name}", count=f"{count:,}", name=translate(name))
+            for name, count in data["unknown_classes"].items()
+        )
+        lines.append(translate("left out, because the model has no such class or it is not measured: {classes}", classes=shown))
     if data["absent_classes"]:
-        lines.append(f"no image shows {', '.join(data['absent_classes'])}, but the model may answer so")
+        absent = ", ".join(map(translate, data["absent_classes"]))
+        lines.append(translate("no image shows {classes}, but the model may answer so", classes=absent))
     return lines
 
 

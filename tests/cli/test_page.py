@@ -72,7 +72,8 @@ def test_the_folder_has_all_it_needs(tmp_path: Path) -> None:
     assert front["sdk"] == "static"
     assert front["title"] == "Faces & <more>"
     assert front["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
-    assert f"{len(manifest['files']) + 4} files" in said  # device.json, index.html, README.md, photo.jpg
+    assert json.loads((out / "languages.json").read_text())["texts"]["de"]["happy"] == "Freude"
+    assert f"{len(manifest['files']) + 5} files" in said  # device.json, languages.json, index.html, README.md, photo.jpg
 
 
 def test_only_a_page_of_mien_is_replaced(tmp_path: Path) -> None:

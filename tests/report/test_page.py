@@ -1,5 +1,6 @@
 """Reports: what they say about real results, and that the page is valid, complete in itself and safe."""
 
+import csv
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from mien.cli import app
 from mien.errors import DataError, EditedError, InputError, OutputError
+from mien.languages import load_language
 from mien.report import page
 from mien.report.contents import create_report, read_subject
 from mien.report.faces import Shown
@@ -316,3 +318,21 @@ def test_a_report_is_made_in_python(tmp_path: Path, write_results: Write) -> Non
     assert made.tiles[0][:2] == ("Accuracy, standard", "72.50\N{NO-BREAK SPACE}%")
     made = Report(made.title, made.lead, sections=[Section("Only this", [Text("a", "warning")])])
     assert write_report(tmp_path / "r.html", made) == [tmp_path / "r.html"]
+
+
+def test_a_report_has_no_english_left(tmp_path: Path) -> None:
+    """Every text of the table in guillemets: what is shown without them is not translated."""
+    own = tmp_path / "xx.csv"
+    with own.open("w", encoding="utf-8", newline="") as file:
+        english = load_language("de").texts
+        csv.writer(file).writerows([("en", "xx"), *((text, f"«{text}»") for text in english)])
+    assert report(RUN, "--out", tmp_path / "r.html", "--language", own).exit_code == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<html lang="xx">' in page
+    page = re.sub(r"<style>.*?</style>|<pre.*?</pre>|<dd>.*?</dd>", "", page, flags=re.DOTALL)  # dd: values of the files
+    texts = [text for text in re.findall(r">([^<>]+)<", page) if re.search("[a-z]", text)]
+    assert len(texts) > 100
+    recipe = [text for text in texts if text.startswith(("dlib_resnet/", "Of no paper"))]
+    left = {text for text in texts if "«" not in text}
+    assert {text for text in left if " " in text} <= {*recipe, "fer2013 public_test", "fer2013 private_test"}
+    assert all(text.endswith(".json") for text in left if " " not in text)

@@ -16,6 +16,7 @@ from mien.cli import options
 from mien.cli.inputs import echo
 from mien.cli.predict import other_inputs, settings
 from mien.errors import InputError, MienError, OutputError
+from mien.languages import translate
 
 if TYPE_CHECKING:
     from mien.cli.window import Window
@@ -46,6 +47,7 @@ def camera(
     detect_every: options.DetectEvery = 5,
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,
+    language: options.Language = "en",
 ) -> None:
     """Show a camera live and draw the expression of every face. Q quits; the window lists the other keys."""
     from mien.output.run import RunWriter
@@ -78,7 +80,7 @@ def camera(
     try:
         _show(record(readings, run), window, closing)
     finally:
-        for line in (*run.warnings, *(f"wrote {path}" for path in run.written)):
+        for line in (*run.warnings, *(translate("wrote {file}", file=path) for path in run.written)):
             echo(line, err=True)
     _raise_failure(run, MienError)
 

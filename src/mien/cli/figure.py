@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli import options
 from mien.cli.inputs import echo
 from mien.errors import require
 
@@ -52,6 +53,7 @@ def confusion(
         Matrix,
         typer.Option(metavar="both|counts|normalised", help="Counts, shares of each true class, or both side by side."),
     ] = Matrix.both,
+    language: options.Language = "en",
 ) -> None:
     """Draw a confusion matrix. The folds of one run of a study are pooled; give all their files."""
     _check_out(out, results)
@@ -62,7 +64,7 @@ def confusion(
 
 
 @app.command()
-def curves(folders: Folders, out: Out) -> None:
+def curves(folders: Folders, out: Out, language: options.Language = "en") -> None:
     """Draw accuracy by epoch on the training and the selection split, one line per recipe.
 
     Runs that differ only in seed or fold are averaged.
@@ -87,6 +89,7 @@ def sweep(
     ] = None,
     split: Annotated[str | None, typer.Option(help="The split, if the runs have results on several.")] = None,
     twin_free: TwinFree = False,
+    language: options.Language = "en",
 ) -> None:
     """Draw accuracy against a value of the recipe, such as the learning rate or the weight of a loss."""
     _check_out(out)
@@ -100,7 +103,7 @@ def sweep(
 
 
 @app.command()
-def rates(results: Results, out: Out) -> None:
+def rates(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw the true and the false positive rate of each class, for one network or several."""
     _check_out(out, results)
     from mien.report import pool_folds, rates_figure
@@ -109,7 +112,7 @@ def rates(results: Results, out: Out) -> None:
 
 
 @app.command()
-def reliability(results: Results, out: Out) -> None:
+def reliability(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw accuracy against confidence (a reliability diagram) and against the share of answers kept (risk and coverage)."""
     _check_out(out, results)
     from mien.report import pool_folds, reliability_figure
@@ -118,7 +121,7 @@ def reliability(results: Results, out: Out) -> None:
 
 
 @app.command()
-def risk_coverage(results: Results, out: Out) -> None:
+def risk_coverage(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw the error rate against the share of answers kept, the most confident first."""
     _check_out(out, results)
     from mien.report import pool_folds, risk_coverage_figure
@@ -139,6 +142,7 @@ def cost(
         ),
     ] = None,
     twin_free: TwinFree = False,
+    language: options.Language = "en",
 ) -> None:
     """Draw accuracy against the number of parameters, and against the latency of one face."""
     _check_out(out, [*results, *(latency or [])])

@@ -28,6 +28,33 @@ Providers = Annotated[
         "Run the network on these of ONNX Runtime, such as openvino or cuda,cpu. Default: CUDA if there is one.", "NAMES", FACES
     ),
 ]
+
+
+def _use(context: typer.Context, name: str) -> str:
+    from mien.languages import use_language
+
+    context.with_resource(use_language(name))  # until the command ends
+    return name
+
+
+Language = Annotated[
+    str,
+    typer.Option(
+        metavar="CODE|FILE.csv",
+        help="Language of labels and headings: en, zh, es, fr, de, id, or a table of your own. Columns of tables stay English.",
+        envvar="MIEN_LANGUAGE",
+        callback=_use,
+    ),
+]
+
+PageLanguage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE|FILE.csv",
+        help="Language in which the page starts, or a table of your own to add. Default: the browser's language.",
+        envvar="MIEN_LANGUAGE",
+    ),
+]
 DetectorName = Annotated[str, option("Face detector: centerface, mtcnn or haar.", "NAME", FACES)]
 MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]

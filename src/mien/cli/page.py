@@ -57,9 +57,11 @@ def page(
     min_face: options.MinFace = None,
     max_faces: options.MaxFaces = 100,
     unsure_below: options.UnsureBelow = 0.5,
+    language: options.PageLanguage = None,
 ) -> None:
     """Write the page as static files: it recognises in the visitor's browser and works from any web host."""
     from mien import __version__
+    from mien.languages import page_languages
     from mien.predict.recognizer import Recognizer
     from mien.server import device
 
@@ -67,6 +69,7 @@ def page(
     recognizer = Recognizer(model, min_face=min_face, max_faces=max_faces, unsure_below=unsure_below)
     files = {f"device/{name}": content for name, content in device.device_files(recognizer).items()}
     files |= {path.name: path for path in sorted(device.PAGE.iterdir()) if path.is_file()}
+    files["languages.json"] = json.dumps(page_languages(language), ensure_ascii=False).encode()
     index = (device.PAGE / "index.html").read_text(encoding="utf-8")
     name = html.escape(title)
     metas = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<meta name="mien-mode" content="static">\n'

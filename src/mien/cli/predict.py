@@ -72,6 +72,7 @@ def predict(
     detect_every: options.DetectEvery = 5,
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,
+    language: options.Language = "en",
 ) -> None:
     """Recognise the expression of every face in pictures and videos."""
     from mien import Recognizer, VideoOptions
@@ -183,6 +184,7 @@ def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source],
 
 def _report_files(run: RunWriter, printer: Printer) -> None:
     from mien.cli.show import seen_line, summary_table
+    from mien.languages import translate
     from mien.text import printable
 
     videos = run.summary.to_dict()["videos"]
@@ -192,7 +194,7 @@ def _report_files(run: RunWriter, printer: Printer) -> None:
         if video["by_person"] and (line := seen_line(video)):
             printer.line(printable(line))
     for video in run.videos_without_faces:
-        printer.line(f"{printable(video)}: no face found")
+        printer.line(f"{printable(video)}: {translate('no face found')}")
     for warning in run.warnings:
         printer.line(printable(warning))
     printer.files(run.written)

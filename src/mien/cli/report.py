@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli import options
 from mien.cli.inputs import echo, open_corpus, open_model, votes_on
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
@@ -55,6 +56,7 @@ def report(
             metavar="FILE.yaml", help="What the study is, if it is not a bundled one: rows that are not run, reference."
         ),
     ] = None,
+    language: options.Language = "en",
 ) -> None:
     """Write a report: key figures, classes, confusion, confidence, training, recipe, provenance, and what was not measured."""
     require("torchmetrics", "train")

@@ -43,6 +43,7 @@ def serve(
     min_face: options.MinFace = None,
     unsure_below: options.UnsureBelow = 0.5,
     providers: options.Providers = None,
+    language: options.PageLanguage = None,
 ) -> None:
     """Answer requests over HTTP: pictures, faces, videos and cameras in, expressions out."""
     uvicorn = require("uvicorn", "serve")
@@ -61,6 +62,7 @@ def serve(
         unsure_below=unsure_below,
         providers=providers,
         keys=known,
+        language=language,
         origins=tuple(allow_origin or ()),
     )
     app.check(settings)

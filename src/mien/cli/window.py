@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import MienError, OutputError, require
+from mien.languages import translate
 from mien.output.annotate import SHADE, WHITE, Annotator, write_picture
 from mien.output.paint import paste, text_size, text_tile
 from mien.structures import Face, Frame, Prediction, Reading
@@ -105,7 +106,7 @@ class Window:
         path = self.snapshots / f"mien-{datetime.now():%Y%m%d-%H%M%S-%f}.png"
         try:
             write_picture(path, self._picture())
-            self._note = f"saved {path.name}"
+            self._note = translate("saved {file}", file=path.name)
         except MienError as error:  # not a reason to quit
             self._note = str(error)
         self._note_until, self._drawn = time.monotonic() + 3, None
@@ -138,12 +139,13 @@ class Window:
         self._note = self._note if now < self._note_until else ""
         assert self._reading is not None
         faces = len(self._reading.predictions)
-        state = "paused" if self.paused else f"{self._rate:.0f} frames/s"
+        state = translate("paused") if self.paused else translate("{rate} frames/s", rate=f"{self._rate:.0f}")
+        count = translate("no face") if not faces else translate("{count} face" if faces == 1 else "{count} faces", count=faces)
         gap = 6
         pixels = pygame.surfarray.pixels3d(screen).swapaxes(0, 1)
-        _line(pixels, f"{state}    {faces or 'no'} face{'' if faces == 1 else 's'}", gap)
+        _line(pixels, f"{state}    {count}", gap)
         y = pixels.shape[0]
-        for text in [KEYS] * self.keys + [self._note] * bool(self._note):  # from the bottom up
+        for text in [translate(KEYS)] * self.keys + [self._note] * bool(self._note):  # from the bottom up
             y -= _line_size(pixels, text) * 3 // 2 + gap
             _line(pixels, text, y)
         del pixels  # it locks the screen

@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 
 from mien.atomic import atomic_buffer
 from mien.errors import OutputError
+from mien.languages import translate
+from mien.output.fonts import require_font
 from mien.output.paint import Box, Colour, fill, font, list_tile, outline, paste, text_size, text_tile
 from mien.output.table import check_ending
 from mien.structures import Prediction
@@ -110,9 +112,13 @@ class Annotator:
 
     It remembers where each person's label and bars were. They stay on their side of the face as long as there is room, so they
     do not jump between frames. Use one object per video.
+
+    Raises:
+        OutputError: No font on this system has the letters of the language in use.
     """
 
     def __init__(self) -> None:
+        require_font()
         self._layouts: dict[int, _Layout] = {}
         self._strip: tuple[str, ...] | None = None
 
@@ -196,7 +202,7 @@ class _Sheet:
 
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
-        name = prediction.label + ("?" if prediction.unsure else "")
+        name = translate(prediction.label) + ("?" if prediction.unsure else "")
         name = name if layout.number is None else f"{layout.number}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
         width, height = text_size(widest, layout.text)
@@ -218,7 +224,7 @@ class _Sheet:
         if panel is None:
             return
         self.taken.append(panel)
-        paste(self.image, list_tile(classes, size, width, height, WHITE, SHADE), panel.left, panel.top)
+        paste(self.image, list_tile(_shown(classes), size, width, height, WHITE, SHADE), panel.left, panel.top)
         pad, half, length = size * 0.5, size * 0.3, size * BAR_LENGTH
         start, pitch = round(panel.left) + width - pad - length, (height - pad) / len(classes)
         for i, (name, prob) in enumerate(zip(classes, prediction.probs.tolist(), strict=True)):
@@ -305,8 +311,13 @@ def _bar_text(label_text: int) -> int:
 
 def _panel_size(size: int, classes: Sequence[str]) -> tuple[int, int]:
     """Return the width and height of a panel of bars with text of that font size, px."""
-    names = max(font(size).getlength(name) for name in classes)
+    shown = _shown(classes)
+    names = max(map(font(size, "".join(shown)).getlength, shown))
     return math.ceil(names + size * (BAR_LENGTH + 1.5)), math.ceil(size * (1.35 * len(classes) + 0.5))
+
+
+def _shown(classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(translate, classes))
 
 
 def _colour(expression: str) -> Colour:

@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mien.languages import language_in_use
+from mien.output.fonts import PILLOWS, find_font, load_font
+
 Colour = tuple[int, int, int]
 
 SUPERSAMPLING = 4
@@ -130,22 +133,22 @@ def text_tile(text: str, size: int, colour: Colour, background: tuple[int, ...],
     """
     width, height = text_size(widest or text, size)
     picture = _background(math.ceil(max(width, text_size(text, size)[0])), math.ceil(height), size * 0.25, background)
-    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=font(size), fill=colour, anchor="lm")
+    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=font(size, text), fill=colour, anchor="lm")
     return _tile(picture)
 
 
 def text_size(text: str, size: int) -> tuple[float, float]:
     """Return the width and height of a `text_tile`, px."""
-    return font(size).getlength(text) + 0.7 * size, 1.5 * size
+    return font(size, text).getlength(text) + 0.7 * size, 1.5 * size
 
 
 @lru_cache(maxsize=16)
 def list_tile(names: Sequence[str], size: int, width: int, height: int, colour: Colour, background: tuple[int, ...]) -> Tile:
     """Return names in a column, of font size `size`, at the left of a background of `width` x `height` px."""
     picture = _background(width, height, size * 0.4, background)
-    draw, row = ImageDraw.Draw(picture), (height - size * 0.5) / len(names)
+    draw, row, letters = ImageDraw.Draw(picture), (height - size * 0.5) / len(names), font(size, "".join(names))
     for i, name in enumerate(names):
-        draw.text((size * 0.5, size * 0.25 + (i + 0.5) * row), name, font=font(size), fill=colour, anchor="lm")
+        draw.text((size * 0.5, size * 0.25 + (i + 0.5) * row), name, font=letters, fill=colour, anchor="lm")
     return _tile(picture)
 
 
@@ -164,7 +167,8 @@ def _tile(picture: Image.Image) -> Tile:
     return Tile(pixels[..., :3] * alpha, 256 - alpha)
 
 
-@lru_cache(maxsize=32)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's built-in font at that size, px."""
-    return ImageFont.load_default(size)
+def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return a font at that size, px, that has the letters of the language in use and, if there is one, those of the text."""
+    letters = language_in_use().letters
+    more = "" if text.isascii() else "".join(sorted(set(text)))
+    return load_font(find_font(letters + more) or find_font(letters) or PILLOWS, size)

@@ -18,6 +18,7 @@ from mien.atomic import check_outputs, uninterrupted
 from mien.errors import MienError, OutputError, require
 from mien.output import annotate, timeline
 from mien.output.annotate import Annotator, write_picture
+from mien.output.fonts import require_font
 from mien.output.journal import Journal, journal_sources
 from mien.output.paths import OutputPaths
 from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Seen, Summary, write_summary
@@ -136,6 +137,7 @@ class RunWriter:
             self._annotations = AnnotationWriter(targets.annotate, sources, earlier, self.warnings)
         if targets.timeline is not None:
             require("matplotlib", "tables")
+            require_font()
             self._timelines = OutputPaths(targets.timeline, sources, timeline.FORMATS, PLOTTED, earlier)
         self._journal: Journal | None = None
         if targets.table is not None:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from mien.atomic import atomic_path
 from mien.errors import InputError, require
+from mien.languages import translate
 from mien.output.annotate import COLOURS
+from mien.output.fonts import PILLOWS, font_name, require_font
 from mien.output.summary import MAX_SAMPLE_GAP, format_time
 from mien.output.table import Row, check_ending, columns, row
 from mien.structures import Prediction
@@ -198,12 +200,18 @@ class Timeline:
         name = Path(escape_invalid_utf8(self.source) or "").name
         name = name if len(name) <= 80 else f"{name[:50]}…{name[-29:]}"
         if len(lanes) < len(self._bins):
-            name = f"{name}   ({len(lanes)} of {len(self._bins)} people, those seen longest)"
+            count = translate("{shown} of {all} people, those seen longest", shown=len(lanes), all=len(self._bins))
+            name = f"{name}   ({count})"
         axes.set_title(name, loc="left", parse_math=False)
-        doubt = ", half as high where unsure" if any(lane.unsure.any() for lane in lanes.values()) else ""
+        doubt = any(lane.unsure.any() for lane in lanes.values())
+        title = translate(
+            "band: most probable expression, half as high where unsure; areas: probabilities"
+            if doubt
+            else "band: most probable expression; areas: probabilities"
+        )
         legend = figure.legend(
-            handles=[Patch(color=colour, label=label) for label, colour in zip(self.classes, colours, strict=True)],
-            title=f"band: most probable expression{doubt}; areas: probabilities",
+            handles=[Patch(color=colour, label=translate(label)) for label, colour in zip(self.classes, colours, strict=True)],
+            title=title,
             loc="outside lower center",
             ncols=min(len(colours), 8),
             frameon=False,
@@ -216,11 +224,21 @@ class Timeline:
 
 @contextmanager
 def matplotlib_defaults() -> Iterator[None]:
-    """Use matplotlib's default settings in the block, and restore the user's afterwards; one thread at a time."""
+    """Use matplotlib's default settings in the block, and restore the user's afterwards; one thread at a time.
+
+    Raises:
+        OutputError: No font on this system has the letters of the language in use.
+    """
     from matplotlib import font_manager, style
 
+    file = require_font()
+    own = []
+    if file != PILLOWS:
+        own = [font_name(file), font_manager.FontProperties(fname=file[0]).get_name()]
+        if own[0] not in font_manager.get_font_names():  # matplotlib looked for fonts before this one was installed
+            font_manager.fontManager.addfont(file[0])
     installed = set(font_manager.get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+    fonts = ["DejaVu Sans", *(name for name in (*own, *FALLBACK_FONTS) if name in installed)]
     settings = {"font.family": fonts, "svg.fonttype": "none", "svg.hashsalt": "mien"}
     with _RC_LOCK, style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name that no font can show is still a name
@@ -279,10 +297,10 @@ def _style_axes(axes: Any, lanes: dict[int | None, Lane]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.88", linewidth=0.8)
     axes.set_axisbelow(True)
-    names = ["not followed" if track is None else f"person {track}" for track in lanes]
+    names = [translate("not followed") if track is None else translate("person {track}", track=track) for track in lanes]
     axes.set_yticks([i + GAP / 2 + (AREA + GAP + BAND) / 2 for i in range(len(lanes))], names)
     if not lanes:
-        axes.text(0.5, 0.5, "no face was seen", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        axes.text(0.5, 0.5, translate("no face was seen"), transform=axes.transAxes, ha="center", va="center", color="0.4")
         axes.set_xticks([])
         return
     first = min(float(lane.starts[0]) for lane in lanes.values())
@@ -291,10 +309,10 @@ def _style_axes(axes: Any, lanes: dict[int | None, Lane]) -> None:
     last = max(last, first + FIRST_BIN)
     axes.set_xlim(first, last)
     if last - first < TICKS[0]:
-        axes.set_xlabel("time, s")
+        axes.set_xlabel(translate("time, s"))
         return
     step = next((step for step in TICKS if (last - first) / step <= 13), math.ceil((last - first) / 13 / 3600) * 3600)
     ticks = np.arange(math.ceil(first / step) * step, last + step / 1000, step)
     minutes = last >= 120 and step >= 1
     axes.set_xticks(ticks, [format_time(tick) if minutes else f"{tick:g}" for tick in ticks])
-    axes.set_xlabel(("time, h:mm:ss" if last >= 3600 else "time, m:ss") if minutes else "time, s")
+    axes.set_xlabel(translate(("time, h:mm:ss" if last >= 3600 else "time, m:ss") if minutes else "time, s"))

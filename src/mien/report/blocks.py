@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.languages import translate
 from mien.report.faces import Predictions
 from mien.report.figures import confusion_figure, curves_figure, rates_figure, reliability_figure
 from mien.report.inputs import Measured, Run, show
@@ -56,9 +57,8 @@ def reported_blocks(recipe: dict[str, Any]) -> list[Block]:
     if not paper or not paper.get("reported"):
         return []
     rows = [[key.replace("_", " "), f"{value:.2f}\u00a0%"] for key, value in paper["reported"].items()]
-    caption = (
-        f"What the paper reports for this row: {paper['title']}, {paper['table']}. Compare only figures of the same protocol"
-    )
+    text = "What the paper reports for this row: {source}. Compare only figures of the same protocol"
+    caption = translate(text, source=f"{paper['title']}, {paper['table']}")
     return [Table(caption, ["data and protocol", "reported accuracy"], rows)]
 
 
@@ -77,7 +77,7 @@ def class_blocks(measured: Measured) -> list[Block]:
     head = ["class", "images", "recall", "95 % interval", *(["recall, twin-free"] if free else [])]
     blocks: list[Block] = [Table("Each class, on all images", [*head, "false positive rate", "precision", "F1"], rows)]
     if len(classes) <= MAX_CLASSES:
-        alt = f"Recall and false positive rate of each class. {_best_and_worst(measured)}"
+        alt = f"{translate('Recall and false positive rate of each class.')} {_best_and_worst(measured)}"
         caption = "Recall (true positive rate) and false positive rate of each class, with 95 % intervals (Wilson)."
         blocks.append(Drawings([Drawing("rates", caption, alt, rates_figure([measured]))]))
     return blocks
@@ -87,7 +87,8 @@ def _best_and_worst(measured: Measured) -> str:
     counts, classes = measured.confusion, measured.first["classes"]
     recall = {name: counts[i, i] / counts[i].sum() for i, name in enumerate(classes) if counts[i].sum()}
     best, worst = max(recall, key=lambda name: recall[name]), min(recall, key=lambda name: recall[name])
-    return f"{best} is found most often ({percent(recall[best])}), {worst} least often ({percent(recall[worst])})."
+    shown = {"best": translate(best), "most": percent(recall[best]), "worst": translate(worst), "least": percent(recall[worst])}
+    return translate("{best} is found most often ({most}), {worst} least often ({least}).", **shown)
 
 
 def confusion_blocks(measured: Measured, name: str = "confusion") -> list[Block]:
@@ -98,11 +99,15 @@ def confusion_blocks(measured: Measured, name: str = "confusion") -> list[Block]
     for index in np.argsort(-wrong, axis=None, kind="stable")[:6]:
         i, j = divmod(int(index), len(classes))
         if wrong[i, j]:
-            rows.append([f"{classes[i]} taken for {classes[j]}", f"{wrong[i, j]:,}", percent(wrong[i, j] / counts[i].sum())])
+            pair = {"label": translate(classes[i]), "answer": translate(classes[j])}
+            share = percent(wrong[i, j] / counts[i].sum())
+            rows.append([translate("{label} taken for {answer}", **pair), f"{wrong[i, j]:,}", share])
     blocks: list[Block] = []
     if len(classes) <= MAX_CLASSES:
-        frequent = f" Most frequent: {rows[0][0]}, {rows[0][1]} times." if rows else ""
-        alts = f"Confusion matrix of counts.{frequent}", f"Confusion matrix, row-normalised. {_best_and_worst(measured)}"
+        alts = [translate("Confusion matrix of counts."), translate("Confusion matrix, row-normalised.")]
+        if rows:
+            alts[0] += " " + translate("Most frequent: {pair}, {count} times.", pair=rows[0][0], count=rows[0][1])
+        alts[1] += " " + _best_and_worst(measured)
         captions = (
             "Counts. Rows are true classes.",
             "Row-normalised: each row sums to 100 %, so the diagonal is the recall.",
@@ -122,11 +127,13 @@ def confidence_blocks(measured: Measured, predictions: Predictions | None) -> li
         _, target, probs = predictions
         right, confidence = probs.argmax(1) == target, probs.max(1)
         gap = float(confidence.mean() - right.mean())
-        trend = "overconfident" if gap > 0 else "underconfident"
-        summary = (
-            f"The mean confidence is {percent(confidence.mean())} and the accuracy {percent(right.mean())}: the answers are "
-            f"{trend} by {abs(100 * gap):.1f} points on average."
+        trend = translate("overconfident") if gap > 0 else translate("underconfident")
+        text = (
+            "The mean confidence is {confidence} and the accuracy {accuracy}: the answers are {trend} by {points} points on "
+            "average."
         )
+        shown = {"confidence": percent(confidence.mean()), "accuracy": percent(right.mean())}
+        summary = translate(text, trend=trend, points=f"{abs(100 * gap):.1f}", **shown)
         order = np.argsort(-confidence, kind="stable")
         rows = []
         for share in KEPT:
@@ -134,7 +141,8 @@ def confidence_blocks(measured: Measured, predictions: Predictions | None) -> li
             accuracy = right[kept].mean()
             lowest = percent(confidence[kept[-1]])
             rows.append([f"{100 * share:.0f}\u00a0%", lowest, percent(accuracy), interval(accuracy, len(kept))])
-        half = f"The most confident half of the answers is {rows[-1][2]} right, all of them {rows[0][2]}."
+        text = "The most confident half of the answers is {half} right, all of them {all}."
+        half = translate(text, half=rows[-1][2], all=rows[0][2])
         head = ["answers kept", "lowest confidence kept", "accuracy of these", "95 % interval"]
         blocks += [
             Text(summary),
@@ -155,7 +163,8 @@ def reliability_drawings(measured: Sequence[Measured], confidence: str, coverage
     """Return the reliability diagram and the risk-coverage curve; the texts complete their descriptions in words."""
     honest = "Reliability: on the diagonal, the confidence is honest."
     risk = "Risk and coverage: accuracy if only the most confident answers are kept."
-    alts = f"Accuracy against confidence{confidence}", f"Accuracy against coverage{coverage}"
+    against = translate("Accuracy against confidence"), translate("Accuracy against coverage")
+    alts = f"{against[0]}{confidence}", f"{against[1]}{coverage}"
     return Drawings(
         [
             Drawing("reliability", honest, alts[0], reliability_figure(measured, "reliability")),
@@ -175,15 +184,18 @@ def group_blocks(results: dict[str, Any]) -> list[Block]:
             rest = ("uar", "ece", "detection_rate") if detected else ("uar", "ece")
             rows.append([name, f"{each['images']:,}", *accuracy, *(percent(each.get(key)) for key in rest)])
         head = [column, "images", "accuracy", "95 % interval", "balanced accuracy", "calibration error"]
-        blocks.append(Table(f"By {column}", [*head, *(["faces found"] if detected else [])], rows))
-        gaps = [
-            f"{metric.replace('_', ' ')}: {100 * gap['largest']:.1f} points between {' and '.join(gap['between'])}"
-            for metric, gap in (found.get("gaps") or {}).items()
-        ]
+        blocks.append(Table(translate("By {column}", column=column), [*head, *(["faces found"] if detected else [])], rows))
+        text = "{metric}: {points} points between {first} and {second}"
+        gaps = []
+        for metric, gap in (found.get("gaps") or {}).items():
+            between = dict(zip(("first", "second"), gap["between"], strict=True))
+            name, points = translate(metric.replace("_", " ")), f"{100 * gap['largest']:.1f}"
+            gaps.append(translate(text, metric=name, points=points, **between))
         if gaps:
-            blocks += [Text(f"Largest gaps by {column}:"), Bullets(gaps)]
-        if found.get("missing"):
-            blocks.append(Text(f"{found['missing']:,} images have no value of {column} and are in no group."))
+            blocks += [Text(translate("Largest gaps by {column}:", column=column)), Bullets(gaps)]
+        if missing := found.get("missing"):
+            text = "{count} images have no value of {column} and are in no group."
+            blocks.append(Text(translate(text, count=f"{missing:,}", column=column)))
     return blocks
 
 
@@ -195,16 +207,20 @@ def training_blocks(run: Run) -> list[Block]:
 
     epochs, data = read_history(run.folder), run.recipe["data"]
     best, seconds = best_epoch(epochs), sum(epoch.seconds for epoch in epochs)
+    kept = translate("the best on {split}", split=data["select"]) if data["select"] else translate("the last")
     facts = [
-        ("epochs", f"{len(epochs)} of {run.recipe['train']['epochs']}"),
-        ("kept epoch", f"{best.epoch}, {'the best on ' + data['select'] if data['select'] else 'the last'}"),
-        ("training accuracy then", f"{percent(best.train_accuracy)} (on augmented images)"),
+        ("epochs", translate("{count} of {all}", count=len(epochs), all=run.recipe["train"]["epochs"])),
+        ("kept epoch", f"{best.epoch}, {kept}"),
+        ("training accuracy then", f"{percent(best.train_accuracy)} ({translate('on augmented images')})"),
     ]
     if not math.isnan(best.val_accuracy):
-        facts.append((f"accuracy on {data['select']} then", percent(best.val_accuracy)))
+        facts.append((translate("accuracy on {split} then", split=data["select"]), percent(best.val_accuracy)))
     speed = float(np.median([epoch.images_per_second for epoch in epochs]))
-    facts += [("duration", duration(seconds)), ("speed", f"{speed:,.0f} training images per second (median)")]
-    alt = f"Accuracy by epoch. {', '.join(f'{name}: {value}' for name, value in facts[:4])}."
+    facts += [
+        ("duration", duration(seconds)),
+        ("speed", translate("{count} training images per second (median)", count=f"{speed:,.0f}")),
+    ]
+    alt = f"{translate('Accuracy by epoch.')} {', '.join(f'{translate(name)}: {value}' for name, value in facts[:4])}."
     caption = "Accuracy by epoch. The selection split chooses the epoch; it is not the test split."
     return [Drawings([Drawing("curves", caption, alt, curves_figure([run]))]), Facts(facts)]
 
@@ -221,11 +237,11 @@ def twin_blocks(results: dict[str, Any]) -> list[Block]:
         count = standard["images"] - free["images"]
         right = standard["accuracy"] * standard["images"] - free["accuracy"] * free["images"]
         text = (
-            f"On the {count:,} images with a byte-identical twin the accuracy is {percent(right / count)}, on the others "
-            f"{percent(free['accuracy'])}. A model may remember the label of a training image, so the twin-free figure says "
-            "more about new faces."
+            "On the {count} images with a byte-identical twin the accuracy is {with}, on the others {without}. A model may "
+            "remember the label of a training image, so the twin-free figure says more about new faces."
         )
-        blocks.append(Text(text))
+        shares = {"with": percent(right / count), "without": percent(free["accuracy"])}
+        blocks.append(Text(translate(text, count=f"{count:,}", **shares)))
     return blocks
 
 
@@ -239,7 +255,11 @@ def recipe_blocks(recipe: dict[str, Any]) -> list[Block]:
         """Writes lists on one line."""
 
     Dumper.add_representer(list, lambda self, value: self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
-    blocks: list[Block] = [Text(f"{recipe.get('name') or 'A recipe without a name'}: {recipe.get('summary') or 'no summary'}")]
+    blocks: list[Block] = [
+        Text(
+            f"{recipe.get('name') or translate('A recipe without a name')}: {recipe.get('summary') or translate('no summary')}"
+        )
+    ]
     if recipe.get("deviations"):
         text = "Where it differs from its paper, or the paper does not say:" if recipe.get("paper") else "Remarks:"
         blocks += [Text(text), Bullets(list(map(show, recipe["deviations"])))]
@@ -252,34 +272,36 @@ def provenance(measured: Measured) -> list[tuple[str, str]]:
     results, path = measured.first, measured.paths[0]
     model, data, hardware = results["model"], results["data"], results["hardware"]
     training, versions = results["training"] or {}, results["versions"] or {}
-    cores = f", {hardware.get('cores', '?')} cores"
+    cores = ", " + translate("{count} cores", count=hardware.get("cores", "?"))
     checked = (
         "matches: the file is as mien evaluate wrote it"
         if results["digest"]
         else "none: the file is of an earlier version, so an edit by hand may go unnoticed"
     )
+    view = translate(VIEWS.get(results.get("view") or "", "single view"))
+    epochs = translate("{count} epochs", count=training.get("epochs"))
     values: list[tuple[str, Any]] = [
         ("results file", path.name),
         ("digest", checked),
         ("measured on", results.get("date")),
-        ("measured with mien", f"{results.get('mien_version')}, commit {results.get('commit') or 'unknown'}"),
+        ("measured with mien", f"{results.get('mien_version')}, commit {results.get('commit') or translate('unknown')}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version and name != "mien")),
         ("hardware", ", ".join(str(hardware[key]) for key in ("processor", "device", "system") if hardware.get(key)) + cores),
-        ("backend", f"{engine_of(results)}, {results['precision']}, {VIEWS.get(results.get('view') or '', 'single view')}"),
-        ("corpus", f"{data['corpus']}, {data['split']}, protocol: {data['protocol']}"),
+        ("backend", f"{engine_of(results)}, {results['precision']}, {view}"),
+        ("corpus", f"{data['corpus']}, {data['split']}, {translate('protocol')}: {data['protocol']}"),
         ("data fingerprint", data.get("fingerprint")),
         ("split fingerprint", data.get("split_fingerprint")),
         ("split file", data.get("split_file")),
         ("options of the corpus", _pairs(data.get("options") or {})),
         ("images left out", f"{data['left_out']:,}" if data.get("left_out") else None),
         ("training images", (results["twins"] or {}).get("training")),
-        ("network", f"{model['arch']} ({_pairs(model['arguments'])}), input {show(model.get('input'))} px"),
+        ("network", f"{model['arch']} ({_pairs(model['arguments'])}), {translate('input')} {show(model.get('input'))} px"),
         ("weights, SHA-256", model.get("weights_sha256")),
         ("weights trained at commit", model.get("commit")),
         ("recipe", model.get("recipe")),
         ("recipe hash", model.get("recipe_hash")),
         ("seed", None if model.get("seed") is None else str(model["seed"])),
-        ("training", f"{training['epochs']} epochs, {duration(training['seconds'])}" if training.get("seconds") else None),
+        ("training", f"{epochs}, {duration(training['seconds'])}" if training.get("seconds") else None),
     ]
     return [(name, str(value)) for name, value in values if value]
 
@@ -318,7 +340,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def as_range(ends: Sequence[float] | None) -> str:
     """Return an interval in per cent; a dash if there is none."""
-    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}\u00a0%" if ends else "–"
+    return translate("{low} to {high}", low=f"{100 * ends[0]:.1f}", high=f"{100 * ends[1]:.1f}\u00a0%") if ends else "–"
 
 
 def duration(seconds: float) -> str:
@@ -328,5 +350,7 @@ def duration(seconds: float) -> str:
     ('20 seconds', '2 minutes', '2.8 hours')
     """
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+        return translate("{count} seconds", count=f"{seconds:.0f}")
+    if seconds < 5400:
+        return translate("{count} minutes", count=f"{seconds / 60:.0f}")
+    return translate("{count} hours", count=f"{seconds / 3600:.1f}")

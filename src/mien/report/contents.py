@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import DataError, EditedError
+from mien.languages import translate
 from mien.report.blocks import (
     VIEWS,
     class_blocks,
@@ -176,7 +177,7 @@ def _single_report(subject: Subject, shown: Shown | None, explain: Explain | Non
         for drawing in (drawing for block in section.blocks if isinstance(block, Drawings) for drawing in block.items):
             drawing.figure.suptitle("")  # on a page about one measurement all titles would say the same
     return Report(
-        title=f"{model['arch']} on {data['corpus']} {data['split']}",
+        title=translate("{model} on {data}", model=model["arch"], data=f"{data['corpus']} {data['split']}"),
         lead=" ".join([_headline(measured), _twin_free_sentence(measured)]),
         notes=[*_notes(measured, recipe), *people(shown)],
         tiles=_tiles(measured),
@@ -188,17 +189,19 @@ def _unmeasured_report(run: Run, missing: Sequence[str]) -> Report:
     recipe, data = run.recipe, run.recipe["data"]
     blocks, history = training_blocks(run), run.history
     assert history is not None
-    lead = f"{recipe['model']['name']} was trained on {data['corpus']} {data['train']} for {len(history['epoch'])} epochs."
+    name, trained_on, epochs = recipe["model"]["name"], f"{data['corpus']} {data['train']}", len(history["epoch"])
+    lead = translate("{model} was trained on {data} for {count} epochs.", model=name, data=trained_on, count=epochs)
     if data["select"] is not None:
         best = int(np.nanargmax(history["val_accuracy"]))
         accuracy = percent(history["val_accuracy"][best])
-        lead += (
-            f" Its best epoch, {int(history['epoch'][best])}, reaches {accuracy} on {data['select']}. "
-            "That split chose the epoch, so the figure is optimistic."
+        text = (
+            "Its best epoch, {epoch}, reaches {accuracy} on {split}. That split chose the epoch, so the figure is optimistic."
         )
-    absent = f"No test split was measured: mien evaluate {run.folder} --data PATH --split NAME does it."
+        lead += " " + translate(text, epoch=int(history["epoch"][best]), accuracy=accuracy, split=data["select"])
+    command = f"mien evaluate {run.folder} --data PATH --split NAME"
+    absent = translate("No test split was measured: {command} does it.", command=command)
     return Report(
-        title=f"{recipe['model']['name']} trained on {data['corpus']}",
+        title=translate("{model} trained on {data}", model=name, data=data["corpus"]),
         lead=lead,
         sections=[
             Section("Training", [*blocks, *reported_blocks(recipe)]),
@@ -212,36 +215,47 @@ def _headline(measured: Measured) -> str:
     results, accuracy = measured.first, measured.accuracy()
     data, images = results["data"], sum(each["standard"]["images"] for each in measured.results)
     how = [VIEWS.get(results.get("view") or ""), "quantized to int8" if results["precision"] == "int8" else None]
-    extra = "".join(f", {word}" for word in how if word)
-    return (
-        f"{results['model']['arch']}{extra} classifies {percent(accuracy)} of the {images:,} images of {data['corpus']} "
-        f"{data['split']} correctly (95 % interval {interval(accuracy, images)})."
+    text = "{model} classifies {accuracy} of the {count} images of {data} correctly (95 % interval {interval})."
+    return translate(
+        text,
+        model=", ".join([results["model"]["arch"], *(translate(word) for word in how if word)]),
+        accuracy=percent(accuracy),
+        count=f"{images:,}",
+        data=f"{data['corpus']} {data['split']}",
+        interval=interval(accuracy, images),
     )
 
 
 def _twin_free_sentence(measured: Measured) -> str:
     part, twins = measured.first["twin_free"], measured.first["twins"] or {}
     if part:
-        return (
-            f"On the {part['images']:,} images without a byte-identical twin among the training images it is "
-            f"{percent(part['accuracy'])} ({interval(part['accuracy'], part['images'])})."
-        )
+        text = "On the {count} images without a byte-identical twin among the training images it is {accuracy} ({interval})."
+        shown = {"accuracy": percent(part["accuracy"]), "interval": interval(part["accuracy"], part["images"])}
+        return translate(text, count=f"{part['images']:,}", **shown)
     if twins.get("exact") == measured.first["standard"]["images"]:
-        return "Every image has a byte-identical twin among the training images, so no image is left for a twin-free figure."
-    return "There is no twin-free figure, because the images that trained the model were not at hand."
+        return translate(
+            "Every image has a byte-identical twin among the training images, so no image is left for a twin-free figure."
+        )
+    return translate("There is no twin-free figure, because the images that trained the model were not at hand.")
 
 
 def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
     from mien.evaluate import notes
 
     results, data = measured.first, recipe.get("data") or {}
-    found = [note.removeprefix("WARNING: ").capitalize() for note in notes(results)] if results["twins"] else []
+    found = [_sentence(note.removeprefix("WARNING: ")) for note in notes(results)] if results["twins"] else []
     same = data.get("corpus") == results["data"]["corpus"]
     if same and data.get("select") == results["data"]["split"]:
-        found.append(f"{data['select']} also chose the epoch of this run, so its figure is optimistic.")
+        text = "{split} also chose the epoch of this run, so its figure is optimistic."
+        found.append(translate(text, split=data["select"]))
     if same and data.get("train") == results["data"]["split"]:
-        found.append(f"The model was trained on {data['train']}, so this figure says nothing about other images.")
-    return [note if note.endswith(".") else f"{note}." for note in found]
+        text = "The model was trained on {split}, so this figure says nothing about other images."
+        found.append(translate(text, split=data["train"]))
+    return found
+
+
+def _sentence(text: str) -> str:
+    return translate("{sentence}.", sentence=text[:1].upper() + text[1:])
 
 
 def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
@@ -257,7 +271,7 @@ def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
     ):
         if standard.get(key) is not None:
             tiles.append((name, percent(standard[key]), detail))
-    return [*tiles, ("Images", f"{standard['images']:,}", f"{len(measured.first['classes'])} classes")]
+    return [*tiles, ("Images", f"{standard['images']:,}", translate("{count} classes", count=len(measured.first["classes"])))]
 
 
 def _not_measured(subject: Subject, no_predictions: bool, no_faces: bool) -> list[str]:
@@ -275,10 +289,12 @@ def _not_measured(subject: Subject, no_predictions: bool, no_faces: bool) -> lis
     elif "any" not in twins:
         found.append("Near and mirrored twins. This file of an earlier version counts byte-identical ones only.")
     if data["unknown_classes"]:
-        unknown = ", ".join(data["unknown_classes"])
-        found.append(f"Images of {unknown}: the model has no such class, or it was not to be measured.")
+        unknown = ", ".join(map(translate, data["unknown_classes"]))
+        text = "Images of {classes}: the model has no such class, or it was not to be measured."
+        found.append(translate(text, classes=unknown))
     if data["absent_classes"]:
-        found.append(f"Recall of {', '.join(data['absent_classes'])}: no image shows it.")
+        absent = ", ".join(map(translate, data["absent_classes"]))
+        found.append(translate("Recall of {classes}: no image shows it.", classes=absent))
     if no_predictions:
         found.append("Reliability and coverage: the predictions of this measurement are not next to its results file.")
     if standard.get("votes_agreement") is None and data["corpus"] == "fer2013":
@@ -302,8 +318,9 @@ def _others(subject: Subject) -> list[Block]:
         return []
     rows = []
     for each in subject.others:
-        first, file = each.first, each.paths[0].name + " (this page)" * (each is subject.measured)
-        how = f"{VIEWS.get(first.get('view') or '', 'single view')}, {first['precision']}, {engine_of(first)}"
+        first, file = each.first, each.paths[0].name + f" ({translate('this page')})" * (each is subject.measured)
+        view = translate(VIEWS.get(first.get("view") or "", "single view"))
+        how = f"{view}, {first['precision']}, {engine_of(first)}"
         on, images = f"{first['data']['corpus']} {first['data']['split']}", f"{first['standard']['images']:,}"
         rows.append([file, on, how, images, percent(each.accuracy()), percent(each.accuracy("twin_free"))])
     head = ["file", "measured on", "how", "images", "accuracy", "twin-free"]

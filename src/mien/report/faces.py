@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.languages import translate
 from mien.report.page import Block, Face, Faces, Section, Text
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def people(shown: Shown | None) -> list[str]:
     """Return the note that a page with faces begins with."""
     if shown is None:
         return []
-    return [f"This page contains pictures of people from {shown.corpus.name}: its licence says who may see them."]
+    text = "This page contains pictures of people from {corpus}: its licence says who may see them."
+    return [translate(text, corpus=shown.corpus.name)]
 
 
 def faces_sections(
@@ -67,15 +69,16 @@ def faces_sections(
     twins = _training_twins(shown, rows)
 
     def face(kind: str, number: int, i: int) -> Face:
-        answer, truth, row = classes[label[i]], classes[target[i]], int(rows[i])
-        lines = [f"{answer}, {100 * confidence[i]:.1f}\u00a0%"]
+        answer, truth, row = translate(classes[label[i]]), translate(classes[target[i]]), int(rows[i])
+        share = f"{100 * confidence[i]:.1f}\u00a0%"
+        lines = [f"{answer}, {share}"]
         if label[i] != target[i]:
-            lines.append(f"label: {truth}")
+            lines.append(f"{translate('label')}: {truth}")
         if shown.votes is not None and (chosen := _votes(shown, row)):
-            lines.append(f"votes: {chosen}")
+            lines.append(f"{translate('votes')}: {chosen}")
         if row in twins:
-            lines.append(f"twin in training: {shown.corpus.classes[shown.corpus.target[twins[row]]]}")
-        alt = f"Face labelled {truth}, answered {answer} with {100 * confidence[i]:.1f}\u00a0%"
+            lines.append(f"{translate('twin in training')}: {translate(shown.corpus.classes[shown.corpus.target[twins[row]]])}")
+        alt = translate("Face labelled {label}, answered {answer} with {share}", label=truth, answer=answer, share=share)
         return Face(f"{kind}-{number}", [*lines, shown.corpus.origin(row)], alt, shown.corpus.images[row])
 
     faces: list[Block] = []
@@ -98,7 +101,9 @@ def _votes(shown: Shown, row: int) -> str:
     """Return who voted for what, the most frequent first: `6 sad, 4 neutral`."""
     assert shown.votes is not None
     counts = shown.votes[row]
-    return ", ".join(f"{counts[k]} {shown.corpus.classes[k]}" for k in np.argsort(-counts, kind="stable") if counts[k])
+    return ", ".join(
+        f"{counts[k]} {translate(shown.corpus.classes[k])}" for k in np.argsort(-counts, kind="stable") if counts[k]
+    )
 
 
 def _training_twins(shown: Shown, rows: NDArray[np.int64]) -> dict[int, int]:
@@ -128,16 +133,24 @@ def _contradictions(
         return []
     known = [(i, twins[row]) for i, row in enumerate(rows.tolist()) if row in twins]
     other = [i for i, twin in known if corpus.classes[corpus.target[twin]] != classes[target[i]]]
-    text = f"Images with a byte-identical twin in training: {len(twins):,}; with another label there: {len(other):,}."
+    text = "Images with a byte-identical twin in training: {count}; with another label there: {other}."
+    text = translate(text, count=f"{len(twins):,}", other=f"{len(other):,}")
     if not other:
         return [Text(text)]
     found = [face("twin", number, i) for number, i in enumerate(other[:CONTRADICTIONS], 1)]
-    return [Text(f"{text} Some of these, with the answer of the model:"), Faces(found)]
+    return [Text(f"{text} {translate('Some of these, with the answer of the model:')}"), Faces(found)]
 
 
 def _explained(face: Face, explain: Explain) -> Faces:
     """Return a face followed by the maps that explain its answer."""
     pictures = [Face(f"explain-{face.name}-0", face.lines, face.alt, face.pixels)]
     for number, (name, picture) in enumerate(explain(face.pixels).items(), 1):
-        pictures.append(Face(f"explain-{face.name}-{number}", [name], f"{face.alt}; the map {name} over it", picture))
+        pictures.append(
+            Face(
+                f"explain-{face.name}-{number}",
+                [name],
+                f"{face.alt}; {translate('the map {name} over it', name=name)}",
+                picture,
+            )
+        )
     return Faces(pictures)

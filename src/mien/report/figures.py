@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.errors import DataError, UnknownNameError
+from mien.languages import translate
 from mien.registry import nearest
 from mien.report.cost import Latencies, count_parameters
 from mien.report.inputs import (
@@ -56,12 +57,12 @@ def confusion_figure(measured: Measured, show: Literal["both", "counts", "normal
     all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (values, title, form, largest) in zip(all_axes, shown, strict=True):
         _draw_matrix(axes, values, measured.first["classes"], form, largest)
-        axes.set_title(title)
-        axes.set_xlabel("predicted class")
-    all_axes[0].set_ylabel("true class")
-    accuracy = f"accuracy {_percent(measured, 'standard'):.2f} %"
+        axes.set_title(translate(title))
+        axes.set_xlabel(translate("predicted class"))
+    all_axes[0].set_ylabel(translate("true class"))
+    accuracy = f"{translate('accuracy')} {_percent(measured, 'standard'):.2f} %"
     if measured.accuracy("twin_free") is not None:
-        accuracy += f", twin-free {_percent(measured, 'twin_free'):.2f} %"
+        accuracy += f", {translate('twin-free')} {_percent(measured, 'twin_free'):.2f} %"
     add_title(figure, [*describe_measured([measured]), accuracy])
     return figure
 
@@ -86,16 +87,16 @@ def rates_figure(measured: Sequence[Measured]) -> Figure:
             if len(measured) == 1:
                 _write_values(axes, where, rate, rate + above)
     for axes, name in zip(panels, ("true positive rate, %", "false positive rate, %"), strict=True):
-        axes.set_ylabel(name)
+        axes.set_ylabel(translate(name))
         axes.set_xticks(np.arange(len(classes) - 1) + 0.5, minor=True)
         axes.tick_params(axis="x", which="minor", length=0)
         axes.grid(axis="y")
         axes.grid(axis="x", which="minor")  # between the classes
         axes.margins(y=0.12)
         axes.set_ylim(bottom=0)
-    panels[1].set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    panels[1].set_xticks(range(len(classes)), list(map(translate, classes)), rotation=45, ha="right", rotation_mode="anchor")
     panels[1].set_xlim(-0.6, len(classes) - 0.4)
-    add_title(figure, [*describe_measured(measured), "bars: 95 % intervals (Wilson)"])
+    add_title(figure, [*describe_measured(measured), translate("bars: 95 % intervals (Wilson)")])
     if len(measured) > 1:
         add_legend(figure, panels[0])
     return figure
@@ -115,7 +116,7 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
     figure = new_figure(COLUMN if len(shown) == 1 else PAGE, 3.0)
     panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
     if "reliability" in panels:
-        panels["reliability"].plot([0, 100], [0, 100], color="0.6", lw=0.8, label="honest")
+        panels["reliability"].plot([0, 100], [0, 100], color="0.6", lw=0.8, label=translate("honest"))
     for number, (each, label) in enumerate(zip(measured, measured_labels(measured), strict=True)):
         right, confidence = each.answers()
         if axes := panels.get("reliability"):
@@ -128,9 +129,10 @@ def reliability_figure(measured: Sequence[Measured], show: Literal["both", "reli
             axes.plot(100 * coverage[begun], 100 * (1 - risk[begun]), label=label, **look(number) | {"marker": ""})
     for name, axes in panels.items():
         if name == "reliability":
-            axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
+            axes.set(xlabel=translate("confidence, %"), ylabel=translate("accuracy, %"), xlim=(0, 100), ylim=(0, 100))
         else:
-            axes.set(xlabel="share of answers kept, the most confident first, %", ylabel="accuracy of these, %", xlim=(0, 100))
+            kept = translate("share of answers kept, the most confident first, %")
+            axes.set(xlabel=kept, ylabel=translate("accuracy of these, %"), xlim=(0, 100))
         axes.grid()
     add_title(figure, describe_measured(measured))
     add_legend(figure, panels[shown[0]])
@@ -146,7 +148,7 @@ def intervals_figure(names: Sequence[str], accuracies: Sequence[float], interval
     bars = [np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)]
     axes.errorbar(values, range(len(names)), xerr=bars, **look(0) | {"linestyle": "none", "capsize": 2, "elinewidth": 0.8})
     axes.set_yticks(range(len(names)), [textwrap.shorten(name, 40) for name in names])
-    axes.set(xlabel="accuracy, %, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlabel=translate("accuracy, %, with 95 % interval"), ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="x")
     return figure
 
@@ -175,9 +177,9 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     rows = group_runs(runs)
     labels, keys = name_rows(rows)
     step = max(1, max(len(history["epoch"]) for run in runs if (history := run.history)) // 8)  # epochs between markers
-    panels = {"train_accuracy": f"{data['train']} accuracy, %\n(augmented images)"}
+    panels = {"train_accuracy": f"{translate('{split} accuracy, %', split=data['train'])}\n{translate('(augmented images)')}"}
     if data["select"] is not None:
-        panels["val_accuracy"] = f"{data['select']} accuracy, %\n(selection split)"
+        panels["val_accuracy"] = f"{translate('{split} accuracy, %', split=data['select'])}\n{translate('(selection split)')}"
     figure = new_figure(COLUMN, 0.4 + 1.7 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (column, label) in zip(all_axes, panels.items(), strict=True):
@@ -185,9 +187,9 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
             _draw_curve(axes, row, column, label=labels[number], markevery=(number % step, step), **look(number))
         axes.set_ylabel(label)
         axes.grid()
-    all_axes[-1].set_xlabel("epoch")
+    all_axes[-1].set_xlabel(translate("epoch"))
     all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    add_title(figure, [*describe_runs(runs), spread([len(row) for row in rows], "line", "band")])
+    add_title(figure, [*describe_runs(runs), spread([len(row) for row in rows], "line")])
     if len(rows) > 1:
         add_legend(figure, all_axes[0], title=keys[0] if len(keys) == 1 else "")
     return figure
@@ -230,11 +232,11 @@ def sweep_figure(runs: Sequence[Run], field: str | None = None, split: str | Non
         style = look(number) | ({} if _numeric([value for value, _ in points]) else {"linestyle": "none"})
         where, means, deviations = _mean_and_deviation([(position(value), found) for value, found in points])
         axes.errorbar(where, means, deviations, label=label, capsize=2, elinewidth=0.8, **style)
-    axes.set(xlabel=field, ylabel=f"accuracy on {split}, %{_of_part(part)}")
+    axes.set(xlabel=field, ylabel=_accuracy_on(split, part))
     axes.grid(axis="y")
     counts = [len(found) for points in lines.values() for _, found in points]
     subject, facts, _ = describe_measured(measured, part)
-    add_title(figure, [subject, facts, runs_scale(runs), spread(counts, "point", "bars")])
+    add_title(figure, [subject, facts, runs_scale(runs), spread(counts, "point")])
     if len(lines) > 1:
         add_legend(figure, axes, title=others[0] if len(others) == 1 else "")
     return figure
@@ -276,9 +278,9 @@ def cost_figure(measured: Sequence[Measured], latencies: Latencies, part: str = 
         axes.margins(x=0.12, y=0.12)
         axes.grid()
     split = measured[0].first["data"]["split"]
-    left.set(xlabel="parameters, millions", ylabel=f"accuracy on {split}, %{_of_part(part)}")
-    right.set_xlabel(f"latency of one face in the network, ms\n({latencies.machine})")
-    add_title(figure, [*describe_measured(measured, part), spread([len(row) for row in rows], "point", "bars")])
+    left.set(xlabel=translate("parameters, millions"), ylabel=_accuracy_on(split, part))
+    right.set_xlabel(f"{translate('latency of one face in the network, ms')}\n({latencies.machine})")
+    add_title(figure, [*describe_measured(measured, part), spread([len(row) for row in rows], "point")])
     add_legend(figure, left)
     return figure
 
@@ -332,8 +334,9 @@ def _draw_matrix(axes: Axes, values: NDArray[Any], classes: Sequence[str], form:
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
         text = form.format(value) if np.isfinite(value) else "–"
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), classes)
+    names = list(map(translate, classes))
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -402,8 +405,9 @@ def _with_interval(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDAr
     return 100 * np.array(found).T
 
 
-def _of_part(part: str) -> str:
-    return " (twin-free)" if part == "twin_free" else ""
+def _accuracy_on(split: str, part: str) -> str:
+    text = translate("accuracy on {split}, %", split=split)
+    return f"{text} ({translate('twin-free')})" if part == "twin_free" else text
 
 
 def _percent(measured: Measured, part: str) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mien.errors import DataError
+from mien.languages import translate
 from mien.report.analysis import Analysis, Mistake
 from mien.report.inputs import Measured, measured_labels, require_one_split
 from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look, new_figure
@@ -95,11 +96,14 @@ def risk_coverage_figure(measured: Sequence[Measured]) -> Figure:
         coverage, risk = risk_coverage(confidence, right)
         if len(measured) == 1:
             best = risk_coverage(right.astype(float), right)[1]
-            axes.plot(100 * coverage, 100 * best, color="0.6", lw=0.8, label=f"best order (AURC {best.mean():.3f})")
+            axes.plot(
+                100 * coverage, 100 * best, color="0.6", lw=0.8, label=f"{translate('best order')} (AURC {best.mean():.3f})"
+            )
         style = look(number) | {"marker": ""}
         begun = coverage >= min(0.02, coverage[-1])  # the first few answers say little
         axes.plot(100 * coverage[begun], 100 * risk[begun], label=f"{label} (AURC {risk.mean():.3f})", **style)
-    axes.set(xlabel="coverage: share of answers kept, %", ylabel="risk: error rate of these, %", xlim=(0, 100))
+    coverage_text, risk_text = translate("coverage: share of answers kept, %"), translate("risk: error rate of these, %")
+    axes.set(xlabel=coverage_text, ylabel=risk_text, xlim=(0, 100))
     axes.set_ylim(bottom=0)
     axes.grid()
     add_title(figure, describe_measured(measured))

@@ -24,6 +24,7 @@ from PIL import Image
 import mien
 from mien.atomic import atomic_path
 from mien.errors import OutputError, require
+from mien.languages import language_in_use, translate
 from mien.output.timeline import METADATA
 from mien.report.style import DPI, figure_style
 from mien.text import printable
@@ -210,13 +211,15 @@ def _html(report: Report) -> str:
     environment.filters |= {"drawing": lambda each: _uri("svg+xml", drawn(each.figure, "svg")), "face": _face_uri}
     template = (resources.files(mien.report) / TEMPLATE).read_text(encoding="utf-8")
     sections = [section for section in report.sections if section.blocks]
-    text: str = environment.from_string(template).render(report=report, sections=sections, version=mien.__version__)
+    text: str = environment.from_string(template).render(
+        report=report, sections=sections, version=mien.__version__, language=language_in_use().code, translate=translate
+    )
     return text
 
 
 def _finalize(value: Any) -> Any:
-    """Return what Jinja writes for a value: text without control characters, which HTML forbids."""
-    return printable(value) if type(value) is str else value
+    """Return what Jinja writes for a text: in the language in use, without control characters, which HTML forbids."""
+    return translate(printable(value)) if type(value) is str else value
 
 
 def _face_uri(face: Face) -> str:
@@ -239,7 +242,7 @@ def _write_markdown(path: Path, report: Report) -> list[Path]:
     for section in report.sections:
         if section.blocks:
             lines += [f"## {_escape(section.title)}", *(_markdown(block, folder, pictures) for block in section.blocks)]
-    lines.append(f"Written by mien {mien.__version__}.")
+    lines.append(translate("Written by mien {version}.", version=mien.__version__))
     for file, data in pictures.items():
         with atomic_path(file) as tmp_path:
             tmp_path.write_bytes(data)
@@ -285,9 +288,9 @@ def _markdown(block: Block, folder: Path, pictures: dict[Path, bytes]) -> str:
 
 
 def _escape(text: str) -> str:
-    r"""Return a text in which no character formats Markdown, and no HTML is left.
+    r"""Return a text in the language in use, in which no character formats Markdown, and no HTML is left.
 
     >>> _escape("<b>a_b|c")
     '\\<b\\>a\\_b\\|c'
     """
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&^]|^[-+=])", r"\\\1", printable(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&^]|^[-+=])", r"\\\1", translate(printable(text)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.errors import DataError
+from mien.languages import translate
 from mien.recipe import parse_recipe, recipe_hash
 from mien.report.blocks import MAX_CLASSES, as_range, confusion_blocks, duration, percent, provenance, reliability_drawings
 from mien.report.faces import Predictions, Shown, faces_sections, people
@@ -115,9 +116,10 @@ def study_report(subject: StudyRuns, shown: Shown | None, missing: Sequence[str]
     matrices: list[Block] = []
     for number, (row, measured) in enumerate(_drawn(subject).items(), 1):
         first = measured[0]
-        folds = f", {len(first.results)} folds pooled" if len(first.results) > 1 else ""
-        text = f"{row}, seed {first.first['model']['seed']}{folds}:"
-        matrices += [Text(text), *confusion_blocks(first, f"confusion-{number}")]
+        text = f"{row}, {translate('seed')} {first.first['model']['seed']}"
+        if (folds := len(first.results)) > 1:
+            text += ", " + translate("{folds} pooled", folds=count([folds], "fold"))
+        matrices += [Text(f"{text}:"), *confusion_blocks(first, f"confusion-{number}")]
     faces = faces_sections(shown, _mean_predictions(subject) if shown else None, classes)
     if faces:
         note = Text("The probabilities are means over all measured runs.")
@@ -161,28 +163,35 @@ def _headline(subject: StudyRuns) -> str:
     complete, runs = _complete(subject), sum(row.runs for row in subject.rows)
     planned = sum(row.expected for row in subject.rows)
     data = subject.results[0].first["data"]
-    start = f"{subject.name}, measured on {data['corpus']} {data['split']}: {runs} of {planned} runs are measured"
+    shown = {"name": subject.name, "data": f"{data['corpus']} {data['split']}", "runs": runs, "planned": planned}
+    start = translate("{name}, measured on {data}: {runs} of {planned} runs are measured", **shown)
     if not complete:
-        return f"{start}, and no row has all its folds yet."
+        return translate("{start}, and no row has all its folds yet.", start=start)
     low, high = _extremes(complete)
     if len(complete) == 1:
         return f"{start}. {_row_result(low)}."
-    rows = f"{len(complete)} of {len(subject.rows)} rows are complete"
-    return f"{start}, and {rows}: from {_row_result(low)} to {_row_result(high)}."
+    ends = {"low": _row_result(low), "high": _row_result(high), "complete": len(complete), "all": len(subject.rows)}
+    return translate("{start}, and {complete} of {all} rows are complete: from {low} to {high}.", start=start, **ends)
 
 
 def _row_result(row: TableRow) -> str:
-    free = "" if row.twin_free is None else f", twin-free {percent(row.twin_free)}"
-    return f"{row.name} with {percent(row.accuracy)} (95 % interval {as_range(row.interval)}{free})"
+    free = "" if row.twin_free is None else f", {translate('twin-free')} {percent(row.twin_free)}"
+    shown = {"name": row.name, "accuracy": percent(row.accuracy), "interval": as_range(row.interval) + free}
+    return translate("{name} with {accuracy} (95 % interval {interval})", **shown)
 
 
 def _notes(subject: StudyRuns) -> list[str]:
     found = []
     if subject.scale != FULL:
-        found.append(f"These are runs at the smaller scale {subject.scale}, so they are not comparable with reported figures.")
+        text = "These are runs at the smaller scale {scale}, so they are not comparable with reported figures."
+        found.append(translate(text, scale=subject.scale))
     if subject.changed:
         names = ", ".join(sorted({path.parent.parent.name for path in subject.changed}))
-        found.append(f"{count([len(subject.changed)], 'run')} were made with another recipe than the study has now ({names}).")
+        text, runs = (
+            "{runs} were made with another recipe than the study has now ({names}).",
+            count([len(subject.changed)], "run"),
+        )
+        found.append(translate(text, runs=runs, names=names))
     if subject.study is None:
         text = "This study is not bundled with mien, so runs that were not started are not listed. Give its file with --study."
         found.append(text)
@@ -193,11 +202,15 @@ def _tiles(subject: StudyRuns) -> list[tuple[str, str, str]]:
     planned = sum(row.expected for row in subject.rows)
     seeds = len({job.recipe.seed for job in subject.jobs})
     return [
-        ("Rows complete", f"{len(_complete(subject))} of {len(subject.rows)}", ""),
-        ("Runs measured", f"{sum(row.runs for row in subject.rows)} of {planned}", ""),
+        ("Rows complete", _of(len(_complete(subject)), len(subject.rows)), ""),
+        ("Runs measured", _of(sum(row.runs for row in subject.rows), planned), ""),
         ("Seeds", str(seeds), "the interval covers images only" if seeds == 1 else "the interval covers seeds"),
         ("Images", f"{max(int(each.confusion.sum()) for each in subject.results):,}", "measured in a row with one seed"),
     ]
+
+
+def _of(count: int, planned: int) -> str:
+    return translate("{count} of {all}", count=count, all=planned)
 
 
 def _table_blocks(subject: StudyRuns) -> list[Block]:
@@ -212,8 +225,8 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
             "measured": f"{percent(row.accuracy)}{spread}" if row.accuracy is not None else "not run" if not row.runs else "",
             "95 % interval": "" if row.interval is None else as_range(row.interval),
             "twin-free": percent(row.twin_free),
-            "runs": f"{row.runs} of {row.expected}",
-            f"against {reference}": f"{100 * found.difference:+.2f}" if found else "",
+            "runs": _of(row.runs, row.expected),
+            translate("against {row}", row=reference): f"{100 * found.difference:+.2f}" if found else "",
             "p": f"{found.p:.2g}" if found else "",
             "interval of the difference": f"{100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f}"
             if found and found.interval
@@ -231,8 +244,8 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
     blocks: list[Block] = []
     if complete := _complete(subject):
         low, high = _extremes(complete)
-        ends = f"{percent(low.accuracy)} ({low.name}) to {percent(high.accuracy)} ({high.name})"
-        alt = f"Measured accuracy of each row with its 95 % interval, from {ends}."
+        ends = {"low": f"{percent(low.accuracy)} ({low.name})", "high": f"{percent(high.accuracy)} ({high.name})"}
+        alt = translate("Measured accuracy of each row with its 95 % interval, from {low} to {high}.", **ends)
         figure = intervals_figure(
             [row.name for row in complete],
             [row.accuracy or 0 for row in complete],
@@ -240,13 +253,13 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
         )
         rows = "Measured accuracy of each complete row, with its 95 % interval."
         blocks.append(Drawings([Drawing("rows", rows, alt, figure)]))
-    text = (
+    text = translate(
         "The interval of several seeds is Student's t over seeds. That of one seed is Wilson's over images: it does not know "
         "how much another seed would move the figure. The standard deviation (over N) is that of seeds, or of the folds of one "
         "seed."
     )
     if any(row.comparison for row in subject.rows):
-        text += " p is McNemar's exact test on the same images, not corrected for the number of rows."
+        text += " " + translate("p is McNemar's exact test on the same images, not corrected for the number of rows.")
     return [Table(caption, head, cells, left=(0, 1)), *blocks, Text(text)]
 
 
@@ -270,17 +283,18 @@ def _curve_blocks(subject: StudyRuns) -> list[Block]:
     try:
         figure = curves_figure([run for run in runs if run.folder.resolve().parent.name in names])
     except DataError as error:
-        return [Text(f"Curves of training are not drawn: {error}.")]
+        return [Text(translate("Curves of training are not drawn: {reason}.", reason=error))]
     caption = "Accuracy by epoch, mean over seeds and folds. The selection split chooses the epoch; it is not the test split."
-    return [Drawings([Drawing("curves", caption, f"Accuracy by epoch of {', '.join(names)}.", figure)])]
+    return [Drawings([Drawing("curves", caption, translate("Accuracy by epoch of {names}.", names=", ".join(names)), figure)])]
 
 
 def _reliability_blocks(subject: StudyRuns) -> list[Block]:
     rows = [measured[0] for measured in _drawn(subject).values()]
     try:
-        return [reliability_drawings(rows, ", a line per row.", ", a line per row.")]
+        line = f", {translate('a line per row')}."
+        return [reliability_drawings(rows, line, line)]
     except DataError as error:
-        return [Text(f"Reliability is not drawn: {error}.")]
+        return [Text(translate("Reliability is not drawn: {reason}.", reason=error))]
 
 
 def _mean_predictions(subject: StudyRuns) -> Predictions | None:
@@ -304,7 +318,7 @@ def _recipe_blocks(subject: StudyRuns) -> list[Block]:
     cells = [[run.folder.name, str(run.recipe["name"]), *(show(run.values.get(key)) for key in keys[:6])] for run in runs]
     blocks: list[Block] = [Table("The rows, and in what their recipes differ", head, cells, left=tuple(range(len(head))))]
     if len(keys) > 6:
-        blocks.append(Text(f"They also differ in {', '.join(keys[6:])}."))
+        blocks.append(Text(translate("They also differ in {keys}.", keys=", ".join(keys[6:]))))
     deviations = dict.fromkeys(show(line) for run in runs for line in run.recipe.get("deviations") or ())
     if deviations:
         blocks += [Text("Where the recipes differ from the paper, or the paper does not say:"), Bullets(list(deviations))]
@@ -333,13 +347,14 @@ def _not_measured(subject: StudyRuns, no_faces: bool) -> list[str]:
     found = []
     for row in subject.rows:
         if row.runs < row.expected:
-            found.append(f"{row.name}: {row.expected - row.runs} of {row.expected} runs are not measured.")
+            text = "{name}: {count} of {all} runs are not measured."
+            found.append(translate(text, name=row.name, count=row.expected - row.runs, all=row.expected))
     if len({job.recipe.seed for job in subject.jobs}) == 1:
         found.append("Other seeds: every row has one, so differences between rows may be chance.")
     if any(row.twin_free is None for row in _complete(subject)):
         found.append("Twin-free figures of some rows: whether images also trained the model is not known.")
     if len(subject.measured) > MAX_ROWS:
-        found.append(f"Curves and matrices of the rows after the first {MAX_ROWS} are left out.")
+        found.append(translate("Curves and matrices of the rows after the first {count} are left out.", count=MAX_ROWS))
     if no_faces:
         found.append(
             "Single faces: the page has no pictures of people. mien report --data CORPUS adds those that all rows find hardest."

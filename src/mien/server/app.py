@@ -24,6 +24,7 @@ from starlette.routing import Match
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import InputError, MienError
+from mien.languages import ENGLISH, load_language
 from mien.output.table import columns, json_line, write_table
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.server.camera import serve_camera
@@ -104,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     _add_errors(app)
     _add_middleware(app, service)
-    add_page(app, service.recognizer, with_device=not settings.keys)
+    add_page(app, service.recognizer, with_device=not settings.keys, language=settings.language)
 
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
@@ -230,7 +231,7 @@ class HTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 def check(settings: Settings) -> None:
-    """Check that the model and the detector can be loaded, before processes start with them.
+    """Check that the model, the detector and the language can be loaded, before processes start with them.
 
     Raises:
         MienError: One of them cannot.
@@ -243,6 +244,7 @@ def check(settings: Settings) -> None:
         providers=settings.providers,
     )
     columns(recognizer.classes)
+    load_language(settings.language or ENGLISH)
 
 
 def _video_options(

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.server.metrics import Metrics
 from mien.server.settings import Settings
-from mien.server.web_page import DEVICE, PAGE_FILES
+from mien.server.web_page import DEVICE, LANGUAGES, PAGE_FILES
 
-OPEN_ROUTES = {"/health", "/ready", DEVICE, *PAGE_FILES}
+OPEN_ROUTES = {"/health", "/ready", DEVICE, LANGUAGES, *PAGE_FILES}
 """Routes that need no API key: those for whoever watches the server, and the page, which asks for the key."""
 
 

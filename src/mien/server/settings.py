@@ -43,6 +43,7 @@ class Settings(BaseModel):
         grace_seconds: After a stop: time to finish the requests and videos that were accepted.
         keys: API keys, ASCII without spaces, one of which every request must carry; none lets everyone in.
         origins: Web pages, such as `https://example.org`, that may call the server from a browser. `*` stands for all.
+        language: Code of the language in which the page starts, or a table of your own; None takes the browser's language.
         jobs_folder: Folder for videos while they are read; None makes a temporary one.
     """
 
@@ -73,6 +74,7 @@ class Settings(BaseModel):
     grace_seconds: Seconds = 20
     keys: tuple[Key, ...] = ()
     origins: tuple[str, ...] = ()
+    language: str | None = None
     jobs_folder: str | None = None
 
 

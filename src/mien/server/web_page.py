@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 
 from mien.errors import CheckpointError, MissingExtraError
+from mien.languages import page_languages
 from mien.predict.recognizer import Recognizer
 from mien.server.device import MANIFEST, PAGE, device_files
 
@@ -45,7 +47,11 @@ DEVICE = f"/device/{MANIFEST}"
 """The address that tells the page whether it can recognise faces without the server."""
 
 
-def add_page(app: FastAPI, recognizer: Recognizer, with_device: bool) -> None:
+LANGUAGES = "/languages.json"
+"""The address of the page's texts in every language."""
+
+
+def add_page(app: FastAPI, recognizer: Recognizer, with_device: bool, language: str | None = None) -> None:
     """Add the routes of the page and its files.
 
     Args:
@@ -53,8 +59,10 @@ def add_page(app: FastAPI, recognizer: Recognizer, with_device: bool) -> None:
         recognizer: Whose answers the device shall give.
         with_device: Serve the files for the device too, if this install has onnxruntime-web and its browser build can run the
             model and the detector. The model is among them, and scripts that a browser loads carry no API key.
+        language: The language in which the page starts; see `mien.languages.page_languages`.
     """
     files: dict[str, bytes | Path] = {address: PAGE / name for address, name in PAGE_FILES.items()}
+    files[LANGUAGES] = json.dumps(page_languages(language), ensure_ascii=False).encode()
     if with_device:
         with suppress(CheckpointError, MissingExtraError):
             files |= {f"/device/{name}": content for name, content in device_files(recognizer).items()}

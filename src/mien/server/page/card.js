@@ -1,6 +1,7 @@
 // One result: a picture, a video or a camera with its faces, its progress and its errors.
 
 import { FaceList, drawBoxes, link, make } from "./draw.js";
+import { t } from "./language.js";
 import { People } from "./timeline.js";
 
 const SMALLEST = 240; // px; smaller pictures are shown at this width
@@ -16,9 +17,9 @@ export class Card {
     this.moving = what === "Person";
     this.note = make("p", { class: "muted note" });
     this.action = make("button", { type: "button", hidden: true });
-    const remove = make("button", { type: "button", "aria-label": `Remove ${name}` }, "Remove");
+    const remove = make("button", { type: "button", class: "remove", "aria-label": t("Remove {name}", { name }) }, t("Remove"));
     remove.addEventListener("click", onRemove);
-    this.progress = make("progress", { max: 1, "aria-label": `Progress of ${name}`, hidden: true });
+    this.progress = make("progress", { max: 1, "aria-label": t("Progress of {name}", { name }), hidden: true });
     this.problem = make("p", { class: "problem", hidden: true });
     this.boxes = make("div", { class: "boxes", "aria-hidden": "true" });
     this.stage = make("div", { class: "stage" }, this.boxes);
@@ -81,7 +82,7 @@ export class Card {
     drawBoxes(this.boxes, answer, mirrored);
     this.list.update(answer.faces, limit);
     this.empty.hidden = answer.faces.length > 0;
-    this.empty.textContent = this.moving ? "No face here." : "No face was found. Small, turned or covered faces are often missed.";
+    this.empty.textContent = t(this.moving ? "No face here." : "No face was found. Small, turned or covered faces are often missed.");
   }
 
   /** Let boxes, list and timelines follow a video as it plays. */

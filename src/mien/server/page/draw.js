@@ -1,5 +1,7 @@
 // How faces are shown: boxes over the picture, and a list with labels, words and bars.
 
+import { either, t } from "./language.js";
+
 /** Return an element; attributes that are null or false are left out. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -9,9 +11,6 @@ export function make(tag, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
-
-/** Return "1 face" or "3 faces". */
-export const plural = (count, word, words = `${word}s`) => `${count.toLocaleString("en")} ${count === 1 ? word : words}`;
 
 /** Return the classes: the columns that follow `set`. */
 export function classesOf(face) {
@@ -23,33 +22,34 @@ export function classesOf(face) {
 export const percent = (share, down = false) => `${Math[down ? "floor" : "round"](share * 100)}\u00a0%`;
 
 function likely(confidence) {
-  if (confidence >= 0.9) return "very likely";
-  if (confidence >= 0.7) return "likely";
-  return confidence >= 0.5 ? "fairly likely" : "the most likely";
+  if (confidence >= 0.9) return t("very likely");
+  if (confidence >= 0.7) return t("likely");
+  return t(confidence >= 0.5 ? "fairly likely" : "the most likely");
 }
 
 /** Return the answer for one face in words, as a screen reader says it. */
 export function answer(face) {
   const share = percent(face.confidence, face.unsure);
-  return face.unsure ? `unsure, perhaps ${face.label}, ${share}` : `${face.label}, ${likely(face.confidence)}, ${share}`;
+  const label = t(face.label);
+  return face.unsure ? t("unsure, perhaps {label}, {share}", { label, share }) : `${label}, ${likely(face.confidence)}, ${share}`;
 }
 
 /** Return why an answer is unsure, and what else it may be. */
 function why(face, limit) {
   const reason =
     face.confidence < limit
-      ? `no expression reaches ${percent(limit)}`
+      ? t("no expression reaches {share}", { share: percent(limit) })
       : face.confidence < limit + 0.2
-        ? `a part of the face seems hidden or hard to see, so ${percent(limit + 0.2)} would be needed`
-        : "the face is too blurred or too noisy to trust an answer";
+        ? t("a part of the face seems hidden or hard to see, so {share} would be needed", { share: percent(limit + 0.2) })
+        : t("the face is too blurred or too noisy to trust an answer");
   const sorted = classesOf(face).sort((a, b) => face[b] - face[a]);
   let together = 0;
   const cut = sorted.findIndex((name) => (together += face[name]) >= 0.9);
   const names = face.set ? face.set.split("; ") : sorted.slice(0, cut < 0 ? sorted.length : cut + 1);
   const sum = names.reduce((total, name) => total + face[name], 0);
-  const listed = names.length > 1 ? `${names.slice(0, -1).join(", ")} or ${names.at(-1)}` : names[0];
-  const others = names.length > 1 ? ` It could be ${listed} (together ${percent(sum)}).` : "";
-  return `Unsure: ${reason}.${others}`;
+  const listed = either(names.map((name) => t(name)));
+  const others = names.length > 1 ? ` ${t("It could be {labels} (together {share}).", { labels: listed, share: percent(sum) })}` : "";
+  return t("Unsure: {reason}.", { reason }) + others;
 }
 
 /** Draw the boxes of a picture's faces into a layer that covers it. */
@@ -104,17 +104,17 @@ export class FaceList {
       const fill = make("span", { class: "fill" });
       const share = make("span", { class: "share" });
       const track = make("span", { class: "track", "aria-hidden": "true" }, fill);
-      return [name, { row: make("li", {}, make("span", { class: "name" }, name), track, share), fill, share }];
+      return [name, { row: make("li", {}, make("span", { class: "name" }, t(name)), track, share), fill, share }];
     }));
-    const list = make("ul", { class: "bars", "aria-label": "Probability of each expression" }, ...[...bars.values()].map((bar) => bar.row));
-    const badge = make("span", { class: "number" }, make("span", { class: "unseen" }, `${this.what} `), `${number}`);
+    const list = make("ul", { class: "bars", "aria-label": t("Probability of each expression") }, ...[...bars.values()].map((bar) => bar.row));
+    const badge = make("span", { class: "number" }, make("span", { class: "unseen" }, `${t(this.what)} `), `${number}`);
     const summary = make("summary", {}, badge, make("span", { class: "answer" }, before, label, sure));
     const element = make("li", { class: "face", "data-number": number }, make("details", { open }, summary, because, list));
 
     const update = (face, limit) => {
       element.classList.toggle("unsure", face.unsure);
-      before.textContent = face.unsure ? "Unsure, perhaps " : "";
-      label.textContent = face.label;
+      before.textContent = face.unsure ? `${t("Unsure, perhaps")} ` : "";
+      label.textContent = t(face.label);
       sure.textContent = ` ${face.unsure ? "" : `${likely(face.confidence)}, `}${percent(face.confidence, face.unsure)}`;
       because.hidden = !face.unsure;
       if (face.unsure) because.textContent = why(face, limit);

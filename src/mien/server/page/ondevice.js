@@ -1,5 +1,6 @@
 // Recognition on this device: device/device.js recognises one picture at a time; videos are read frame by frame.
 
+import { t } from "./language.js";
 import { Problem, canvasOf } from "./server.js";
 
 const SEEK_MS = 10_000; // a browser that needs longer for one frame cannot read the video
@@ -18,7 +19,7 @@ export class Device {
       this.loaded = await this.loading;
     } catch (error) {
       this.loading = null;
-      throw new Problem(`The networks cannot be loaded on this device (${error.message}).`, { cause: error });
+      throw new Problem(t("The networks cannot be loaded on this device ({reason}).", { reason: error.message }), { cause: error });
     }
     this.unsureBelow = this.loaded.unsureBelow;
     return this.loaded;
@@ -33,7 +34,7 @@ export class Device {
 
   async picture(file) {
     const image = await createImageBitmap(file).catch(() => {
-      throw new Problem(`${file.name}: this browser cannot read it as a picture. Send a JPEG or PNG file.`);
+      throw new Problem(`${file.name}: ${t("this browser cannot read it as a picture. Send a JPEG or PNG file.")}`);
     });
     try {
       return await this.recognise(image, image.width, image.height, file.name);
@@ -46,7 +47,7 @@ export class Device {
     const video = document.createElement("video");
     video.muted = true;
     video.src = URL.createObjectURL(file);
-    const unreadable = `${file.name}: this browser cannot read it as a video. Send an MP4 or WebM file.`;
+    const unreadable = `${file.name}: ${t("this browser cannot read it as a video. Send an MP4 or WebM file.")}`;
     const next = (name) =>
       new Promise((resolve, reject) => {
         const timer = setTimeout(() => reject(new Problem(unreadable)), SEEK_MS);
@@ -70,8 +71,8 @@ export class Device {
         }
         const found = await this.recognise(video, video.videoWidth, video.videoHeight, file.name, true);
         rows.push(...tracker.follow(found.faces, frame, frame * step));
-        const speed = (frame + 1) / ((performance.now() - started) / 1000);
-        report((frame * step) / video.duration, `${frame + 1} frames read, ${speed.toFixed(1)} per second`);
+        const speed = ((frame + 1) / ((performance.now() - started) / 1000)).toFixed(1);
+        report((frame * step) / video.duration, t("{count} frames read, {speed} per second", { count: frame + 1, speed }));
       }
       return { rows, frames: frame, problem: null };
     } finally {

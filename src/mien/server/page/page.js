@@ -1,7 +1,8 @@
 // The page: takes pictures, videos and the camera, has them recognised by the server or on this device, and shows the results.
 
 import { Card } from "./card.js";
-import { answer as inWords, make, percent, plural } from "./draw.js";
+import { answer as inWords, make, percent } from "./draw.js";
+import { plural, t, translatePage } from "./language.js";
 import { Device } from "./ondevice.js";
 import { Problem, Server, canvasOf, sleep } from "./server.js";
 import { csv, download } from "./table.js";
@@ -16,7 +17,7 @@ const isStatic = document.querySelector('meta[name="mien-mode"]')?.content === "
 const server = new Server(askKey);
 const device = new Device((share) => {
   const known = typeof share === "number" && share <= 1;
-  find("where").textContent = `Loading the networks${known ? `: ${percent(share)}` : ""} …`;
+  find("where").textContent = `${t("Loading the networks")}${known ? `: ${percent(share)}` : ""} …`;
 });
 const cards = new Set();
 
@@ -58,7 +59,7 @@ function addCard(name, what, before) {
     cards.delete(card);
     card.element.remove();
     if (card.address) URL.revokeObjectURL(card.address);
-    say(`${name} was removed.`);
+    say(t("{name} was removed.", { name }));
     refresh();
     (cards.size ? find("results-title") : find("choose")).focus();
   });
@@ -78,11 +79,11 @@ async function work(card, queue, action) {
     });
   } catch (error) {
     if (card.stop.signal.aborted && !(error instanceof Problem)) {
-      card.setProgress(undefined, "Cancelled");
+      card.setProgress(undefined, t("Cancelled"));
     } else {
       if (!(error instanceof Problem)) console.error(error);
-      const text = error instanceof Problem ? error.message : `Something went wrong on this page: ${error.message}`;
-      card.setProgress(undefined, "Not recognised");
+      const text = error instanceof Problem ? error.message : t("Something went wrong on this page: {reason}", { reason: error.message });
+      card.setProgress(undefined, t("Not recognised"));
       card.setProblem(text);
       card.body.hidden ||= card.isBlind();
       say(`${card.name}: ${text}`);
@@ -98,23 +99,23 @@ function addFiles(files) {
     if (file.type.startsWith("video/") || VIDEO.test(file.name)) addVideo(file, before);
     else addPicture(file, before);
   }
-  if (files.length) say(`${plural(files.length, "file")} added.`);
+  if (files.length) say(plural(files.length, "{count} file added.", "{count} files added."));
 }
 
 function addPicture(file, before) {
   const card = addCard(file.name, "Face", before);
   const using = recognizer();
-  card.setProgress(null, "Waiting");
+  card.setProgress(null, t("Waiting"));
   work(card, pictures, async () => {
-    card.setProgress(null, "Recognising");
+    card.setProgress(null, t("Recognising"));
     card.address = URL.createObjectURL(file);
-    card.setMedia(make("img", { src: card.address, alt: `The picture ${file.name}` }));
-    const busy = (seconds) => card.setProgress(null, `The server is busy. Next try in ${seconds} s.`);
+    card.setMedia(make("img", { src: card.address, alt: t("The picture {name}", { name: file.name }) }));
+    const busy = (seconds) => card.setProgress(null, t("The server is busy. Next try in {seconds} s.", { seconds }));
     const answer = await using.picture(file, card.stop.signal, busy);
     if (answer.error) throw new Problem(answer.error);
     card.show(answer, using.unsureBelow);
     card.rows = answer.faces;
-    const faces = plural(answer.faces.length, "face");
+    const faces = plural(answer.faces.length, "{count} face", "{count} faces");
     card.setProgress(undefined, `${faces} · ${answer.width} × ${answer.height} px`);
     const words = answer.faces.slice(0, 5).map((face) => `${face.face}: ${inWords(face)}`);
     say(`${file.name}: ${faces}. ${words.join(". ")}`);
@@ -126,12 +127,12 @@ function addVideo(file, before) {
   const using = recognizer();
   const fps = Number(find("fps").value) || null;
   card.address = URL.createObjectURL(file);
-  const video = make("video", { src: card.address, controls: true, muted: true, playsinline: true, "aria-label": `The video ${file.name}` });
+  const video = make("video", { src: card.address, controls: true, muted: true, playsinline: true, "aria-label": t("The video {name}", { name: file.name }) });
   card.setMedia(video);
-  card.setProgress(null, "Waiting");
-  card.setAction("Cancel", () => {
+  card.setProgress(null, t("Waiting"));
+  card.setAction(t("Cancel"), () => {
     card.stop.abort();
-    card.setProgress(null, "Stopping");
+    card.setProgress(null, t("Stopping"));
   });
   work(card, videos, async () => {
     const report = (share, note) => card.setProgress(share, note);
@@ -143,51 +144,52 @@ function addVideo(file, before) {
     card.people.update(card.rows, 0, Math.max(length, rows.at(-1)?.time ?? 0));
     if (card.isBlind()) card.body.hidden = true;
     else card.follow(video, card.rows, using.unsureBelow);
-    const people = plural(new Set(rows.map((row) => row.track)).size, "person", "people");
-    const cancelled = card.stop.signal.aborted ? "Cancelled · " : "";
-    card.setProgress(undefined, `${cancelled}${people} · ${plural(frames, "frame")} read`);
-    say(problem ? `${file.name}: ${problem}` : `${file.name}: ${cancelled}${people} in ${plural(frames, "frame")}.`);
+    const people = plural(new Set(rows.map((row) => row.track)).size, "{count} person", "{count} people");
+    const read = plural(frames, "{count} frame read", "{count} frames read");
+    const done = `${card.stop.signal.aborted ? `${t("Cancelled")} · ` : ""}${people} · ${read}`;
+    card.setProgress(undefined, done);
+    say(`${file.name}: ${problem || done}`);
   });
 }
 
 // ---- Camera ----------------------------------------------------------------------------------------------------------
 
 const CAMERA_ERRORS = {
-  NotAllowedError: "The browser does not let this page use the camera. Allow it in the browser's settings of this page.",
-  NotFoundError: "No camera was found. Connect one, then try again.",
-  NotReadableError: "The camera is used by another program. Close it, then try again.",
+  NotAllowedError: t("The browser does not let this page use the camera. Allow it in the browser's settings of this page."),
+  NotFoundError: t("No camera was found. Connect one, then try again."),
+  NotReadableError: t("The camera is used by another program. Close it, then try again."),
 };
 
 async function openCamera() {
   if (!navigator.mediaDevices) {
-    throw new Problem("Browsers allow the camera only on secure pages: open this page over https, or on the server's own machine.");
+    throw new Problem(t("Browsers allow the camera only on secure pages: open this page over https, or on the server's own machine."));
   }
   try {
     return await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, facingMode: "user" } });
   } catch (error) {
-    throw new Problem(CAMERA_ERRORS[error.name] ?? `The camera cannot be used (${error.message}).`, { cause: error });
+    throw new Problem(CAMERA_ERRORS[error.name] ?? t("The camera cannot be used ({reason}).", { reason: error.message }), { cause: error });
   }
 }
 
 async function startCamera() {
   find("camera").disabled = true;
-  const card = addCard("Camera", "Person", find("cards").firstChild);
+  const card = addCard(t("Camera"), "Person", find("cards").firstChild);
   const using = recognizer();
   const { signal } = card.stop;
-  card.setProgress(null, "Starting");
-  card.setAction("Stop", () => card.stop.abort());
+  card.setProgress(null, t("Starting"));
+  card.setAction(t("Stop"), () => card.stop.abort());
   let stream, connection;
   await work(card, { run: (action) => action() }, async () => {
     stream = await openCamera();
     const mirrored = stream.getVideoTracks()[0].getSettings().facingMode !== "environment"; // as people know it from a mirror
-    const video = make("video", { autoplay: true, playsinline: true, class: mirrored && "mirrored", "aria-label": "The camera" });
+    const video = make("video", { autoplay: true, playsinline: true, class: mirrored && "mirrored", "aria-label": t("The camera") });
     video.muted = true;
     video.srcObject = stream;
     await video.play();
     card.setMedia(video);
     if (using === server) await server.info(); // asks for the API key, if one is needed
     connection = await using.camera();
-    say("The camera is on.");
+    say(t("The camera is on."));
     try {
       await watch(card, connection, video, signal, using, mirrored);
     } finally {
@@ -199,7 +201,7 @@ async function startCamera() {
   for (const track of stream?.getTracks() ?? []) track.stop();
   connection?.close();
   find("camera").disabled = false;
-  if (signal.aborted) say("The camera is off.");
+  if (signal.aborted) say(t("The camera is off."));
 }
 
 /** Have one frame after the other recognised until the camera is stopped. */
@@ -219,14 +221,16 @@ async function watch(card, connection, video, signal, using, mirrored) {
     while (times[0] < now - 2000) times.shift();
     if (now - drawn > 500) {
       drawn = now;
-      const speed = times.length > 1 ? ((times.length - 1) * 1000) / (now - times[0]) : 0;
-      card.setProgress(undefined, `${plural(answer.faces.length, "face")} · ${speed.toFixed(1)} frames per second`);
+      const speed = (times.length > 1 ? ((times.length - 1) * 1000) / (now - times[0]) : 0).toFixed(1);
+      const faces = plural(answer.faces.length, "{count} face", "{count} faces");
+      card.setProgress(undefined, `${faces} · ${t("{speed} frames per second", { speed })}`);
       const start = Math.max(0, answer.time - LAST_SECONDS);
       card.people.update(card.rows.filter((row) => row.time >= start), start, answer.time);
       refresh();
     }
   }
-  card.setProgress(undefined, `Stopped · ${plural(new Set(card.rows.map((row) => row.track)).size, "person", "people")}`);
+  const people = plural(new Set(card.rows.map((row) => row.track)).size, "{count} person", "{count} people");
+  card.setProgress(undefined, `${t("Stopped")} · ${people}`);
 }
 
 // ---- The page --------------------------------------------------------------------------------------------------------
@@ -236,7 +240,7 @@ function refresh() {
   const rows = [...cards].reduce((sum, card) => sum + card.rows.length, 0);
   find("results").hidden = !cards.size;
   document.body.classList.toggle("has-results", cards.size > 0);
-  find("count").textContent = `${plural(rows, "row")} in the table`;
+  find("count").textContent = plural(rows, "{count} row in the table", "{count} rows in the table");
   find("csv").disabled = find("json").disabled = !rows;
 }
 
@@ -246,7 +250,7 @@ const table = () => [...cards].flatMap((card) => card.rows);
 function askKey(wrong) {
   const form = find("key-form");
   form.hidden = false;
-  if (wrong) find("key-why").textContent = "The server does not know this key. Check it, then enter it again.";
+  if (wrong) find("key-why").textContent = t("The server does not know this key. Check it, then enter it again.");
   find("key-why").classList.toggle("problem", wrong);
   say(find("key-why").textContent);
   find("key").focus();
@@ -267,14 +271,15 @@ function isLocal() {
 /** Say where pictures go, and what recognises them. */
 async function describe() {
   const local = find("device").checked;
-  find("where").textContent = local
-    ? "Pictures do not leave this device."
-    : `Pictures go to the mien server ${isLocal() ? "on this computer" : `at ${location.host}`}, which keeps none of them.`;
+  const at = isLocal()
+    ? t("Pictures go to the mien server on this computer, which keeps none of them.")
+    : t("Pictures go to the mien server at {host}, which keeps none of them.", { host: location.host });
+  find("where").textContent = local ? t("Pictures do not leave this device.") : at;
   try {
     const info = await recognizer().info();
     if (local !== find("device").checked) return;
-    if (local) find("where").textContent = `Pictures do not leave this device. Recognised by ${info.provider}.`;
-    else find("about").textContent = `mien ${info.mien_version} · model ${info.name}`;
+    if (local) find("where").textContent = `${t("Pictures do not leave this device.")} ${t("Recognised by {name}.", { name: info.provider })}`;
+    else find("about").textContent = `mien ${info.mien_version} · ${t("model {name}", { name: info.name })}`;
   } catch (error) {
     find("where").textContent = error.message;
     say(error.message);
@@ -305,14 +310,15 @@ function listen() {
   find("csv").addEventListener("click", () => download("mien.csv", "text/csv", csv(table())));
   find("json").addEventListener("click", () => download("mien.json", "application/json", JSON.stringify(table())));
   find("clear").addEventListener("click", () => {
-    for (const card of cards) card.element.querySelector('[aria-label^="Remove"]').click();
-    say("All results were removed.");
+    for (const card of cards) card.element.querySelector(".remove").click();
+    say(t("All results were removed."));
   });
   find("limits-open").addEventListener("click", () => find("limits").showModal());
   find("limits").addEventListener("click", (event) => event.target === find("limits") && find("limits").close()); // beside it
 }
 
 async function start() {
+  translatePage(find("language"), () => !cards.size || confirm(t("Another language removes the results from this page. Change it?")));
   listen();
   if (isStatic) {
     find("device").checked = true;

@@ -1,9 +1,11 @@
 // Recognition by the server: pictures, videos as jobs, and cameras over a WebSocket. Addresses are relative to the page.
 
+import { t } from "./language.js";
+
 /** An error whose message is meant for the user. */
 export class Problem extends Error {}
 
-const LOST = "The server does not answer. Check that it is running, then try again.";
+const LOST = t("The server does not answer. Check that it is running, then try again.");
 const POLL_MS = 500;
 
 /** Wait; ends early with the signal's error. */
@@ -70,7 +72,7 @@ export class Server {
         return response;
       } else {
         const problem = await response.json().catch(() => ({}));
-        throw new Problem(problem.detail ?? `The server answered with the error ${response.status}.`);
+        throw new Problem(problem.detail ?? t("The server answered with the error {status}.", { status: response.status }));
       }
     }
   }
@@ -86,7 +88,7 @@ export class Server {
   /** Return the rows of a video, and a problem if it was not read to its end. Aborting keeps the rows so far. */
   async video(file, fps, signal, report) {
     const path = `v1/videos${fps ? `?fps=${fps}` : ""}`;
-    const busy = (seconds) => report(null, `The server is busy. Next try in ${seconds} s.`);
+    const busy = (seconds) => report(null, t("The server is busy. Next try in {seconds} s.", { seconds }));
     const upload = (address, options) => uploadFile(address, options.headers, file, signal, report);
     let job = await (await this.ask(path, { signal }, busy, upload)).json();
     const address = `v1/videos/${job.id}`;
@@ -98,9 +100,9 @@ export class Server {
     try {
       const started = performance.now();
       while (job.state === "queued" || job.state === "running") {
-        const speed = job.frames / ((performance.now() - started) / 1000);
-        const read = `${job.frames} frames read, ${speed.toFixed(1)} per second`;
-        report(job.progress, job.state === "queued" ? "Waiting for the videos before it" : job.frames ? read : "Reading");
+        const speed = (job.frames / ((performance.now() - started) / 1000)).toFixed(1);
+        const read = t("{count} frames read, {speed} per second", { count: job.frames, speed });
+        report(job.progress, job.state === "queued" ? t("Waiting for the videos before it") : job.frames ? read : t("Reading"));
         await sleep(POLL_MS / 1000);
         job = await (await this.ask(address)).json();
       }
@@ -120,7 +122,7 @@ export class Server {
     const socket = new WebSocket(address);
     let waiting = null;
     const ended = new Promise((_, reject) => {
-      socket.onclose = (event) => reject(new Problem(event.reason ? `The server closed the camera: ${event.reason}.` : LOST));
+      socket.onclose = (event) => reject(new Problem(event.reason ? t("The server closed the camera: {reason}.", { reason: event.reason }) : LOST));
     });
     ended.catch(() => {}); // it is looked at with the next frame
     socket.onmessage = (event) => waiting?.(JSON.parse(event.data));
@@ -145,7 +147,7 @@ function uploadFile(address, headers, file, signal, report) {
     const request = new XMLHttpRequest();
     request.open("POST", address);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => report(event.loaded / event.total, "Sending the video");
+    request.upload.onprogress = (event) => report(event.loaded / event.total, t("Sending the video"));
     request.onload = () => {
       const answered = { "Retry-After": request.getResponseHeader("Retry-After") ?? "" };
       resolve(new Response(request.response, { status: request.status, headers: answered }));

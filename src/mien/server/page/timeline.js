@@ -1,6 +1,7 @@
 // What each person of a video or camera showed over time: one lane per expression, darker where it is more probable.
 
-import { classesOf, make, percent, plural } from "./draw.js";
+import { classesOf, make, percent } from "./draw.js";
+import { plural, t } from "./language.js";
 
 const LANE = 16; // px; style.css has the same height
 const MAX_GAP = 1.5; // seconds between two samples beyond which nothing is known of the time between
@@ -20,8 +21,9 @@ export class People {
     this.people = new Map();
     this.shown = make("div", {});
     this.rest = make("details", { hidden: true }, make("summary", {}));
-    const legend = make("p", { class: "muted legend" }, "Stronger: more probable. Grey: unsure. Empty: not seen. The percentages are shares of the person's frames.");
-    this.element = make("section", { class: "people", hidden: true }, make("h4", {}, "Over time"), legend, this.shown, this.rest);
+    const text = "Stronger: more probable. Grey: unsure. Empty: not seen. The percentages are shares of the person's frames.";
+    const legend = make("p", { class: "muted legend" }, t(text));
+    this.element = make("section", { class: "people", hidden: true }, make("h4", {}, t("Over time")), legend, this.shown, this.rest);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(this.element);
     this.rest.addEventListener("toggle", () => this.draw());
@@ -42,7 +44,7 @@ export class People {
       (leading.has(track) ? this.shown : this.rest).append(person.element);
     }
     this.rest.hidden = order.length <= SHOWN;
-    this.rest.firstChild.textContent = `${plural(order.length - SHOWN, "more person", "more people")}`;
+    this.rest.firstChild.textContent = plural(order.length - SHOWN, "{count} more person", "{count} more people");
     this.element.hidden = !order.length;
     this.draw();
   }
@@ -58,13 +60,13 @@ export class People {
 
   create(track, classes) {
     const shares = new Map(classes.map((name) => [name, make("span", { class: "share" })]));
-    const names = make("ul", {}, ...classes.map((name) => make("li", {}, make("span", { class: "name" }, name), shares.get(name))));
+    const names = make("ul", {}, ...classes.map((name) => make("li", {}, make("span", { class: "name" }, t(name)), shares.get(name))));
     const canvas = make("canvas", { "aria-hidden": "true" });
     const head = make("div", { class: "head", hidden: true });
     const axis = make("div", { class: "axis", "aria-hidden": "true" });
     const words = make("p", { class: "muted" });
     const lanes = make("div", { class: "lanes" }, canvas, head, axis);
-    const element = make("div", { class: "person" }, make("h5", {}, `Person ${track}`), words, names, lanes);
+    const element = make("div", { class: "person" }, make("h5", {}, t("Person {track}", { track })), words, names, lanes);
     const person = { element, canvas, head, axis, classes, rows: [] };
     person.describe = () => {
       const { rows } = person;
@@ -74,8 +76,10 @@ export class People {
       const unsure = share((row) => row.unsure);
       const [most, value] = [...sure].reduce((a, b) => (b[1] > a[1] ? b : a));
       const mostly = unsure > value ? "unsure" : most;
-      const span = `${clock(rows[0].time, true)} to ${clock(rows.at(-1).time, true)}`;
-      words.textContent = `Most often ${mostly}. ${plural(rows.length, "frame")} from ${span}, unsure in ${percent(unsure)} of them.`;
+      const values = { start: clock(rows[0].time, true), end: clock(rows.at(-1).time, true), share: percent(unsure) };
+      const frames = plural(rows.length, "{count} frame", "{count} frames");
+      const seen = t("{frames} from {start} to {end}, unsure in {share} of them.", { frames, ...values });
+      words.textContent = `${t("Most often {label}.", { label: t(mostly) })} ${seen}`;
     };
     canvas.addEventListener("click", (event) => {
       this.onSeek?.(this.start + (event.offsetX / canvas.clientWidth) * (this.end - this.start));
