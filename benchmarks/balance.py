@@ -60,10 +60,10 @@ def degraded(backend: OnnxBackend, images: Crop, target: NDArray[np.int64], seed
     return found
 
 
-def scores(faces: Faces, bias: list[float]) -> tuple[float, float]:
+def scores(faces: Faces, calibration: dict[str, Any]) -> tuple[float, float]:
     """Return accuracy and balanced accuracy."""
     logits, target = faces
-    right = (logits + np.array(bias)).argmax(1) == target
+    right = calibrated_probs(logits, calibration).argmax(1) == target
     return float(right.mean()), float(np.mean([right[target == label].mean() for label in np.unique(target)]))
 
 
@@ -78,10 +78,10 @@ def measure(backend: OnnxBackend, arguments: Any) -> dict[str, Any]:
     changed = degraded(backend, some.images, some.target, arguments.seed)
     found = {}
     for strength in STRENGTHS:
-        bias = class_bias(frequencies, strength)
-        probs = calibrated_probs(public[0], fit_calibration(*public, bias))
-        figures = {"public_test": scores(public, bias)} | {name: scores(faces, bias) for name, faces in sets.items()}
-        figures["degraded"] = tuple(np.mean([scores(faces, bias) for faces in changed], axis=0).tolist())
+        fitted = fit_calibration(*public, class_bias(frequencies, strength))
+        probs = calibrated_probs(public[0], fitted)
+        figures = {"public_test": scores(public, fitted)} | {name: scores(faces, fitted) for name, faces in sets.items()}
+        figures["degraded"] = tuple(np.mean([scores(faces, fitted) for faces in changed], axis=0).tolist())
         entry: dict[str, Any] = {name: {"accuracy": round(a, 4), "uar": round(u, 4)} for name, (a, u) in figures.items()}
         entry["public_test"]["ece"] = round(classification_report(probs, whole.target, backend.info.classes)["ece"], 4)
         found[str(strength)] = entry

@@ -14,13 +14,15 @@ import numpy as np
 
 from mien import weights
 from mien.atomic import write_json
-from mien.calibration import fit_calibration
+from mien.calibration import class_bias, fit_calibration
 from mien.datasets import load_corpus
 from mien.evaluate import predict_split
 from mien.predict.ensemble import LEAST_PROBABILITY, EnsembleBackend
 
 MEMBERS = ("dlib_resnet-fer2013-small", "dlib_resnet-fer2013", "sa_csp_ca-fer2013")
 SPLIT = "public_test"
+BALANCE = 0.75
+"""As in bundle_weights.py."""
 
 
 def main() -> None:
@@ -34,7 +36,8 @@ def main() -> None:
     corpus = load_corpus("fer2013", sys.argv[1])
     logits = np.log(np.maximum(predict_split(EnsembleBackend(), corpus, SPLIT, print_step), LEAST_PROBABILITY))
     target = corpus.target[corpus.where(SPLIT)]
-    stored["calibration"] = fit_calibration(logits, target) | {"split": SPLIT, "images": len(target)}
+    bias = class_bias(np.bincount(corpus.target[corpus.where("train")]).astype(float), BALANCE)
+    stored["calibration"] = fit_calibration(logits, target, bias) | {"split": SPLIT, "images": len(target)}
     write_json(path, stored)
     print(f"wrote {path}")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mien.calibration import COVERAGES, calibrated_probs, class_bias, fit_calibration, prediction_set, set_limit
+from mien.calibration import COVERAGES, calibrated_probs, class_bias, fit_calibration, prediction_set, set_limit, unbiased
 from mien.errors import DataError, InputError
 from mien.metrics import classification_report
 
@@ -42,11 +42,13 @@ def test_the_fit_finds_what_made_the_labels_and_lowers_the_error_on_other_images
     assert after < 0.02 < 0.05 < before
 
 
-def test_the_bias_is_added_to_the_logits_and_stays_with_its_class_when_only_some_are_asked_for() -> None:
+def test_the_bias_changes_log_probabilities_and_stays_with_its_class_when_only_some_are_asked_for() -> None:
     logits, bias = sample(50, 0)[0], [0.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.0]
     np.testing.assert_allclose(calibrated_probs(logits, {"bias": bias}), softmax(logits + bias, 1), rtol=1e-5)
-    some = calibrated_probs(logits, {"bias": bias} | TRUE, [6, 1])
-    np.testing.assert_allclose(some, calibrated_probs((logits + bias)[:, [6, 1]], TRUE), rtol=1e-5)
+    changed = calibrated_probs(logits, TRUE) * np.exp(bias)
+    np.testing.assert_allclose(calibrated_probs(logits, TRUE | {"bias": bias}), changed / changed.sum(1)[:, None], rtol=1e-4)
+    some = calibrated_probs(logits, {"bias": bias}, [6, 1])
+    np.testing.assert_allclose(some, softmax((logits + bias)[:, [6, 1]], 1), rtol=1e-5)
 
 
 def test_the_bias_corrects_for_a_class_that_training_seldom_showed() -> None:
@@ -62,7 +64,10 @@ def test_the_bias_corrects_for_a_class_that_training_seldom_showed() -> None:
     assert found[0] < found[1] - 0.2 < found[2] - 0.4
     fitted = fit_calibration(logits, target, bias)
     assert fitted["bias"] == bias
-    assert (calibrated_probs(logits, fitted).argmax(1) == evidence.argmax(1)).all()
+    without = unbiased(fitted)
+    assert without == fit_calibration(logits, target) | {"set_limits": fitted["set_limits"]}
+    found = [(calibrated_probs(logits, each).argmax(1) == target)[target == 0].mean() for each in (without, fitted)]
+    assert found[0] < found[1] - 0.2
 
 
 def test_a_correction_that_cannot_be() -> None:

@@ -36,13 +36,12 @@ def calibrated_probs(
 ) -> NDArray[np.float32]:
     """Return the calibrated probabilities of logits, float32 (N, K).
 
-    The bias of the calibration, if it has one, is added to the logits. The largest of these z keeps the largest probability.
-    With the distances d_k = max z - z_k and the temperature T, the power a and the lead b of the calibration:
+    With the distances d_k = max z - z_k and the temperature T, the power a, the lead b and the bias c of the calibration:
 
-        p_k = exp(-(d_k / T)^a + b [k is the first class with d_k = 0]) / (the sum of this over the classes)
+        p_k = exp(-(d_k / T)^a + b [k is the first class with d_k = 0] + c_k) / (the sum of this over the classes)
 
-    Without a calibration T = a = 1 and b = 0, which is the softmax. T alone is temperature scaling (Guo et al. 2017, "On
-    Calibration of Modern Neural Networks").
+    Without a calibration T = a = 1 and b = c_k = 0, which is the softmax. T alone is temperature scaling (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks"). Only the bias can change the label.
 
     Args:
         logits: Outputs of the network, (N, K).
@@ -52,24 +51,24 @@ def calibrated_probs(
     >>> calibrated_probs(np.array([[1000.0, 1000.0]]), {}).tolist()
     [[0.5, 0.5]]
     """
-    if "bias" in calibration:
-        logits = logits + np.array(calibration["bias"], logits.dtype)
+    bias = np.array(calibration.get("bias", [0.0] * logits.shape[-1]))
     if columns is not None:
-        logits = logits[:, columns]
+        logits, bias = logits[:, columns], bias[list(columns)]
     scores = -(
         ((logits.max(axis=-1, keepdims=True) - logits) / calibration.get("temperature", 1.0)) ** calibration.get("power", 1.0)
     )
     first = np.arange(logits.shape[-1]) == logits.argmax(axis=-1)[..., None]
     lead = max(calibration.get("lead", 0.0), TIE) if calibration else 0.0
-    raised = np.exp(scores + lead * first)
+    raised = np.exp(scores + lead * first + (bias - bias.max()))
     return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def class_bias(frequencies: NDArray[np.floating[Any]], strength: float) -> list[float]:
-    """Return what to add to the logits of each class, so that rare classes are not neglected: K numbers with the mean 0.
+    """Return by how much to change the log probabilities, so that rare classes are not neglected: K numbers with the mean 0.
 
     A network learns that a class is rare, and answers with it less often than its faces deserve. The bias is -s log p_k for the
-    frequency p_k (Menon et al. 2021, "Long-tail learning via logit adjustment").
+    frequency p_k: with s = 1, the probabilities become those of faces among which all classes are equally frequent (Saerens et
+    al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities").
 
     Args:
         frequencies: How often the training showed each class, (K,), all above 0.
@@ -90,6 +89,11 @@ def class_bias(frequencies: NDArray[np.floating[Any]], strength: float) -> list[
     return [round(float(value), 4) + 0.0 for value in strength * (log.mean() - log)]
 
 
+def unbiased(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a calibration without its bias, for probabilities that fit the uneven classes of the training."""
+    return {key: value for key, value in calibration.items() if key != "bias"}
+
+
 def fit_calibration(
     logits: NDArray[np.floating[Any]],
     target: NDArray[np.integer[Any]],
@@ -100,7 +104,7 @@ def fit_calibration(
     Args:
         logits: Of images that the network was not trained on, (N, K).
         target: Their classes, (N,).
-        bias: What to add to the logits of each class, see `class_bias`.
+        bias: How the probabilities are changed afterwards, see `class_bias`.
 
     Returns:
         `temperature`, `power` and `lead` (see `calibrated_probs`), the `bias` if given, and `set_limits`: by
@@ -115,15 +119,16 @@ def fit_calibration(
         raise DataError(f"calibration needs at least {LEAST} images that the model was not trained on, got {len(target)}")
     from scipy.optimize import minimize  # here: only the train extra has it
 
-    given: dict[str, Any] = {} if bias is None else {"bias": bias}
     rows, precise = np.arange(len(target)), logits.astype(np.float64)
 
     def loss(values: NDArray[np.float64]) -> float:
-        right = calibrated_probs(precise, given | dict(zip(BOUNDS, values, strict=True)))[rows, target]
+        right = calibrated_probs(precise, dict(zip(BOUNDS, values, strict=True)))[rows, target]
         return float(-np.log(np.maximum(right, 1e-30)).mean())
 
     best = minimize(loss, [1.0, 1.0, 0.1], method="Nelder-Mead", bounds=list(BOUNDS.values())).x
-    fitted = given | {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
+    fitted: dict[str, Any] = {name: round(float(value), 4) for name, value in zip(BOUNDS, best, strict=True)}
+    if bias is not None:
+        fitted["bias"] = bias
     right = np.sort(calibrated_probs(logits, fitted)[rows, target])  # the probability of the right class
     ranks = {coverage: int((1 - coverage) * (len(right) + 1)) for coverage in COVERAGES}
     fitted["set_limits"] = {str(coverage): float(right[rank - 1]) for coverage, rank in ranks.items()}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import weights
-from mien.calibration import calibrated_probs
+from mien.calibration import calibrated_probs, unbiased
 from mien.errors import CheckpointError
 from mien.model_info import ModelInfo, check_calibration
 from mien.predict.onnx_backend import OnnxBackend
@@ -86,14 +86,14 @@ class EnsembleBackend:
         return self.members[0].threads
 
     def crop_logits(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return the logarithms of the members' mean probabilities, float32 (N, K), of ready face crops.
+        """Return the logarithms of the members' mean probabilities, without their bias, float32 (N, K), of ready face crops.
 
         Args:
             crops: uint8, grey (H, W) or RGB (H, W, 3). Each member prepares them in its own way.
         """
         views = [crops, [crop[:, ::-1] for crop in crops]] if self.mirror else [crops]
         probs = [
-            calibrated_probs(member.logits(preprocess(view, member.info.preprocess)), member.info.calibration)
+            calibrated_probs(member.logits(preprocess(view, member.info.preprocess)), unbiased(member.info.calibration))
             for member in self.members
             for view in views
         ]

@@ -245,7 +245,7 @@ def _calibration(results: dict[str, Any], info: ModelInfo) -> str:
     ]
     if "bias" in values:
         biases = ", ".join(f"{name} {bias:+.2f}" for name, bias in zip(info.classes, values["bias"], strict=True))
-        text.append(f"Rare classes of the training are made more probable: these numbers are added to the logits: {biases}.")
+        text.append(f"Classes that are rare in training are made more probable. The log probabilities change by: {biases}.")
     if test := results.get("private_test") or results.get("ferplus_private_test"):
         text.append(f"On private_test, confidence and accuracy differ by {_per_cent(test['ece'])} (ECE, 15 bins).")
         if test["sets"]:

@@ -117,10 +117,9 @@ async function recognise({ image, source, video }) {
 }
 
 /** The calibrated probabilities of logits: `mien.calibration.calibrated_probs`. */
-function calibratedProbs(outputs, { bias = null, temperature = 1, power = 1, lead = 0 }) {
-  const logits = bias ? outputs.map((z, k) => z + bias[k]) : outputs;
+function calibratedProbs(logits, { temperature = 1, power = 1, lead = 0, bias = [] }) {
   const largest = Math.max(...logits), first = logits.indexOf(largest);
-  const raised = logits.map((z, k) => Math.exp(-(((largest - z) / temperature) ** power) + (k === first ? lead : 0)));
+  const raised = logits.map((z, k) => Math.exp(-(((largest - z) / temperature) ** power) + (k === first ? lead : 0) + (bias[k] ?? 0)));
   const sum = raised.reduce((a, b) => a + b);
   return raised.map((value) => value / sum);
 }
