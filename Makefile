@@ -40,9 +40,9 @@ TRAINING = $(addprefix tests/, audit contract datasets engine explain layers los
 # Except these, whose answer does not depend on the versions: they check the wheel and the written pages.
 PACKAGING = tests/test_base_install.py tests/test_docs.py
 
-lowest: EXTRAS = tables,heic,detectors,camera,serve
+lowest: EXTRAS = tables,heic,hub,detectors,camera,serve
 lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
-lowest-train: EXTRAS = train,tables,analyse,explain,report,heic,detectors,camera,serve
+lowest-train: EXTRAS = train,tables,analyse,explain,report,heic,hub,detectors,camera,serve
 lowest-train: TESTS = $(TRAINING)
 lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv

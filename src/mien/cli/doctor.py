@@ -66,7 +66,8 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in (distribution, f"{distribution}-gpu"):  # onnxruntime-gpu may be installed instead of onnxruntime
+    others = ("", "-gpu", "-openvino", "-directml")  # one of which may be installed instead of onnxruntime
+    for name in (f"{distribution}{other}" for other in others):
         with suppress(PackageNotFoundError):
             return Finding(name, True, version(name))
     return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")

@@ -24,6 +24,9 @@ CHUNK = 8
 MAX_FILE_BYTES = 2**31
 """Size from which protobuf refuses a file."""
 
+PROVIDER_TOLERANCE = 0.5
+"""Largest accepted difference of a logit between an execution provider and the CPU. OpenVINO rounds int8 files by up to 0.1."""
+
 
 class OnnxBackend:
     """An exported network, ready to run.
@@ -43,7 +46,8 @@ class OnnxBackend:
     Raises:
         CheckpointError: The file is missing, damaged, not written by mien, or of another format version; or its shapes do not
             match its metadata, or the card next to it describes another file.
-        InputError: `threads` is below 1, or the network does not run on one of `providers`.
+        InputError: `threads` is below 1; or the network does not run on one of `providers`, or its logits there differ from the
+            CPU's.
         MissingExtraError: The installed ONNX Runtime does not have one of `providers`.
         UnknownNameError: No ONNX Runtime has one of `providers`.
     """
@@ -82,6 +86,8 @@ class OnnxBackend:
         self.info = ModelInfo.from_json(metadata.get(METADATA_KEY), str(path), has_digest)
         self._check_shapes(found)
         check_card(self.path, self._file, self.info)
+        if asked and self.providers[0] != "CPUExecutionProvider":
+            self._compare_with_cpu()
 
     def _check_shapes(self, found: list[tuple[str, str, list[Any]]]) -> None:
         """Check that the network takes any number of images of the stored size and returns a logit for each class."""
@@ -92,6 +98,18 @@ class OnnxBackend:
         if fixed := [shape[0] for _, _, shape in found if isinstance(shape[0], int)]:
             raise CheckpointError(
                 f"{self.path}: takes or returns batches of exactly {fixed[0]}; export it again with a first axis of any length"
+            )
+
+    def _compare_with_cpu(self) -> None:
+        """Check the logits of the providers on noise: they do not all implement every operator alike."""
+        spec = self.info.preprocess
+        noise = np.random.default_rng(0).normal(size=(4, spec.channels, *spec.size)).astype(np.float32)
+        expected = self._run(_open(self._file, self.path, self.threads, ["CPUExecutionProvider"]), noise)
+        difference = float(np.abs(self._run(self._session, noise) - expected).max())
+        if difference > PROVIDER_TOLERANCE:
+            raise InputError(
+                f"{self.path}: on {self.providers[0]} a logit differs from the CPU's by {difference:.2g}, so one of the two is "
+                "wrong; upgrade ONNX Runtime, or choose another provider or model"
             )
 
     @property
