@@ -50,10 +50,8 @@ def linked_namespaces() -> Iterator[list[str]]:
     ends = [["name", DEVICE, "netns", name] for name in names]
     commands = [["netns", "add", name] for name in names] + [["link", "add", *ends[0], "type", "veth", "peer", *ends[1]]]
     for rank, name in enumerate(names):
-        commands += [
-            ["-n", name, "addr", "add", f"10.77.0.{1 + rank}/24", "dev", DEVICE],
-            ["-n", name, "link", "set", DEVICE, "up"],
-        ]
+        commands += [["-n", name, "addr", "add", f"10.77.0.{1 + rank}/24", "dev", DEVICE]]
+        commands += [["-n", name, "link", "set", device, "up"] for device in ("lo", DEVICE)]
     try:
         for command in commands:
             subprocess.run(["ip", *command], check=True)
@@ -78,29 +76,44 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, ta
     optimizer.step()
 
 
-def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what this process measured of a network, the same in both processes but for their times."""
+def prepare(name: str, arguments: argparse.Namespace) -> tuple[nn.Module, partial[None]]:
+    """Return a network and a training step of it."""
     torch.manual_seed(0)
     model = create_model(name).train()
     side = [min(length, arguments.side) for length in model.input_size]
     x, target = torch.randn(arguments.batch, model.in_channels, *side), torch.arange(arguments.batch) % 7
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    return model, partial(step, optimizer=optimizer, x=x, target=target)
+
+
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what this process measured of a network, by rate of the link."""
+    model, take_step = prepare(name, arguments)
     gradients = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
-    with FlopCounterMode(display=False) as counter:
-        step(model, optimizer, x, target)
     calls = {
-        "compute": partial(step, model, optimizer, x, target),
+        "compute": partial(take_step, model),
         "all_reduce": partial(distributed.all_reduce, gradients),
-        "step": partial(step, DistributedDataParallel(model), optimizer, x, target),
+        "step": partial(take_step, DistributedDataParallel(model)),
     }
-    found: dict[str, Any] = {"parameters": len(gradients), "input": [arguments.batch, model.in_channels, *side]}
-    found |= {"gflop_per_image": round(counter.get_total_flops() / arguments.batch / 1e9, 3), "rates": {}}
+    found = {}
     for label, rate in RATES.items():
         distributed.barrier()
         limit_rate(rate)
         distributed.barrier()
-        found["rates"][label] = shares(interleaved(calls, 2 if arguments.quick else arguments.rounds))
+        found[label] = shares(interleaved(calls, 2 if arguments.quick else arguments.rounds))
     return found
+
+
+def size(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the number of parameters of a network and the operations of a training step."""
+    model, take_step = prepare(name, arguments)
+    with FlopCounterMode(display=False) as counter:
+        take_step(model)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "input": list(take_step.keywords["x"].shape),
+        "gflop_per_image": round(counter.get_total_flops() / arguments.batch / 1e9, 3),
+    }
 
 
 def shares(seconds: dict[str, Seconds]) -> dict[str, Any]:
@@ -151,7 +164,7 @@ def main() -> None:
         printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("one of the two processes failed")
-    found = json.loads(printed[0])
+    found = {name: size(name, arguments) | {"rates": rates} for name, rates in json.loads(printed[0]).items()}
     rows: list[Row] = [
         (f"all-reduce / compute, {name}, {rate}", f"{read['all_reduce_per_compute']:.2f}", "")
         for name, network in found.items()
