@@ -140,9 +140,9 @@ def main() -> None:
     """Measure both networks, or be one of the two processes."""
     parser = argument_parser(__doc__)
     parser.add_argument("--model", default="sa_csp_ca,resnet50", help="registered models, with commas between")
-    parser.add_argument("--batch", type=int, default=32, help="images of one process")
+    parser.add_argument("--batch", type=int, default=8, help="images of one process")
     parser.add_argument("--side", type=int, default=64, help="largest input, px per side")
-    parser.add_argument("--rounds", type=int, default=10, help="rounds of each call")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each call")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank is not None:
