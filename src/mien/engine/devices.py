@@ -48,7 +48,7 @@ def create_fabric(recipe: Recipe, devices: int | str = 1, precision: str | None 
     """
     gpu, layout = torch.cuda.is_available(), torchrun_layout()
     nodes, started = layout or (1, devices)
-    if devices not in (1, started):
+    if devices not in (1, "auto", started):
         raise RecipeError(f"--devices {devices}: torchrun started {started} process(es) on this node; leave --devices out")
     devices = started
     if gpu and isinstance(devices, int) and devices > torch.cuda.device_count():

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from mien.atomic import output_error
+from mien.atomic import atomic_path
 from mien.errors import MienError, OutputError, RecipeError
 
 T = TypeVar("T")
@@ -113,11 +113,8 @@ def check_shared(out: Path) -> None:
     probe = out / f".shared-{secrets.token_hex(4)}"  # a name that `remove_unfinished` knows
 
     def write() -> None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-        except OSError as error:
-            raise output_error(out, error) from None
+        with atomic_path(probe) as tmp_path:
+            tmp_path.touch()
 
     in_every_process(write if first else lambda: None)
     try:
@@ -142,11 +139,8 @@ def report_lost_processes(
 ) -> Iterator[None]:
     """Turn what torch raises when another process has ended, or cannot be reached, into an error that says what to do.
 
-    Args:
-        advice: What to do.
-
     Raises:
-        MienError: Another process was lost.
+        MienError: Another process was lost; ends with `advice`.
     """
     try:
         yield

@@ -38,7 +38,7 @@ from mien.engine.history import Epoch, best_epoch, write_history
 from mien.engine.loader import Loader
 from mien.engine.loggers import create_logger
 from mien.engine.loss import create_objective
-from mien.engine.nodes import check_same, check_shared, report_lost_processes
+from mien.engine.nodes import check_same, check_shared, in_every_process, report_lost_processes
 from mien.engine.optim import clip_gradients, create_ema, create_optimizer, create_plateau, create_schedule, current_lr
 from mien.errors import CheckpointError, MienError, RecipeError
 from mien.model_info import ModelInfo
@@ -99,7 +99,7 @@ def train(
         MienError: The tracker cannot record the run, or is not installed. Or another process of the training was lost.
     """
     run = Run(recipe, corpus, out, fabric or create_fabric(recipe))
-    history = run.resume()
+    history = in_every_process(run.resume)
     check_same("number of epochs in last.ckpt", len(history), "start again: the folder shows an old state to one of them")
     run.start()
     first_process = run.fabric.is_global_zero
