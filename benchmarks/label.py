@@ -6,7 +6,8 @@
 
 The commands take turns, round after round. Each gets as many cores as it has workers. Rates are without the start: that of a
 run over two pictures, each a unit, is subtracted. Processor time is given next to the time on the clock, because other load on
-the machine changes it less. The bound is what one core does if it only reads and decodes, from the disk or from a local S3 server.
+the machine changes it less. The bound is what one core does if it only reads and decodes: from the disk, or from a local S3
+server.
 """
 
 from __future__ import annotations

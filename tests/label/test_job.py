@@ -156,7 +156,7 @@ def test_what_is_refused(label: Label, tmp_path: Path) -> None:
     label([folder])
     with pytest.raises(OutputError, match=r"other settings \(unit_size: 4, now 5\)"):
         label([folder], unit_size=5)
-    with pytest.raises(OutputError, match="mien label did not write"):
+    with pytest.raises(OutputError, match="of mien label did not write"):
         label([folder], folder)
     with pytest.raises(InputError, match=r"nothing: no such file or folder"):
         label([tmp_path / "nothing"], tmp_path / "new")
