@@ -184,6 +184,12 @@ def test_two_jobs_on_one_folder(label: Label, tmp_path: Path) -> None:
     assert label([folder]).faces == 4
 
 
+def test_the_output_of_another_job_is_no_input(label: Label, tmp_path: Path) -> None:
+    folder = write_crops(tmp_path / "in", 3)
+    label([folder], folder / "first")
+    assert label([folder], folder / "second").faces == 3
+
+
 def test_relative_paths_belong_to_a_folder(label: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_crops(tmp_path / "in", 4)
     monkeypatch.chdir(tmp_path)

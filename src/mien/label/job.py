@@ -24,7 +24,18 @@ from typing import Any, NamedTuple
 from mien import weights
 from mien.atomic import atomic_path, check_place, output_error, remove_unfinished
 from mien.errors import CheckpointError, InputError, MienError, OutputError, reason, require
-from mien.label.sources import READERS, File, Unit, local_path, open_store, plan_units, read_unit, store_error
+from mien.label.sources import (
+    MANIFEST,
+    PARTS,
+    READERS,
+    File,
+    Unit,
+    local_path,
+    open_store,
+    plan_units,
+    read_unit,
+    store_error,
+)
 from mien.output.table import Row, reading_rows, write_table
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.text import escape_invalid_utf8
@@ -34,7 +45,7 @@ VERSION: str = sys.modules["mien"].__version__  # imported from there, all of mi
 FORMAT = 1
 """Version of the manifest."""
 
-MANIFEST, ERRORS, LOCK, PARTS = "manifest.json", "errors.parquet", "lock.json", "faces"
+ERRORS, LOCK = "errors.parquet", "lock.json"
 
 UNIT_SIZE = 512
 """Pictures in a unit, by default: half a minute of work for one core."""

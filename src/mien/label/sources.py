@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 Kind = Literal["picture", "video", "shard", "parquet"]
 
+MANIFEST, PARTS = "manifest.json", "faces"
+"""The plan of a job and the folder of its parts, in its folder."""
+
 READERS = 8
 """Threads that read pictures from an object store, and pictures that are read ahead."""
 
@@ -172,9 +175,14 @@ def _list_local(name: str, errors: list[tuple[str, str]]) -> Iterator[File]:
             yield from _stat([match], errors)
         elif "**" not in path:  # else its files match too
             for folder, folders, files in walk_folder(match, [], fail):
-                folders[:] = sorted(each for each in folders if not drawn(Path(folder, each)))
+                folders[:] = sorted(each for each in folders if not _is_output(Path(folder, each)))
                 known = filter(kind_of, sorted(files))
                 yield from _stat((os.path.join(folder, file) for file in known), errors)  # noqa: PTH118
+
+
+def _is_output(folder: Path) -> bool:
+    """Return whether mien wrote a folder: its drawings, or the parts of a job."""
+    return drawn(folder) or ((folder / MANIFEST).is_file() and (folder / PARTS).is_dir())
 
 
 def _stat(paths: Iterable[str], errors: list[tuple[str, str]]) -> Iterator[File]:
