@@ -37,6 +37,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MEMORY = 600
 """Resident memory of a worker to stay below, MB."""
 
+NAMES = {
+    "predict": "mien predict, one thread",
+    "label_1": "mien label, 1 worker",
+    "label_2": "mien label, 2 workers",
+    "ray_1": "mien label on Ray, 1 worker",
+}
+
 SERVER = """
 import os
 from moto.server import ThreadedMotoServer
@@ -190,7 +197,7 @@ def main() -> None:
         ("pictures, rounds, pictures per unit", f"{len(files)}, {rounds}, {unit}", ""),
         *(
             (
-                f"{name}: pictures/s, pictures/s of the processor",
+                f"{NAMES[name]}: pictures/s, pictures/s of the processor",
                 f"{middle(name, 'per_second'):.1f}, {middle(name, 'per_processor_second'):.1f}",
                 "",
             )
@@ -203,7 +210,7 @@ def main() -> None:
         ("only decoding, pictures/s of the processor", f"{decoded:.0f}", ""),
         ("from S3, 1 worker: pictures/s", f"{stored['label']:.1f}", ""),
         ("from S3, only reading; reading and decoding", f"{stored['read']:.0f}; {stored['read_and_decode']:.0f}", ""),
-        ("share of that bound", f"{stored['label'] / stored['read_and_decode']:.0%}", ""),
+        ("label from S3 / reading and decoding", f"{stored['label'] / stored['read_and_decode']:.0%}", ""),
     ]
     figures = {
         "rounds": took,

@@ -395,7 +395,7 @@ def labelling() -> str:
         ["requests", "single objects instead of shards", f"{count * 4e-7:,.0f} USD"],
         [
             "result",
-            f"{result:.0f} bytes per picture, 0.023 USD per GB and month",
+            f"{result:.0f} bytes per picture, less in larger parts; 0.023 USD per GB and month",
             f"{count * result / 1e9 * 0.023:,.0f} USD a month",
         ],
     ]
