@@ -6,7 +6,8 @@
 
 The commands take turns, round after round. Each gets as many cores as it has workers. Rates are without the start: that of a
 run over two pictures, each a unit, is subtracted. Processor time is given next to the time on the clock, because other load on
-the machine changes it less. The bound is what one core does if it only reads and decodes, from the disk or from a local S3 server.
+the machine changes it less. The bound is what one core does if it only reads and decodes: from the disk, or from a local S3
+server.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MEMORY = 600
 """Resident memory of a worker to stay below, MB."""
+
+NAMES = {
+    "predict": "mien predict, one thread",
+    "label_1": "mien label, 1 worker",
+    "label_2": "mien label, 2 workers",
+    "ray_1": "mien label on Ray, 1 worker",
+}
 
 SERVER = """
 import os
@@ -189,7 +197,7 @@ def main() -> None:
         ("pictures, rounds, pictures per unit", f"{len(files)}, {rounds}, {unit}", ""),
         *(
             (
-                f"{name}: pictures/s, pictures/s of the processor",
+                f"{NAMES[name]}: pictures/s, pictures/s of the processor",
                 f"{middle(name, 'per_second'):.1f}, {middle(name, 'per_processor_second'):.1f}",
                 "",
             )
@@ -202,7 +210,7 @@ def main() -> None:
         ("only decoding, pictures/s of the processor", f"{decoded:.0f}", ""),
         ("from S3, 1 worker: pictures/s", f"{stored['label']:.1f}", ""),
         ("from S3, only reading; reading and decoding", f"{stored['read']:.0f}; {stored['read_and_decode']:.0f}", ""),
-        ("share of that bound", f"{stored['label'] / stored['read_and_decode']:.0%}", ""),
+        ("label from S3 / reading and decoding", f"{stored['label'] / stored['read_and_decode']:.0%}", ""),
     ]
     figures = {
         "rounds": took,

@@ -373,6 +373,43 @@ def browser() -> str:
     )
 
 
+def labelling() -> str:
+    """Return how fast `mien label` is, and a plan for a billion pictures: the newest run of benchmarks/label.py."""
+    run = pictures.newest_run("label")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    measured = [[row["what"], row["measured"], row["aim"]] for row in read["summary"]]
+    rates = sorted(each["per_processor_second"] for each in read["rounds"]["label_1"])
+    count, cores, rate = 10**9, 256, rates[len(rates) // 2]
+    hours = count / rate / 3600
+    size, result = read["picture_bytes"] / 1000, read["result_bytes"]
+    plan = [
+        ["work", f"{count:,} pictures / {rate:.0f} per second and core", f"{hours:,.0f} core hours"],
+        ["time", f"{cores} cores in machines of 16", f"{hours / cores:,.0f} hours"],
+        ["processors", "0.02 USD per core hour (spot), 0.05 (on demand)", f"{hours * 0.02:,.0f} or {hours * 0.05:,.0f} USD"],
+        [
+            "reading",
+            f"{size:.0f} kB per picture: {rate * cores * size * 8 / 1e6:.1f} Gbit/s in all; free within the region",
+            "0 USD",
+        ],
+        ["requests", "shards of 1,000 pictures, 0.0004 USD per 1,000 requests", f"{count / 1000 * 4e-7:,.2f} USD"],
+        ["requests", "single objects instead of shards", f"{count * 4e-7:,.0f} USD"],
+        [
+            "result",
+            f"{result:.0f} bytes per picture, less in larger parts; 0.023 USD per GB and month",
+            f"{count * result / 1e9 * 0.023:,.0f} USD a month",
+        ],
+    ]
+    return "\n\n".join(
+        (
+            f"Measured with {read['pictures']:,} photos of {size:.0f} kB with one face each, while other programs kept "
+            f"{read['others_cores']} of {read['hardware']['cores']} cores busy. From `{run.relative_to(ROOT).as_posix()}`:",
+            markdown_table(["", "measured", "aim"], measured),
+            "A plan for a billion such pictures, on paper; nobody has run it. Rates are measured, prices are assumptions:",
+            markdown_table(["", "assumption", "result"], plan),
+        )
+    )
+
+
 DETECTORS = ("centerface", "mtcnn", "mtcnn, first search only", "haar")
 """The columns of the tables of detectors."""
 
@@ -660,6 +697,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "detection": detection,
     "unsure": unsure,
     "browser": browser,
+    "labelling": labelling,
     "corpus-facts": corpus_facts,
     "class-counts": class_counts,
     "brightness": brightness,

@@ -156,7 +156,7 @@ def test_what_is_refused(label: Label, tmp_path: Path) -> None:
     label([folder])
     with pytest.raises(OutputError, match=r"other settings \(unit_size: 4, now 5\)"):
         label([folder], unit_size=5)
-    with pytest.raises(OutputError, match="mien label did not write"):
+    with pytest.raises(OutputError, match="of mien label did not write"):
         label([folder], folder)
     with pytest.raises(InputError, match=r"nothing: no such file or folder"):
         label([tmp_path / "nothing"], tmp_path / "new")
@@ -182,6 +182,12 @@ def test_two_jobs_on_one_folder(label: Label, tmp_path: Path) -> None:
         label([folder])
     other.close()
     assert label([folder]).faces == 4
+
+
+def test_the_output_of_another_job_is_no_input(label: Label, tmp_path: Path) -> None:
+    folder = write_crops(tmp_path / "in", 3)
+    label([folder], folder / "first")
+    assert label([folder], folder / "second").faces == 3
 
 
 def test_relative_paths_belong_to_a_folder(label: Label, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

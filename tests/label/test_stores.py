@@ -8,13 +8,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-import fsspec
 import pytest
 from crops import crop, read, shard, write_parquet, write_video
 
 from mien.errors import DataError, OutputError
 from mien.label import Report
+
+fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 Label = Callable[..., Report]
 
@@ -23,7 +25,7 @@ EXPIRED = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 @pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
+def memory() -> Iterator[Any]:
     """An empty memory:// with three pictures in `in`."""
     store = fsspec.filesystem("memory")
     store.store.clear()
@@ -33,13 +35,13 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     store.store.clear()
 
 
-def fetch(store: fsspec.AbstractFileSystem, path: str, target: Path) -> tuple[list[str], list[dict[str, str]]]:
+def fetch(store: Any, path: str, target: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return what `read` returns of a job in a store."""
     store.get(path, str(target), recursive=True)
     return read(target)
 
 
-def test_memory_in_and_out(label: Label, tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+def test_memory_in_and_out(label: Label, tmp_path: Path, memory: Any) -> None:
     assert label(["memory://in", "memory://in/*.png"], "memory://out/labels").faces == 3
     sources, errors = fetch(memory, "/out/labels", tmp_path / "got")
     assert (sources, errors) == ([f"memory:///in/{i}.png" for i in range(3)], [])
@@ -47,7 +49,7 @@ def test_memory_in_and_out(label: Label, tmp_path: Path, memory: fsspec.Abstract
     assert not memory.exists("/out/labels/lock.json")
 
 
-def test_the_lock_of_a_store_stops_other_machines_only(label: Label, memory: fsspec.AbstractFileSystem) -> None:
+def test_the_lock_of_a_store_stops_other_machines_only(label: Label, memory: Any) -> None:
     memory.pipe_file("/locked/lock.json", json.dumps({"host": "elsewhere"}).encode())
     with pytest.raises(
         OutputError, match=r"another mien label is writing to it on elsewhere.*delete memory://locked/lock.json"
@@ -70,7 +72,7 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A store with the bucket `corpus`."""
     store = connect(s3_server, monkeypatch)
     if not store.exists("corpus"):
@@ -78,7 +80,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSy
     return store
 
 
-def connect(address: str, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
+def connect(address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make `s3://` mean this server, for this process and its workers."""
     for name, value in {
         "ENDPOINT_URL": address,
@@ -93,7 +95,7 @@ def connect(address: str, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFil
     return fsspec.filesystem("s3")
 
 
-def test_s3_in_and_out_with_worker_processes(label: Label, tmp_path: Path, s3: fsspec.AbstractFileSystem) -> None:
+def test_s3_in_and_out_with_worker_processes(label: Label, tmp_path: Path, s3: Any) -> None:
     for i in range(6):
         s3.pipe_file(f"corpus/in/day=1/{i}.png", crop(i))
     content = shard(4)
@@ -111,7 +113,7 @@ def test_s3_in_and_out_with_worker_processes(label: Label, tmp_path: Path, s3: f
     assert (report.faces, report.errors) == (17, 1)
 
 
-def test_a_bucket_that_is_missing(label: Label, tmp_path: Path, s3: fsspec.AbstractFileSystem) -> None:
+def test_a_bucket_that_is_missing(label: Label, tmp_path: Path, s3: Any) -> None:
     with pytest.raises(DataError, match=r"s3://nowhere/in: no such file, folder or bucket"):
         label(["s3://nowhere/in"])
     assert not (tmp_path / "out").exists()
@@ -130,9 +132,7 @@ def close(s3_server: str) -> Iterator[Callable[[], None]]:
     admit(s3_server, "inf")
 
 
-def test_a_bucket_without_permission(
-    label: Label, tmp_path: Path, s3: fsspec.AbstractFileSystem, close: Callable[[], None]
-) -> None:
+def test_a_bucket_without_permission(label: Label, tmp_path: Path, s3: Any, close: Callable[[], None]) -> None:
     s3.pipe_file("corpus/private/a.png", crop(0))
     (tmp_path / "a.png").write_bytes(crop(0))
     close()
@@ -147,7 +147,7 @@ def test_credentials_that_expire_during_a_job(
     label: Label,
     tmp_path: Path,
     s3_server: str,
-    s3: fsspec.AbstractFileSystem,
+    s3: Any,
     close: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

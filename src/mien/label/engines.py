@@ -69,18 +69,18 @@ def _run_local(work: Work, units: Sequence[Unit], workers: int) -> Iterator[Resu
     try:
         while busy := sum(each.unit is not None for each in crew.values()) + len(todo):
             while len(crew) < min(workers, busy):
-                pipe, end = context.Pipe()
+                begin, end = context.Pipe()
                 process = context.Process(target=_serve, args=(work, end), daemon=True)
                 process.start()
                 end.close()  # so that the pipe ends with the process
-                crew[pipe] = _Process(process)
+                crew[begin] = _Process(process)
+            pipe: Any
             for pipe, each in crew.items():
                 if each.ready and each.unit is None and todo:
                     each.unit = todo.popleft()
                     with suppress(OSError):  # it was killed while it waited, which the next lines notice
                         pipe.send(each.unit)
-            for ended in wait(list(crew)):
-                pipe: Any = ended
+            for pipe in wait(list(crew)):
                 each, answer = crew[pipe], _receive(pipe)
                 if isinstance(answer, MienError):
                     raise answer

@@ -10,28 +10,42 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mien import __version__, weights
+from mien import weights
 from mien.atomic import atomic_path, check_place, output_error, remove_unfinished
 from mien.errors import CheckpointError, InputError, MienError, OutputError, reason, require
-from mien.label.sources import READERS, File, Unit, local_path, open_store, plan_units, read_unit, store_error
+from mien.label.sources import (
+    MANIFEST,
+    PARTS,
+    READERS,
+    File,
+    Unit,
+    local_path,
+    open_store,
+    plan_units,
+    read_unit,
+    store_error,
+)
 from mien.output.table import Row, reading_rows, write_table
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.text import escape_invalid_utf8
 
+VERSION: str = sys.modules["mien"].__version__  # imported from there, all of mien's names would count as imported, and torch
+
 FORMAT = 1
 """Version of the manifest."""
 
-MANIFEST, ERRORS, LOCK, PARTS = "manifest.json", "errors.parquet", "lock.json", "faces"
+ERRORS, LOCK = "errors.parquet", "lock.json"
 
 UNIT_SIZE = 512
 """Pictures in a unit, by default: half a minute of work for one core."""
@@ -356,7 +370,7 @@ def label_collection(
     if model is not None and model not in (weights.ENSEMBLE, *weights.bundled()):
         model = os.path.abspath(model)  # noqa: PTH100 -- workers may run in another folder
     recognizer = Recognizer(model, threads=1, **options)
-    chosen = {"mien": __version__, "model_sha256": model_digest(recognizer), **options, **asdict(video)}
+    chosen = {"mien": VERSION, "model_sha256": model_digest(recognizer), **options, **asdict(video)}
     relative = [path for source in sources if (path := local_path(source)) is not None and not Path(path).is_absolute()]
     folder = str(Path.cwd()) if relative else ""
     settings = {"sources": sources, "folder": folder, "column": column, "unit_size": unit_size, **chosen}
@@ -401,14 +415,12 @@ def _read_manifest(target: Folder, settings: Mapping[str, Any]) -> dict[str, Any
     names = {name for name in target.names() if name != LOCK and not name.startswith(".")}
     if not names:
         return None
+    manifest = None
     if MANIFEST in names:
-        with target.open(MANIFEST) as file:
-            try:
-                manifest = json.load(file)
-            except ValueError:
-                manifest = None
-    if MANIFEST not in names or not isinstance(manifest, dict) or "units" not in manifest:
-        raise OutputError(f"{target.address}: contains files that mien label did not write; name a new folder")
+        with target.open(MANIFEST) as file, suppress(ValueError):
+            manifest = json.load(file)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise OutputError(f"{target.address}: contains files that this version of mien label did not write; name a new folder")
     old = manifest["settings"]
     changed = [key for key in {**old, **settings} if old.get(key) != settings.get(key)]
     if changed:

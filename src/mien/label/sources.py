@@ -9,9 +9,11 @@ expired, stops the job: the next run continues it.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import posixpath
+import re
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,11 +32,17 @@ T = TypeVar("T")
 
 Kind = Literal["picture", "video", "shard", "parquet"]
 
+MANIFEST, PARTS = "manifest.json", "faces"
+"""The plan of a job and the folder of its parts, in its folder."""
+
 READERS = 8
 """Threads that read pictures from an object store, and pictures that are read ahead."""
 
 MAX_PICTURE_BYTES = 256 * 2**20
 """Size of the largest file of a picture that is read into memory."""
+
+READABLE = re.compile(r"(large_)?(binary|string)(_view)?|struct<bytes: binary.*|dictionary<values=(large_)?string.*")
+"""Arrow's types of columns that contain pictures or paths; the struct is that of Hugging Face's datasets."""
 
 ROWS = 16
 """Rows of a Parquet file that are decoded at once."""
@@ -142,9 +150,11 @@ def kind_of(name: str) -> Kind | None:
     >>> kind_of("a.jpg"), kind_of("shard-0001.tar"), kind_of("rows.parquet"), kind_of("a.txt")
     ('picture', 'shard', 'parquet', None)
     """
-    known: dict[str, Kind] = {".tar": "shard", ".parquet": "parquet"}
-    kind = known.get(os.path.splitext(name)[1].lower()) or by_ending(name)  # noqa: PTH122 -- pathlib is slow for many names
-    return kind if kind in ("picture", "video", "shard", "parquet") else None  # type: ignore[return-value]
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 -- pathlib is slow for many names
+    if suffix in (".tar", ".parquet"):
+        return "shard" if suffix == ".tar" else "parquet"
+    kind = by_ending(name)
+    return kind if kind == "picture" or kind == "video" else None
 
 
 def _list_local(name: str, errors: list[tuple[str, str]]) -> Iterator[File]:
@@ -165,9 +175,14 @@ def _list_local(name: str, errors: list[tuple[str, str]]) -> Iterator[File]:
             yield from _stat([match], errors)
         elif "**" not in path:  # else its files match too
             for folder, folders, files in walk_folder(match, [], fail):
-                folders[:] = sorted(each for each in folders if not drawn(Path(folder, each)))
+                folders[:] = sorted(each for each in folders if not _is_output(Path(folder, each)))
                 known = filter(kind_of, sorted(files))
                 yield from _stat((os.path.join(folder, file) for file in known), errors)  # noqa: PTH118
+
+
+def _is_output(folder: Path) -> bool:
+    """Return whether mien wrote a folder: its drawings, or the parts of a job."""
+    return drawn(folder) or ((folder / MANIFEST).is_file() and (folder / PARTS).is_dir())
 
 
 def _stat(paths: Iterable[str], errors: list[tuple[str, str]]) -> Iterator[File]:
@@ -221,7 +236,7 @@ def find_column(schema: Any, column: str | None, name: str) -> str:
         DataError: The file has no such column.
     """
     types = {field.name: str(field.type) for field in schema}
-    readable = {key: kind for key, kind in types.items() if "binary" in kind or kind in ("string", "large_string")}
+    readable = {key: kind for key, kind in types.items() if READABLE.fullmatch(kind)}
     having = f"it has {', '.join(f'{key} ({kind})' for key, kind in list(types.items())[:20])}"
     if column is None:
         pictures = [key for key, kind in readable.items() if "binary" in kind]
@@ -304,6 +319,8 @@ def _input_error(name: str, error: Exception) -> InputError:
         raise error
     if isinstance(error, FileNotFoundError):
         return InputError(f"{name}: no such file; check the path, and whether it was deleted")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise DataError(f"{name}: cannot be copied, because the disk is full; free some space, then run the same command again")
     damaged = type(error) is OSError and error.errno is None  # as Arrow says it
     if damaged or isinstance(error, (tarfile.TarError, require("pyarrow", "label").ArrowException)):
         return InputError(f"{name}: is truncated or corrupt ({reason(error)}); copy or download it again")
@@ -340,7 +357,7 @@ def read_unit(unit: Unit, folder: str, column: str | None) -> Iterator[Source]:
         DataError: A store cannot be read.
     """
     loads = _loads(unit, folder, column)
-    if unit.kind in ("picture", "video") and local_path(unit.files[0].name) is not None:
+    if unit.kind in ("picture", "video") and all(local_path(file.name) is not None for file in unit.files):
         yield from (load() for load in loads)  # the recognizer reads these
     else:
         yield from _ahead(_ahead(repeat(partial(next, loads, None)), 1), READERS)
