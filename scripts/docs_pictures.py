@@ -85,6 +85,16 @@ def _annotated_photo() -> Image.Image:
         return _read(Path(name) / "out.png")
 
 
+def _languages() -> Image.Image:
+    """Return the photo's face with its labels in two languages, side by side; it needs a font with Chinese letters."""
+    drawn = Image.new("RGB", (2 * 340, 200))
+    with tempfile.TemporaryDirectory() as name:
+        for number, code in enumerate(("zh", "de")):
+            _mien(Path(name), "predict", str(PHOTO), "--annotate", "out.png", "--language", code)
+            drawn.paste(_read(Path(name) / "out.png").crop((100, 10, 440, 210)), (340 * number, 0))
+    return drawn
+
+
 def _explained_photo() -> Image.Image:
     with tempfile.TemporaryDirectory() as name:
         _mien(Path(name), "explain", str(PHOTO), "--method", "rise", "--method", "occlusion", "--out", "out")
@@ -218,6 +228,7 @@ def _copy(find: Callable[[], Path]) -> Picture:
 
 PICTURES: dict[str, Picture] = {
     "astronaut-annotated.png": Picture(_default_model, _annotated_photo),
+    "languages.png": Picture(_default_model, _languages),
     "explained.png": Picture(_default_model, _explained_photo),
     "video-frame.png": Picture(_default_model, lambda: _clip()["frame"]),
     "timeline.png": Picture(_default_model, lambda: _clip()["timeline"]),

@@ -73,8 +73,9 @@ def write_fer2013(path: Path, rows: dict[str, int]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep every test's decoded corpora to itself."""
+    """Keep every test's decoded corpora to itself, and its language English."""
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MIEN_LANGUAGE", raising=False)
 
 
 @pytest.fixture(scope="session")

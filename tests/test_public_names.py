@@ -34,6 +34,8 @@ def test_the_public_names() -> None:
         "load_recipe",
         "read_image",
         "to_dataframe",
+        "translate",
+        "use_language",
         "write_table",
     ]
 

@@ -37,6 +37,8 @@ _HOME: dict[str, str] = {
     "load_recipe": "mien.recipe",
     "read_image": "mien.image",
     "to_dataframe": "mien.output.table",
+    "translate": "mien.languages",
+    "use_language": "mien.languages",
     "write_table": "mien.output.table",
 }
 """Public names and the module each lives in."""
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from mien.faces import create_detector
     from mien.image import read_image
     from mien.labels import label_set
+    from mien.languages import translate, use_language
     from mien.models import create_model
     from mien.output.table import to_dataframe, write_table
     from mien.predict.recognizer import Recognizer, VideoOptions

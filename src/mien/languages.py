@@ -68,7 +68,7 @@ def load_language(name: str) -> Language:
     if name.lower().endswith(".csv"):
         try:
             tables = _read_table(Path(name).read_text(encoding="utf-8-sig"), name)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{name}: cannot be read ({reason(error)}); name a CSV file in UTF-8") from None
         if len(tables) != 1:
             raise InputError(f"{name}: needs the column en and one other, such as pt, and has {', '.join(tables) or 'none'}")
@@ -144,7 +144,7 @@ def _bundled_text() -> str:
 def _rows(text: str) -> list[dict[str, str]]:
     lines = text.splitlines()
     delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","  # as Excel writes in many countries
-    return list(csv.DictReader(lines, delimiter=delimiter))
+    return list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
 
 
 def _read_table(text: str, name: str) -> dict[str, dict[str, str]]:

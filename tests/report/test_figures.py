@@ -15,6 +15,7 @@ from sklearn.metrics import multilabel_confusion_matrix
 
 from mien import weights
 from mien.errors import DataError, OutputError, UnknownNameError
+from mien.languages import use_language
 from mien.models import create_model
 from mien.report import (
     confusion_figure,
@@ -407,3 +408,11 @@ def test_the_same_figure_gives_the_same_bytes_whatever_matplotlibs_settings_are(
 def test_unknown_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"must end in \.png or \.svg"):
         write_figure(tmp_path / "f.pdf", Figure())
+
+
+def test_classes_and_axes_follow_the_language(write_results: Callable[..., Path]) -> None:
+    (measured,) = pool_folds([write_results("r.json")])
+    with use_language("de"):
+        axes = confusion_figure(measured, "counts").axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Wut", "Freude", "Trauer"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("vorhergesagte Klasse", "wahre Klasse", "Anzahlen")

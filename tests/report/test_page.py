@@ -336,3 +336,5 @@ def test_a_report_has_no_english_left(tmp_path: Path) -> None:
     left = {text for text in texts if "«" not in text}
     assert {text for text in left if " " in text} <= {*recipe, "fer2013 public_test", "fer2013 private_test"}
     assert all(text.endswith(".json") for text in left if " " not in text)
+    assert "«The page is complete in itself: it loads nothing and runs nothing.»" in page
+    assert 'aria-label="«Contents»"' in page

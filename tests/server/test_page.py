@@ -22,8 +22,9 @@ from fastapi.testclient import TestClient
 from httpx2 import Client
 from PIL import Image, ImageFilter
 
+from mien.errors import InputError
 from mien.output.table import write_table
-from mien.server.app import create_app
+from mien.server.app import check, create_app
 from mien.server.settings import Settings
 from mien.server.web_page import PAGE_FILES
 
@@ -458,6 +459,42 @@ def test_on_this_device_nothing_is_sent(static: bool, visit: Visit, server: Runn
     page.get_by_role("button", name="Use the camera").click()
     visit.card("Camera").locator(".person").wait_for()
     assert [url for url in visit.requests if not url.startswith("blob:")] == []
+
+
+@needs_chromium
+def test_the_page_follows_the_browser_and_the_picker(browser: Any, server: Running, pictures: Path) -> None:
+    context = browser.new_context(locale="de-AT")
+    page = context.new_page()
+    visit = Visit(page, server.address)
+    with visit.checked():
+        page.goto(server.address)
+        page.get_by_role("button", name="Dateien wählen").wait_for()
+        assert page.locator("html").get_attribute("lang") == "de"
+        visit.add(pictures / "one.jpg")
+        card = visit.done("one.jpg")
+        assert card.locator(".label").text_content() == "Freude"
+        assert card.locator(".note").text_content().startswith("1 Gesicht · ")
+        table = visit.download("Tabelle als CSV")
+        assert {"label", "happy"} <= {*table.splitlines()[0].split(",")}
+        assert ",happy," in table.splitlines()[1]
+        asked = []
+        page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+        page.get_by_label("Sprache").select_option("zh")
+        page.get_by_role("button", name="选择文件").wait_for()
+        assert asked == ["Eine andere Sprache entfernt die Ergebnisse von dieser Seite. Wechseln?"]
+        page.reload()
+        page.get_by_role("heading", name="图片、视频和摄像头中的面部表情").wait_for()
+    context.close()
+
+
+def test_the_page_starts_in_the_language_of_the_server(tmp_path: Path) -> None:
+    own = tmp_path / "pt.csv"
+    own.write_text("en,pt\nEnglish,Português\nhappy,alegria\n", encoding="utf-8")
+    with TestClient(create_app(Settings(keys=("key",), language=str(own)))) as client:
+        found = client.get("/languages.json").json()
+    assert (found["default"], found["names"]["pt"], found["texts"]["pt"]["happy"]) == ("pt", "Português", "alegria")
+    with pytest.raises(InputError, match="unknown language 'xx'"):
+        check(Settings(language="xx"))
 
 
 def test_the_page_is_sent_with_its_headers_to_everyone() -> None:

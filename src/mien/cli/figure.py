@@ -164,9 +164,11 @@ def _check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
     require("matplotlib", "train")
     require("yaml", "train")
     from mien.atomic import check_outputs
+    from mien.output.fonts import require_font
     from mien.output.table import check_ending
     from mien.report.style import FORMATS
 
+    require_font()
     check_ending(out, "figure", FORMATS)
     check_outputs([out], inputs)
 

@@ -224,7 +224,9 @@ class _Sheet:
         if panel is None:
             return
         self.taken.append(panel)
-        paste(self.image, list_tile(_shown(classes), size, width, height, WHITE, SHADE), panel.left, panel.top)
+        names = _shown(classes)
+        tile = list_tile(names, font(size, "".join(names)), size, width, height, WHITE, SHADE)
+        paste(self.image, tile, panel.left, panel.top)
         pad, half, length = size * 0.5, size * 0.3, size * BAR_LENGTH
         start, pitch = round(panel.left) + width - pad - length, (height - pad) / len(classes)
         for i, (name, prob) in enumerate(zip(classes, prediction.probs.tolist(), strict=True)):

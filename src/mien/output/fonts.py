@@ -89,7 +89,7 @@ def _candidates() -> Iterator[FontFile]:
     if (matplotlib := find_spec("matplotlib")) and matplotlib.origin:
         yield str(Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), 0
     files = _installed()
-    names = [*(name for name in FILES if name in files), *sorted(name for name in files if name.startswith("notosans"))]
+    names = [*(name for name in FILES if name in files), *sorted(name for name in files if re.match("notosans.*regular", name))]
     for name in names:
         yield files[name], _simplified(files[name]) if name.endswith(".ttc") else 0
 

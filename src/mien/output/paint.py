@@ -19,6 +19,7 @@ from mien.languages import language_in_use
 from mien.output.fonts import PILLOWS, find_font, load_font
 
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SUPERSAMPLING = 4
 """A tile's background is drawn this many times larger and scaled down, so that its rounded corners are smooth."""
@@ -120,7 +121,6 @@ def _part(image: NDArray[np.uint8], left: int, top: int, right: int, bottom: int
     return image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
 
 
-@lru_cache(maxsize=64)
 def text_tile(text: str, size: int, colour: Colour, background: tuple[int, ...], widest: str = "") -> Tile:
     """Return one line of text on a background with rounded corners.
 
@@ -131,9 +131,15 @@ def text_tile(text: str, size: int, colour: Colour, background: tuple[int, ...],
         background: Colour of the background, RGB or RGBA.
         widest: A text that must also fit, so that a changing number does not change the width.
     """
-    width, height = text_size(widest or text, size)
-    picture = _background(math.ceil(max(width, text_size(text, size)[0])), math.ceil(height), size * 0.25, background)
-    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=font(size, text), fill=colour, anchor="lm")
+    width = math.ceil(max(text_size(widest, size)[0], text_size(text, size)[0]))
+    return _text_tile(text, font(size, text), size, width, colour, background)
+
+
+@lru_cache(maxsize=64)
+def _text_tile(text: str, letters: Font, size: int, width: int, colour: Colour, background: tuple[int, ...]) -> Tile:
+    height = text_size("", size)[1]
+    picture = _background(width, math.ceil(height), size * 0.25, background)
+    ImageDraw.Draw(picture).text((size * 0.35, height / 2), text, font=letters, fill=colour, anchor="lm")
     return _tile(picture)
 
 
@@ -143,10 +149,12 @@ def text_size(text: str, size: int) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=16)
-def list_tile(names: Sequence[str], size: int, width: int, height: int, colour: Colour, background: tuple[int, ...]) -> Tile:
-    """Return names in a column, of font size `size`, at the left of a background of `width` x `height` px."""
+def list_tile(
+    names: Sequence[str], letters: Font, size: int, width: int, height: int, colour: Colour, background: tuple[int, ...]
+) -> Tile:
+    """Return names in a column, in a font of size `size`, at the left of a background of `width` x `height` px."""
     picture = _background(width, height, size * 0.4, background)
-    draw, row, letters = ImageDraw.Draw(picture), (height - size * 0.5) / len(names), font(size, "".join(names))
+    draw, row = ImageDraw.Draw(picture), (height - size * 0.5) / len(names)
     for i, name in enumerate(names):
         draw.text((size * 0.5, size * 0.25 + (i + 0.5) * row), name, font=letters, fill=colour, anchor="lm")
     return _tile(picture)
@@ -167,7 +175,7 @@ def _tile(picture: Image.Image) -> Tile:
     return Tile(pixels[..., :3] * alpha, 256 - alpha)
 
 
-def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int, text: str = "") -> Font:
     """Return a font at that size, px, that has the letters of the language in use and, if there is one, those of the text."""
     letters = language_in_use().letters
     more = "" if text.isascii() else "".join(sorted(set(text)))
