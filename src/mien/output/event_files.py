@@ -134,7 +134,9 @@ def _write_eaf(path: Path, videos: Sequence[Video], classes: Sequence[str], targ
     media = _media(video.name)
     if media is not None:
         kind = mimetypes.guess_type(media.name)[0] or "video/*"
-        eaf.add_linked_file(media.as_uri(), _relative(media, target), kind)
+        relative = _relative(media, target)
+        relative = relative if relative.startswith("../") else f"./{relative}"
+        eaf.add_linked_file(f"file:///{_text(media.as_posix().lstrip('/'))}", relative, kind)  # ELAN keeps spaces as they are
     eaf.add_linguistic_type("probability", "Symbolic_Association", timealignable=False)
     for person, segments in people.items():
         likely = f"{person} probability"
@@ -178,7 +180,8 @@ def _write_boris(path: Path, videos: Sequence[Video], classes: Sequence[str], ta
         name = shown = Path(_text(video.name)).name
         number = 1
         while name in observations:
-            name = f"{shown} ({number:= number + 1})"
+            number += 1
+            name = f"{shown} ({number})"
         observations[name] = _observation(video, target, now)
     project = {
         "time_format": "hh:mm:ss",
