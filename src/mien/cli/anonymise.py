@@ -47,18 +47,15 @@ def anonymise(
     from mien.atomic import check_outputs
     from mien.cli.progress import StepBar
     from mien.errors import MienError
-    from mien.output import annotate
     from mien.output.anonymise import anonymise_picture, anonymise_video, check_style, create_face_finder
-    from mien.output.paths import OutputPaths
-    from mien.output.run import ANNOTATED, LOST_SOUND
+    from mien.output.run import LOST_SOUND, image_paths
     from mien.video.sources import expand
-    from mien.video.writer import CONTAINERS
 
     check_style(style)
     sources = list(expand(paths))
     finder = create_face_finder(min_face)
     check_outputs([out, table], [source.name for source in sources])
-    targets = OutputPaths(out, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED)
+    targets = image_paths(out, sources)
     failures = _recognise(sources, table, model) if table is not None else {}
     for source in sources:
         try:

@@ -295,6 +295,20 @@ class RunWriter:
                 self.written += self._events.write()
 
 
+def image_paths(target: Path, sources: Sequence[Source], earlier: Sequence[str] = ()) -> OutputPaths:
+    """Return where the pictures and videos made from the sources are written; the arguments are those of `OutputPaths`.
+
+    Raises:
+        OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
+    """
+    paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
+    for source in sources if paths.is_file else ():
+        endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
+        if source.kind != "error" and target.suffix.lower() not in endings:
+            raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
+    return paths
+
+
 class AnnotationWriter:
     """Writes the annotated pictures and videos of a run, source after source.
 
@@ -308,15 +322,11 @@ class AnnotationWriter:
         written: The files that are complete.
 
     Raises:
-        OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
+        OutputError: See `image_paths`.
     """
 
     def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str], warnings: list[str]) -> None:
-        self.paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
-        for source in sources if self.paths.is_file else ():
-            endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
-            if source.kind != "error" and target.suffix.lower() not in endings:
-                raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
+        self.paths = image_paths(target, sources, earlier)
         self.written, self._warnings = list[Path](), warnings
         self._videos = {source.name: source.value for source in sources if source.kind == "video"}
         self._silent: dict[str, str] = {}  # "live" or "none": videos whose sound is not looked for, by name
