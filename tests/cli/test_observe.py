@@ -38,6 +38,12 @@ def test_a_table_gives_the_events_of_the_run_that_wrote_it(mien: Run, observe: R
     assert sorted(path.name for path in (folder / "tiers").glob("[!.]*")) == ["a.TextGrid", "b.TextGrid"]
 
 
+def test_a_table_of_pictures_has_no_events(mien: Run, observe: Run, photo: Path, tmp_path: Path) -> None:
+    assert mien(photo, "--no-detect", "--out", tmp_path / "t.csv")[0] == 0
+    status, _, err = observe(tmp_path / "t.csv", "--events", tmp_path / "e.eaf")
+    assert (status, err) == (2, "error: the table has no row of a video, so there are no events\n")
+
+
 def test_windows_of_a_table(mien: Run, observe: Run, folder: Path) -> None:
     table, windows, out = folder / "t.csv", folder / "windows.csv", folder / "out.csv"
     assert mien(folder / "in/b.mkv", "--no-detect", "--out", table, "--fps", 10)[0] == 0

@@ -55,6 +55,16 @@ def test_a_person_who_is_not_seen_has_a_row_with_empty_cells() -> None:
     assert [line["detection_rate"] for line in lines] == [1, 0]
 
 
+def test_a_video_without_a_face_has_a_row_too() -> None:
+    (line,) = measured(
+        [empty_row(CLASSES, "dark.mp4", i, i / 10) for i in range(9)], [Window("film", 0, 0.5)], Baseline(None, (0, 0.3))
+    )
+    assert (line["source"], line["person"], line["frames"], line["frames_read"]) == ("dark.mp4", None, 0, 5)
+    assert (line["detection_rate"], line["mean_happy"], line["change_happy"]) == (0, None, None)
+    with pytest.raises(DataError, match="no row of a video"):
+        measured([row(Prediction(CLASSES, HAPPY, source="photo.jpg"))], [Window("film", 0, 0.5)])
+
+
 def test_the_detection_rate_is_empty_if_frames_are_missing() -> None:
     holes = [entry for entry in ROWS if entry["label"] is not None]
     table = WindowTable(CLASSES, [Window("all", 0, 1)])

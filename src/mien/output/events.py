@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.atomic import check_outputs
-from mien.errors import InputError, UnknownNameError, require
+from mien.errors import DataError, InputError, UnknownNameError, require
 from mien.output.event_files import ENDINGS, FORMATS, TOGETHER, Segment, Video, check_target, sidecar, write_events
 from mien.output.paths import OutputPaths
 from mien.output.summary import MAX_SAMPLE_GAP
@@ -230,8 +230,11 @@ class EventWriter:
 
         Raises:
             OutputError: A file cannot be written; or see `OutputPaths`.
+            DataError: The rows are of a table that has no video.
         """
         videos, classes = self.events.finish(), self.events.classes
+        if not videos and self._paths is None:
+            raise DataError("the table has no row of a video, so there are no events")
         paths = self._paths or self._output_paths([Source(video.name, "video") for video in videos])
         paths.create_folder()
         if paths.is_file and self._ending in TOGETHER:

@@ -224,8 +224,8 @@ class WindowTable:
         self._mine: dict[str, NDArray[np.intp]] = {}  # by source: numbers of its windows
         self._frames: dict[str, _Frames] = {}  # by source
         self._read: dict[tuple[str, int], int] = {}  # by source and window: frames
-        self._sums: dict[tuple[str, int, int], _Sums] = {}  # by source, window and person
-        self._stretches: dict[tuple[str, int], _Stretch] = {}  # by source and person
+        self._sums: dict[tuple[str, int, int | None], _Sums] = {}  # by source, window and person
+        self._stretches: dict[tuple[str, int | None], _Stretch] = {}  # by source and person
         self._all_frames = False
 
     def add(self, entry: Row) -> None:
@@ -268,7 +268,7 @@ class WindowTable:
             all_frames: The table has a row for each frame, as `Table.all_frames` says. A row without a face says so too.
 
         Raises:
-            DataError: A window is outside its video, or of a video or person that the table does not have.
+            DataError: The table has no video; a window is outside its video, or of a video or person that is not in the table.
         """
         complete = all_frames or self._all_frames
         self._check(complete)
@@ -278,7 +278,8 @@ class WindowTable:
                 window = self.windows[number]
                 if self.baseline is not None and self.baseline.seconds is not None and number == len(self.windows) - 1:
                     continue
-                for person in sorted(people) if window.person is None else [window.person]:
+                everybody: list[int | None] = [*sorted(people)] or [None]  # a video without a face has a row too
+                for person in everybody if window.person is None else [window.person]:
                     sums = self._sums.get((source, number, person)) or _Sums(len(self.classes))
                     line = {"source": source, "person": person, "window": window.name, "start": window.start}
                     line |= {"end": window.end, **window.extra, "frames": sums.frames, **self._measures(sums, window.start)}
@@ -303,6 +304,8 @@ class WindowTable:
         return lines
 
     def _check(self, complete: bool) -> None:
+        if not self._people:
+            raise DataError("the table has no row of a video; windows and events are parts of videos")
         for window in self.windows:
             videos = [source for source in self._people if window.concerns(source)]
             if window.source is not None and len(videos) != 1:
@@ -337,7 +340,7 @@ class WindowTable:
             f"{what}_{name}": _cell(v) for what, values in columns.items() for name, v in zip(self.classes, values, strict=True)
         }
 
-    def _change(self, source: str, person: int, sums: _Sums) -> dict[str, float | None]:
+    def _change(self, source: str, person: int | None, sums: _Sums) -> dict[str, float | None]:
         """Return the baseline's time and the change of the mean probabilities from it; nothing if one of the two is unknown."""
         assert self.baseline is not None
         mean = sums.mean()
