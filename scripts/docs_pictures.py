@@ -134,6 +134,15 @@ def write_clip(path: Path) -> None:
         container.mux(stream.encode())
 
 
+def _anonymised_frame() -> Image.Image:
+    """Return the frame that docs/video.md shows, with its faces covered."""
+    with tempfile.TemporaryDirectory() as name:
+        write_clip(Path(name) / "clip.mp4")
+        _mien(Path(name), "anonymise", "clip.mp4", "--out", "covered.mp4")
+        with av.open(str(Path(name) / "covered.mp4")) as covered:
+            return next(frame for frame in covered.decode(video=0) if frame.time >= 6).to_image()
+
+
 def _prepared_faces() -> Image.Image:
     """Return the faces that `mien prepare` writes for one training photo, in three rows."""
     with tempfile.TemporaryDirectory() as name:
@@ -233,6 +242,7 @@ PICTURES: dict[str, Picture] = {
     "video-frame.png": Picture(_default_model, lambda: _clip()["frame"]),
     "timeline.png": Picture(_default_model, lambda: _clip()["timeline"]),
     "chart.png": Picture(_default_model, lambda: _clip()["chart"]),
+    "anonymised.png": Picture(lambda: "mien anonymise", _anonymised_frame),
     "prepared.png": Picture(lambda: "mien prepare --size 112", _prepared_faces),
     "crop.png": _copy(lambda: newest_run("crop").with_suffix(".png")),
     "robustness.png": _copy(lambda: newest_run("robustness", weights.DEFAULT).with_suffix(".png")),

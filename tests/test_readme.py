@@ -67,13 +67,13 @@ def write_fer2013(path: Path, public_test: int) -> None:
     path.write_text("\n".join(rows) + "\n")
 
 
-def write_video(path: Path) -> None:
-    """Write half a second of the astronaut, standing still."""
-    picture = np.asarray(Image.open(ROOT / "docs/assets/astronaut.jpg").convert("RGB"))
+def write_video(path: Path, frames: int = 5, rate: int = 10, side: int = 512) -> None:
+    """Write the astronaut, standing still; half a second by default."""
+    picture = np.asarray(Image.open(ROOT / "docs/assets/astronaut.jpg").convert("RGB").resize((side, side)))
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
-        for _ in range(5):
+        for _ in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode())
 
@@ -107,9 +107,9 @@ def run_lines(folder: Path, text: str) -> None:
         elif program:
             run(folder, ["-m", "mien", *words])
             for option, name in itertools.pairwise(words):
-                assert option not in ("--annotate", "--out", "--summary", "--timeline") or (folder / name).exists(), (
-                    f"{line}: wrote no {name}"
-                )
+                assert (
+                    option not in ("--annotate", "--events", "--out", "--summary", "--timeline") or (folder / name).exists()
+                ), f"{line}: wrote no {name}"
 
 
 def need_model() -> None:
@@ -144,6 +144,31 @@ def test_chart(folder: Path, text: str) -> None:
     run_lines(folder, "mien predict talk.mp4 --out talk.csv")
     run(folder, ["-W", "error", "-c", text])
     assert (folder / "chart.png").is_file()
+
+
+def test_observing(folder: Path) -> None:
+    """The commands of docs/observational.md, one after the other, on two sessions of 12 seconds."""
+    (folder / "sessions").mkdir()
+    for name in ("P01", "P02"):
+        write_video(folder / f"sessions/{name}.mp4", frames=25, rate=2, side=256)
+    shown = re.search(r"```csv\n(.*?)```", (ROOT / "docs/observational.md").read_text(), re.DOTALL)
+    assert shown
+    (folder / "windows.csv").write_text(shown[1])
+    (folder / "participants.csv").write_text("source,participant\nsessions/P01.mp4,P01\nsessions/P02.mp4,P02\n")
+    for block in blocks("observe"):
+        run_lines(folder, block.values[0])
+    for block in blocks("observe_python"):
+        assert run(folder, ["-W", "error", "-c", block.values[0]]) == "4 of 6 rows kept\n"
+
+
+@pytest.mark.parametrize("text", blocks("observe_model"))
+def test_a_mixed_model(folder: Path, text: str) -> None:
+    pytest.importorskip("statsmodels", reason="not a part of mien")
+    random = np.random.default_rng(0)
+    own = random.normal(size=12)
+    rows = [f"P{i % 12},{('funny', 'sad')[i // 12 % 2]},{i // 12 % 2 + own[i % 12] + random.normal() / 3}" for i in range(96)]
+    (folder / "for-the-model.csv").write_text("\n".join(["participant,condition,change_happy", *rows]) + "\n")
+    assert "condition[T.sad]" in run(folder, ["-W", "error", "-c", text])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import typer
 from mien import __version__
 from mien.atomic import STOPS
 from mien.cli.analyse import analyse
+from mien.cli.anonymise import anonymise
 from mien.cli.audit import audit
 from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
@@ -30,6 +31,7 @@ from mien.cli.figure import app as figure
 from mien.cli.finetune import finetune
 from mien.cli.label import label
 from mien.cli.models import info, models
+from mien.cli.observe import observe
 from mien.cli.page import page
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
@@ -69,8 +71,8 @@ def _options(
 
 
 for command in (
-    predict, camera, label, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse, verify, calibrate,
-    export, push, recipes, study, report, audit, prepare, split,
+    predict, camera, observe, anonymise, label, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse,
+    verify, calibrate, export, push, recipes, study, report, audit, prepare, split,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(figure, name="figure")

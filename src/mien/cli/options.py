@@ -10,7 +10,8 @@ import typer
 
 from mien.errors import MienError, require
 
-FILES, TERMINAL, FACES, VIDEOS = "Output files", "Terminal", "Model and faces", "Videos"
+FILES, TERMINAL, FACES = "Output files", "Terminal", "Model and faces"
+VIDEOS, EVENTS = "Videos", "Events"
 """Groups of options in the help."""
 
 
@@ -79,6 +80,24 @@ DetectEvery = Annotated[
 Smooth = Annotated[str, option("Smooth probabilities over time: exponential, centred or none.", "NAME", VIDEOS)]
 SmoothSeconds = Annotated[
     float, option("How strongly to smooth: time constant of exponential, half the window of centred.", "SECONDS", VIDEOS)
+]
+
+MinSeconds = Annotated[float, option("Leave out segments that are shorter than this.", "SECONDS", EVENTS)]
+MergeGap = Annotated[
+    float,
+    option("Join two segments of one expression that are at most so far apart, even if another is between.", "SECONDS", EVENTS),
+]
+EventsFile = Annotated[
+    Path | None,
+    option(
+        "Write who showed what from when to when: .csv, .eaf (ELAN), .TextGrid (Praat), .boris or _events.tsv (BIDS). "
+        "For several videos, name a folder, or one .csv or .boris.",
+        "FILE|FOLDER",
+        FILES,
+    ),
+]
+EventFormat = Annotated[
+    str, option("Format of the files if --events names a folder: csv, eaf, textgrid, boris or bids.", "NAME", EVENTS)
 ]
 
 CorpusData = Annotated[

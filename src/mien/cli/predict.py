@@ -52,6 +52,7 @@ def predict(
             "Plot the expressions in a video over time: .png or .svg. For several videos, name a folder.", "FILE|FOLDER", FILES
         ),
     ] = None,
+    events: options.EventsFile = None,
     all_frames: Annotated[
         bool, option("Also write a row for each frame of a video without a face; its other cells are empty.", None, FILES)
     ] = False,
@@ -73,10 +74,14 @@ def predict(
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,
     language: options.Language = "en",
+    min_seconds: options.MinSeconds = 0.3,
+    merge_gap: options.MergeGap = 0.3,
+    events_format: options.EventFormat = "csv",
 ) -> None:
     """Recognise the expression of every face in pictures and videos."""
     from mien import Recognizer, VideoOptions
     from mien.cli.show import Printer
+    from mien.output.events import EventOptions
     from mien.output.run import RunWriter, Targets
     from mien.video.sources import expand
 
@@ -95,7 +100,7 @@ def predict(
     about = settings(recognizer, video, faces)
     sources = list(expand(paths))
     printer = Printer(len(sources), quiet=quiet, jsonl=jsonl, classes=recognizer.classes, all_frames=all_frames)
-    targets = Targets(out, summary, annotate, timeline)
+    targets = Targets(out, summary, annotate, timeline, events)
     run = RunWriter(
         targets,
         recognizer.classes,
@@ -105,6 +110,7 @@ def predict(
         all_frames=all_frames,
         resume=resume,
         inputs=other_inputs(recognizer, paths),
+        event_options=EventOptions(min_seconds, merge_gap, events_format),
     )
     if resume and not run.resumed:
         printer.line("there is nothing to resume; reading all sources")

@@ -1,7 +1,7 @@
-"""The files of a run: a table, a summary, annotated pictures and videos, timelines; each is written completely or not at all.
+"""The files of a run: table, summary, events, annotated pictures and videos, timelines; each is complete or not written at all.
 
 `RunWriter` takes the readings of `Recognizer.stream` one at a time and passes each to the journal of the table, the summary,
-the timeline of its video and the `AnnotationWriter`.
+the events, the timeline of its video and the `AnnotationWriter`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mien.atomic import check_outputs, uninterrupted
 from mien.errors import MienError, OutputError, require
 from mien.output import annotate, timeline
 from mien.output.annotate import Annotator, write_picture
+from mien.output.events import EventOptions, EventWriter
 from mien.output.fonts import require_font
 from mien.output.journal import Journal, journal_sources
 from mien.output.paths import OutputPaths
@@ -54,12 +55,14 @@ class Targets:
         summary: What each person showed in each video: `.json` or `.csv`.
         annotate: The annotated picture or video, or a folder of them.
         timeline: The timeline of a video, or a folder of them.
+        events: Segments of expressions: a file for ELAN, Praat, BORIS or BIDS, or a folder of them; see `mien.output.events`.
     """
 
     table: Path | None = None
     summary: Path | None = None
     annotate: Path | None = None
     timeline: Path | None = None
+    events: Path | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +95,7 @@ class RunWriter:
         resume: Continue the journal of an interrupted run.
         resumable: Keep a journal for `resume` if a source was not read.
         inputs: Other files that the run reads, such as the model.
+        event_options: How events are made.
 
     Attributes:
         summary: The sums of what was read, including the sources of a resumed run.
@@ -121,6 +125,7 @@ class RunWriter:
         resume: bool = False,
         resumable: bool = True,
         inputs: Sequence[str | os.PathLike[str]] = (),
+        event_options: EventOptions | None = None,
     ) -> None:
         self.targets, self.classes, self._sources, self._resume = targets, tuple(classes), sources, resume
         self._all_frames = all_frames
@@ -139,6 +144,9 @@ class RunWriter:
             require("matplotlib", "tables")
             require_font()
             self._timelines = OutputPaths(targets.timeline, sources, timeline.FORMATS, PLOTTED, earlier)
+        self._events: EventWriter | None = None
+        if targets.events is not None:
+            self._events = EventWriter(targets.events, classes, event_options, sources, earlier)
         self._journal: Journal | None = None
         if targets.table is not None:
             drawn = [name for name in ("annotate", "timeline") if getattr(targets, name) is not None]
@@ -197,6 +205,8 @@ class RunWriter:
             current.faces += len(reading.predictions)
             if self._journal is not None:
                 self._journal.add(reading_rows(reading, self.classes, self._all_frames))
+            if self._events is not None:
+                self._events.events.extend(reading_rows(reading, self.classes, all_frames=True))
             if current.is_video and reading.frame is not None:
                 current.seen.add(reading.frame.time or 0.0, len(reading.predictions), reading.frame.damaged)
             self.summary.extend(reading.predictions)
@@ -214,6 +224,8 @@ class RunWriter:
         self._current = current = _Current(reading.number, reading.source, is_video, plot)
         if is_video:
             self.summary.add_video(reading.source)
+            if self._events is not None:
+                self._events.events.add_video(reading.source)
         if self._journal is not None and reading.error is None:  # if it cannot be opened, rows of an earlier run are kept
             self._journal.begin(reading.source)
         return current
@@ -262,11 +274,16 @@ class RunWriter:
             self.written = self._annotations.written + self.written
         if self._journal is not None and self._resume:  # the journal also contains what was read before this run
             self.summary = Summary(self.classes, self._max_gap)
+            events = self._events.restart() if self._events is not None else None
             for source in self._sources:
                 if source.kind in PLOTTED and (source.name in self._videos or self._journal.complete(source.name)):
                     video = self.summary.add_video(source.name)
                     video.seen = self._journal.seen(source.name) or video.seen
+                    if events is not None:
+                        events.add_video(source.name)
             self.summary.extend(self._journal.rows())
+            if events is not None:
+                events.extend(self._journal.rows())
         try:
             if self._journal is not None:
                 complete = complete or all(self._journal.complete(source.name) for source in self._sources)
@@ -276,6 +293,22 @@ class RunWriter:
             if self.targets.summary is not None:
                 write_summary(self.targets.summary, self.summary)
                 self.written.append(self.targets.summary)
+            if self._events is not None:
+                self.written += self._events.write()
+
+
+def image_paths(target: Path, sources: Sequence[Source], earlier: Sequence[str] = ()) -> OutputPaths:
+    """Return where the pictures and videos made from the sources are written; the arguments are those of `OutputPaths`.
+
+    Raises:
+        OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
+    """
+    paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
+    for source in sources if paths.is_file else ():
+        endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
+        if source.kind != "error" and target.suffix.lower() not in endings:
+            raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
+    return paths
 
 
 class AnnotationWriter:
@@ -291,15 +324,11 @@ class AnnotationWriter:
         written: The files that are complete.
 
     Raises:
-        OutputError: See `OutputPaths`; or the target's ending is that of a picture and the source is a video, or the reverse.
+        OutputError: See `image_paths`.
     """
 
     def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str], warnings: list[str]) -> None:
-        self.paths = OutputPaths(target, sources, (*annotate.FORMATS, *CONTAINERS), ANNOTATED, earlier)
-        for source in sources if self.paths.is_file else ():
-            endings = annotate.FORMATS if source.kind == "picture" else CONTAINERS
-            if source.kind != "error" and target.suffix.lower() not in endings:
-                raise OutputError(f"{target}: {source.name} is written as one of {', '.join(endings)}; choose such an ending")
+        self.paths = image_paths(target, sources, earlier)
         self.written, self._warnings = list[Path](), warnings
         self._videos = {source.name: source.value for source in sources if source.kind == "video"}
         self._silent: dict[str, str] = {}  # "live" or "none": videos whose sound is not looked for, by name

@@ -1,0 +1,92 @@
+"""`mien observe`: events and stimulus windows from a table that `mien predict` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.cli import options
+from mien.cli.inputs import echo
+from mien.cli.options import FILES, option
+from mien.errors import InputError
+
+WINDOWS = "Windows"
+
+
+def observe(
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="What mien predict --out wrote: .csv, .parquet or .jsonl.", show_default=False),
+    ],
+    events: options.EventsFile = None,
+    out: Annotated[
+        Path | None, option("Write a row per window and person: .csv. Needs --windows.", "FILE", FILES, "--out", "-o")
+    ] = None,
+    windows: Annotated[
+        Path | None,
+        option(
+            "CSV with the columns name, start, end (seconds) and, if wanted, source, person and others, which are copied.",
+            "FILE",
+            WINDOWS,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        option(
+            "Also give the change from this window of the same person, or from auto: the most neutral 5 seconds.",
+            "NAME|auto",
+            WINDOWS,
+        ),
+    ] = None,
+    baseline_seconds: Annotated[
+        tuple[float, float] | None, option("Also give the change from these seconds of each video.", "A B", WINDOWS)
+    ] = None,
+    one_person: Annotated[
+        bool, option("Each video shows one person: take all its tracks for person 1.", None, WINDOWS, "--one-person")
+    ] = False,
+    min_seconds: options.MinSeconds = 0.3,
+    merge_gap: options.MergeGap = 0.3,
+    events_format: options.EventFormat = "csv",
+) -> None:
+    """Turn a table into events for ELAN, Praat, BORIS or BIDS, and into measures of each stimulus window."""
+    from mien.atomic import check_outputs
+    from mien.output.events import EventOptions, EventWriter
+    from mien.output.observe import Baseline, WindowTable, check_window_table, read_windows, write_window_table
+    from mien.output.read_table import read_rows
+
+    if events is None and windows is None:
+        raise InputError("name what to write: --events FILE, or --windows FILE with --out FILE")
+    if (windows is None) != (out is None):
+        raise InputError("--windows names the windows and --out the table to write; give both")
+    chosen = baseline is not None or baseline_seconds is not None
+    if chosen and windows is None:
+        raise InputError("a baseline needs --windows")
+    if baseline is not None and baseline_seconds is not None:
+        raise InputError("--baseline and --baseline-seconds name two baselines; choose one of them")
+    check_outputs([events, out], [table, *([windows] if windows is not None else [])])
+    read = read_rows(table, one_person)
+    segments = (
+        EventWriter(events, read.classes, EventOptions(min_seconds, merge_gap, events_format)) if events is not None else None
+    )
+    sums = None
+    if windows is not None and out is not None:
+        check_window_table(out)
+        compared = Baseline(None if baseline == "auto" else baseline, baseline_seconds) if chosen else None
+        sums = WindowTable(read.classes, read_windows(windows), compared)
+    for row in read.rows:
+        if segments is not None:
+            segments.events.add(row)
+        if sums is not None:
+            sums.add(row)
+    written = []
+    if sums is not None and out is not None:
+        write_window_table(out, sums, read.all_frames)
+        written.append(out)
+    if segments is not None:
+        written += segments.write()
+    for note in sums.notes if sums is not None else []:
+        echo(note, err=True)
+    for path in written:
+        echo(f"wrote {path}")
