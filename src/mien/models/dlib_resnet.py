@@ -78,7 +78,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a feature map (N, O, H/s, W/s), sizes rounded up, from one of (N, I, H, W)."""
-        short = F.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
+        # There is no padding to count, and ONNX Runtime before 1.29 counts the missing border of odd sizes as padding.
+        short = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if self.stride == 2 else x
         if self.new:
             short = F.pad(short, (0, 0, 0, 0, 0, self.new))
         return F.relu(self.deep(x) + short)
