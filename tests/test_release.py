@@ -59,3 +59,11 @@ def test_the_licences_are_in_the_wheel() -> None:
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     for work in ("CenterFace", "mtcnn", "dlib", "onnxruntime-web"):
         assert work in notice
+
+
+def test_every_step_of_the_workflows_does_something() -> None:
+    yaml = pytest.importorskip("yaml")
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            assert ("uses" in job) != ("steps" in job), path.name
+            assert all(("uses" in step) != ("run" in step) for step in job.get("steps", [])), path.name
