@@ -35,8 +35,8 @@ test: .venv/dev.stamp
 # Each file of tests/ belongs to one of the two: to `lowest` unless it is named here.
 TRAINING = $(addprefix tests/, audit contract datasets engine explain layers losses models report study \
 	cli/test_analyse.py cli/test_audit.py cli/test_figure.py cli/test_finetune.py cli/test_groups.py cli/test_models.py \
-	cli/test_split.py cli/test_training.py cli/test_training_processes.py cli/test_verify.py fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py \
-	predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
+	cli/test_split.py cli/test_training.py cli/test_training_processes.py cli/test_verify.py \
+	fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
 	test_metrics.py test_photos.py test_readme.py test_recipe.py test_results.py test_statistics.py test_transfer.py)
 # Except these, whose answer does not depend on the versions: they check the wheel and the written pages.
 PACKAGING = tests/test_base_install.py tests/test_docs.py
