@@ -113,7 +113,7 @@ $(WEB): scripts/vendor_web.py | .venv/base.stamp
 	@touch $@
 
 .venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	@echo "Installing mien into .venv (about 350 MB) ..."
+	@echo "Installing mien into .venv (about 370 MB) ..."
 	@$(PIP) -e .
 	@touch $@
 
