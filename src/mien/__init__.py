@@ -15,7 +15,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # mien works offline. ONNX Runtime 1.31 writes a device id to ~/.cache/Microsoft and looks up an upload host, unless this is set
 # before its import. A value that the user has set is kept; see docs/privacy.md.

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,8 @@ _ADVICE: dict[int | None, str] = {
 def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """Return the error that says why `path` cannot be written and what to do."""
     advice = _ADVICE.get(error.errno, "check the path and the disk")
+    if sys.platform == "win32" and isinstance(error, PermissionError):
+        advice += ", or close the program that has the file open"
     return OutputError(f"{path}: cannot be written ({reason(error)}); {advice}")
 
 

@@ -2,6 +2,7 @@ import csv
 import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -224,6 +225,17 @@ def test_a_full_disk_behind_the_output(blank: Path, tiny_onnx: Path, form: list[
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == "error: the output cannot be written (No space left on device); free some space or write elsewhere\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+def test_names_that_the_terminal_cannot_show(blank: Path, tiny_onnx: Path, encoding: str) -> None:
+    photo = blank.rename(blank.with_name("Füße 微 👩.png"))
+    command = [sys.executable, "-m", "mien", "predict", str(photo), "--model", str(tiny_onnx), "--no-detect"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    lines = subprocess.run([*command, "--jsonl"], capture_output=True, check=True, env=environment, timeout=60).stdout
+    assert json.loads(lines)["source"] == str(photo), "it is UTF-8 in any case"
+    shown = subprocess.run(command, capture_output=True, check=True, env=environment, timeout=60).stdout.decode(encoding)
+    assert ("Füße \\u5fae \\U0001f469.png" if encoding == "cp1252" else photo.name) in shown
 
 
 def test_a_wrong_model(mien, photo: Path, tiny_onnx: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_name_that_is_a_formula_is_not_one_in_the_manifest(tmp_path: Path) -> 
 
 
 def test_the_folder_is_a_corpus_whose_folds_keep_copies_together(tmp_path: Path) -> None:
-    pytest.importorskip("mien.datasets.manifest")
+    pytest.importorskip("filelock", reason="corpora need the extra train")
     for i, expression in enumerate(("happy", "sad") * 3):
         put(tmp_path / "photos" / expression / f"{i}.png")
     prepare(tmp_path / "photos", tmp_path / "out", Settings(size=48, min_face=20, augment=10))

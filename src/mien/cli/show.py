@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -57,8 +58,9 @@ class Printer:
         if self.jsonl:
             from mien.output.table import json_line, reading_rows
 
+            unicode = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")  # JSON is UTF-8; the output may not be
             for row in reading_rows(reading, self._classes, self._all_frames):
-                typer.echo(json_line(row))
+                typer.echo(json_line(row, ascii_only=not unicode))
         elif self.prints_text and reading.frame is not None and reading.frame.index is None:
             if self.few:
                 _show_table(self.console, reading.source, reading.predictions)

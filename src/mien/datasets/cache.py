@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
@@ -112,7 +113,8 @@ def load_corpus(
                     if folder.exists():  # somebody deleted a part of it
                         shutil.rmtree(folder)
                     building.rename(folder)
-            folder.with_suffix(".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps it while another process waits for it
+                folder.with_suffix(".lock").unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"{folder}: cannot write the cache ({reason(error)}); set MIEN_CACHE to a folder with free space"

@@ -73,7 +73,8 @@ def calibrate(
     if path.suffix == ".onnx":
         restamp(path, info)
     else:
-        save_checkpoint(path, load_file(path), info)
+        weights = {name: tensor.clone() for name, tensor in load_file(path).items()}  # Windows replaces no file that is mapped
+        save_checkpoint(path, weights, info)
     return Calibration(values, before, after)
 
 

@@ -88,7 +88,7 @@ class LocalStrategy(DDPStrategy):
 
 
 def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
-    """Return the default number of processes: one on a GPU, and on a CPU one per core if the network is small.
+    """Return the default number of processes: one on a GPU or on Windows, else one per core if the network is small.
 
     For a small network, processes of one thread are faster than one process of many threads, which wait for each other at
     every layer (`benchmarks/training_step.py`). Each process needs its own memory, so there is only one if the images do not
@@ -99,7 +99,9 @@ def default_devices(recipe: Recipe, corpus: Corpus, cores: int) -> int:
         corpus: Its data.
         cores: Processor cores the run may use.
     """
-    if torch.cuda.is_available() or not fits_in_memory(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
+    if sys.platform == "win32" or torch.cuda.is_available():
+        return 1
+    if not fits_in_memory(corpus, len(corpus.where(recipe.data.train)), torch.device("cpu")):
         return 1
     if count_parameters(recipe, len(corpus.classes)) > MAX_PARAMETERS:
         return 1

@@ -131,6 +131,17 @@ def _halve(path: Path, name: Path) -> None:
     onnx.save(model, str(path))
 
 
+def _widen_weights(half: Path, path: Path) -> None:
+    """Write a file of half the size with float32 weights; ONNX Runtime before 1.31 quantises no weights behind a cast."""
+    model = onnx.load(str(half))
+    halves = {weights.name: weights for weights in model.graph.initializer if weights.data_type == TensorProto.FLOAT16}
+    for node in [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in halves]:
+        weights = halves[node.input[0]]
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).astype(np.float32), node.output[0]))
+        model.graph.node.remove(node)
+    onnx.save(model, str(path))
+
+
 def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: list[NDArray[np.uint8]]) -> Export:
     """Write an int8 version of an exported float32 file.
 
@@ -150,8 +161,9 @@ def export_int8(checkpoint: str | Path, fp32: Path, path: Path, calibration: lis
     backend = TorchBackend(checkpoint, device="cpu")
     info = replace(backend.info, precision="int8", mien_version=mien.__version__, results={})  # they were measured in float32
     with atomic_path(path) as tmp_path, tempfile.TemporaryDirectory() as folder, _silent_quantiser():
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        whole, prepared = Path(folder) / "whole.onnx", Path(folder) / "prepared.onnx"
+        _widen_weights(fp32, whole)
+        quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(tmp_path),

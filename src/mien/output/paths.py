@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from mien.video.sources import MARK, Source, by_ending
 
 MAX_STEM = 200
 """Bytes of a file's name, at most, before its number and ending; file systems allow 255 in all."""
+
+RESERVED = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
+"""Names that Windows keeps for devices, whatever the ending."""
 
 
 class OutputPaths:
@@ -113,8 +117,12 @@ def _unique_names(sources: Sequence[Source], endings: Mapping[str, str], earlier
 
 
 def _stem(source: str) -> str:
-    """Return a source's name without folder and ending, shortened and without characters that some systems forbid."""
+    """Return a source's name without folder and ending, shortened and without what some systems forbid.
+
+    >>> _stem("photos/what?.jpg"), _stem("rtsp://door/aux")
+    ('what-', 'aux-')
+    """
     stem = "".join("-" if character in '/\\:*?"<>|' else character for character in Path(source).stem)
     while len(os.fsencode(stem)) > MAX_STEM:
         stem = stem[:-1]
-    return stem
+    return f"{stem}-" if RESERVED.fullmatch(stem.partition(".")[0]) else stem

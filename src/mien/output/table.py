@@ -290,9 +290,9 @@ def to_dataframe(items: Items, classes: Sequence[str] | None = None) -> Any:
     return pandas.DataFrame(lines, columns=names, dtype=object).astype(kinds)
 
 
-def json_line(entry: Row) -> str:
+def json_line(entry: Row, ascii_only: bool = False) -> str:
     """Return a row as one line of JSON, without the line break."""
-    line = json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=False, allow_nan=False)
+    line = json.dumps({name: _clean(value) for name, value in entry.items()}, ensure_ascii=ascii_only, allow_nan=False)
     return escape_json(line)
 
 

@@ -177,7 +177,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Return the table of a video so far: one row per face and frame."""
         return await asyncio.to_thread(_table, service, find(job_id).id, format)
 
-    @app.delete("/v1/videos/{job_id}", tags=["videos"], status_code=204, responses={404: {"model": Problem}})
+    @app.delete(
+        "/v1/videos/{job_id}", tags=["videos"], status_code=204, response_model=None, responses={404: {"model": Problem}}
+    )
     async def cancel(job_id: str) -> None:
         """Stop reading a video, or forget one that was read."""
         service.jobs.cancel(find(job_id).id)

@@ -11,6 +11,7 @@ import os
 import queue
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -209,6 +210,8 @@ class Jobs:
 
 
 def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
