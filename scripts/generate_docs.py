@@ -255,6 +255,23 @@ def selection() -> str:
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
+def balance() -> str:
+    """Return what the correction for uneven classes costs and gains: the newest run of benchmarks/balance.py."""
+    run = pictures.newest_run("balance")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    rows = []
+    for name, model in read["models"].items():
+        for strength, each in model["strengths"].items():
+            public, ckplus48 = each["public_test"], (each["ckplus48"], each["ckplus48 padded"])
+            shares = [public["accuracy"], public["uar"], public["ece"], sum(one["accuracy"] for one in ckplus48) / 2]
+            shares += [each["degraded"]["accuracy"], each["degraded"]["uar"]]
+            shown = f"**{strength}**" if float(strength) == read["chosen"] else strength
+            rows.append([f"`{name}`", shown, *map(_per_cent, shares)])
+    head = ["model", "strength", "public_test, accuracy", "balanced accuracy", "calibration error", "CK+48, mean accuracy"]
+    table = markdown_table([*head, "degraded faces, accuracy", "balanced accuracy"], rows)
+    return f"{table}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
+
+
 def all_results() -> str:
     """Return a table per split with one row per evaluation in results/."""
     tables: dict[str, list[list[str]]] = {}
@@ -690,6 +707,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "recall": recall,
     "selection": selection,
+    "balance": balance,
     "all-results": all_results,
     "recipes": recipes,
     "crop": crop,

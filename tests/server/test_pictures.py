@@ -69,6 +69,7 @@ def test_ready_faces_are_not_searched(client: TestClient) -> None:
         ({"files": [("files", ("a.png", b"x" * 2_100_000))]}, 413, "a.png: has more than 2 MB"),
         ({"json": {"pictures": []}}, 422, "pictures: list should have at least 1 item"),
         ({"json": {"pictures": [{"data": "?"}]}}, 422, "picture 1: its data are not base64"),
+        ({"json": {"pictures": [{"data": "\xe9"}]}}, 422, "picture 1: its data are not base64"),
         ({"json": {"picture": 1}}, 422, "pictures: field required"),
         ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "the body: invalid json"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "the form cannot be read"),

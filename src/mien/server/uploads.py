@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -144,6 +143,6 @@ def _json(data: bytes, kind: str) -> list[Upload]:
         name = picture.name or f"{kind} {number}"
         try:
             found.append(Upload(name, base64.b64decode(picture.data.partition("base64,")[2] or picture.data, validate=True)))
-        except binascii.Error:
+        except ValueError:  # also binascii.Error
             raise HTTPException(422, f"{name}: its data are not base64; encode the bytes of the picture's file") from None
     return found
