@@ -7,8 +7,8 @@ Two processes of one thread, in two network namespaces of this machine, are join
 rate `tc` limits. For each network:
 
 - compute: processor time of forward, backward and optimizer step of one process, what a step takes on a core of its own
-- all-reduce: time to add up all gradients over both processes, at each rate; the fastest counts, as other programs on the machine
-  only make it slower
+- all-reduce: time to add up all gradients over both processes, at each rate; the fastest counts, as other programs on the
+  machine only make it slower
 - wire: what the rate allows at best
 
 The batch is that of one process.
@@ -38,7 +38,11 @@ from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved, milliseconds
 from mien.models import create_model
 
-RATES = {"unlimited": (None, np.inf), "10 Gbit/s": ("10gbit", 1e10), "1 Gbit/s": ("1gbit", 1e9)}
+RATES: dict[str, tuple[str | None, float]] = {
+    "unlimited": (None, np.inf),
+    "10 Gbit/s": ("10gbit", 1e10),
+    "1 Gbit/s": ("1gbit", 1e9),
+}
 """Rates of the link, as `tc` calls them and in bits per second."""
 
 DEVICE = "veth0"
