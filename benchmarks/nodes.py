@@ -4,14 +4,14 @@
     python -m benchmarks.nodes --batch 64 --side 112
 
 Two processes of one thread, in two network namespaces of this machine, are joined by a pair of virtual Ethernet devices, whose
-rate `tc` limits. For each network and rate, three things take turns:
+rate `tc` limits. For each network:
 
-- compute: forward, backward and optimizer step of one process
-- all-reduce: the sum of all gradients over both processes
-- step: the same step in DistributedDataParallel, which sends gradients while it still computes others
+- compute: processor time of forward, backward and optimizer step of one process, what a step takes on a core of its own
+- all-reduce: time to add up all gradients over both processes, at each rate; the fastest counts, as other programs on the
+  machine only make it slower
+- wire: what the rate allows at best
 
-The batch is that of one process. Other programs on the machine slow the computation down, so the ratio compares the fastest
-all-reduce with the processor time of a step: what it takes on a core of its own.
+The batch is that of one process.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ import numpy as np
 import torch
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.record import Row, argument_parser, write_run
 from benchmarks.timing import interleaved, milliseconds
 from mien.models import create_model
 
-RATES = {"unlimited": None, "10 Gbit/s": "10gbit", "1 Gbit/s": "1gbit"}
-"""Rates of the link, as `tc` calls them."""
+RATES: dict[str, tuple[str | None, float]] = {
+    "unlimited": (None, np.inf),
+    "10 Gbit/s": ("10gbit", 1e10),
+    "1 Gbit/s": ("1gbit", 1e9),
+}
+"""Rates of the link, as `tc` calls them and in bits per second."""
 
 DEVICE = "veth0"
 
@@ -92,25 +95,24 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what this process measured of a network, by rate of the link."""
     model, take_step = prepare(name, arguments)
     gradients = torch.zeros(sum(parameter.numel() for parameter in model.parameters()))
-    calls = {
-        "compute": partial(take_step, model),
-        "all_reduce": partial(distributed.all_reduce, gradients),
-        "step": partial(take_step, DistributedDataParallel(model)),
-    }
-    rounds, found = 2 if arguments.quick else arguments.rounds, {}
-    for label, rate in RATES.items():
+    core_seconds, found = list[float](), dict[str, Any]()
+    for _ in range(1 + 3):
+        before = time.process_time()
+        take_step(model)
+        core_seconds.append(time.process_time() - before)
+    compute = float(np.median(core_seconds[1:]))
+    for label, (rate, bits_per_second) in RATES.items():
         distributed.barrier()
         limit_rate(rate)
         distributed.barrier()
-        seconds, core_seconds = interleaved(calls, rounds), list[float]()
-        for _ in range(rounds):
-            before = time.process_time()
-            take_step(model)
-            core_seconds.append(time.process_time() - before)
-        found[label] = {f"{call}_ms": milliseconds(times) for call, times in seconds.items()}
-        found[label] |= {"compute_core_ms": milliseconds(np.array(core_seconds))}
-        found[label] |= {"all_reduce_per_compute": round(float(seconds["all_reduce"].min() / np.median(core_seconds)), 3)}
-    return found
+        call = {"all_reduce": partial(distributed.all_reduce, gradients)}
+        seconds = interleaved(call, 1, 3 if arguments.quick else arguments.repeats)["all_reduce"]
+        found[label] = {
+            "all_reduce_ms": milliseconds(seconds),
+            "wire_ms": round(1000 * 32 * len(gradients) / bits_per_second, 2),
+            "all_reduce_per_compute": round(float(seconds.min()) / compute, 3),
+        }
+    return {"compute_core_ms": milliseconds(np.array(core_seconds[1:])), "rates": found}
 
 
 def size(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def main() -> None:
     parser.add_argument("--model", default="sa_csp_ca,resnet50", help="registered models, with commas between")
     parser.add_argument("--batch", type=int, default=8, help="images of one process")
     parser.add_argument("--side", type=int, default=64, help="largest input, px per side")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each call")
+    parser.add_argument("--repeats", type=int, default=20, help="all-reduces at each rate")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank is not None:
@@ -162,7 +164,7 @@ def main() -> None:
         printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("one of the two processes failed")
-    found = {name: size(name, arguments) | {"rates": rates} for name, rates in json.loads(printed[0]).items()}
+    found = {name: size(name, arguments) | measured for name, measured in json.loads(printed[0]).items()}
     rows: list[Row] = [
         (f"all-reduce / compute, {name}, {rate}", f"{read['all_reduce_per_compute']:.2f}", "")
         for name, network in found.items()

@@ -114,7 +114,7 @@ def outcome(namespaces: list[str], shared_fer2013_csv: Path, tmp_path_factory: p
     (folder / "plan.json").write_text(json.dumps(plan))
     environment = os.environ | {"MIEN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, Path(__file__).with_name("two_nodes.py"), folder / "plan.json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return Outcome(folder, json.loads((folder / "status.json").read_text()))
 

@@ -29,7 +29,7 @@ def start(process: dict, rank: int, log: Path) -> int:
     if pid := os.fork():
         return pid
     status = 1
-    signal.alarm(100)  # a process that waits for another in vain
+    signal.alarm(300)  # a process that waits for another in vain
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1), os.dup2(output, 2)
