@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,36 +48,46 @@ def actors(session: str) -> list[int]:
     return found
 
 
-def test_workers_and_the_driver_killed_on_a_cluster_of_two_nodes(tmp_path: Path, tiny_onnx: Path) -> None:
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment that leads to a cluster of two nodes; `MIEN_TEST` in it marks the cluster's processes."""
+    environment = os.environ | {"MIEN_TEST": str(tmp_path)}
+    for _ in range(3):  # Ray gives up on a busy machine if a node takes 30 s
+        with subprocess.Popen(
+            [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as cluster:
+            assert cluster.stdout is not None
+            assert cluster.stdin is not None
+            if address := cluster.stdout.readline().strip():
+                yield environment | {"RAY_ADDRESS": address}
+                cluster.stdin.close()
+                cluster.wait(60)
+                return
+    pytest.fail("Ray could not start a cluster")
+
+
+def test_workers_and_the_driver_killed_on_a_cluster_of_two_nodes(
+    tmp_path: Path, tiny_onnx: Path, environment: dict[str, str]
+) -> None:
     pictures = 60 * (1 + ROUNDS)
     folder, out = write_crops(tmp_path / "in", pictures), tmp_path / "out"
     arguments = ["label", folder, "--out", out, "--no-detect", "--engine", "ray", "--unit-size", "3", "--model", tiny_onnx]
     command = [sys.executable, "-m", "mien", *map(str, arguments)]
-    mark = f"MIEN_TEST={tmp_path}"
-    environment = os.environ | {"MIEN_TEST": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as cluster:
-        assert cluster.stdout is not None
-        assert cluster.stdin is not None
-        environment["RAY_ADDRESS"] = cluster.stdout.readline().strip()
 
-        def wait_for(parts: int) -> None:
-            while job.poll() is None and len(list(out.glob("faces/part*"))) < parts:
-                time.sleep(0.01)
+    def wait_for(parts: int) -> None:
+        while job.poll() is None and len(list(out.glob("faces/part*"))) < parts:
+            time.sleep(0.01)
+        assert job.poll() is None, job.stderr and job.stderr.read()
 
-        for _ in range(ROUNDS):
-            begun = len(list(out.glob("faces/part*")))
-            with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as job:
-                wait_for(begun + random.randint(1, 4))
-                os.kill(random.choice(actors(mark)), signal.SIGKILL)
-                wait_for(begun + random.randint(8, 12))
-                assert job.poll() is None, job.stderr and job.stderr.read()
-                job.kill()
+    for _ in range(ROUNDS):
         begun = len(list(out.glob("faces/part*")))
-        again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        cluster.stdin.close()
-        cluster.wait(60)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as job:
+            wait_for(begun + random.randint(1, 4))
+            os.kill(random.choice(actors(f"MIEN_TEST={tmp_path}")), signal.SIGKILL)
+            wait_for(begun + random.randint(8, 12))
+            job.kill()
+    begun = len(list(out.glob("faces/part*")))
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert f"{pictures} faces of {pictures} pictures and videos to {out}" in again.stdout
     assert begun >= 8
