@@ -65,7 +65,8 @@ def anonymise(
             targets.create_folder()
             if source.kind == "picture":
                 count = anonymise_picture(source, path, finder, style)
-                echo(f"{source.name}: covered {count} face{'' if count == 1 else 's'}")
+                doubt = "" if count else "; check that nobody is there"
+                echo(f"{source.name}: covered {count} face{'' if count == 1 else 's'}{doubt}")
             else:
                 with StepBar() as bar:
 
