@@ -97,6 +97,7 @@ sbom: wheel
 	@$(PYTHON) -m venv --clear .venv/sbom
 	@.venv/sbom/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt dist/*.whl
 	@.venv/sbom/bin/python -m pip uninstall -qq -y pip setuptools
+	@rm .venv/sbom/lib/python3*/site-packages/mien-*/direct_url.json  # it names this folder
 	@$(PIP) cyclonedx-bom
 	@$(BIN)/cyclonedx-py environment .venv/sbom --output-reproducible -o dist/mien.cdx.json
 	@echo "The packages of the base install: $(CURDIR)/dist/mien.cdx.json"
