@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+import torch
 from torch.testing import assert_close
 
 from mien.engine.devices import create_fabric
@@ -129,7 +129,8 @@ def check_refused(outcome: Outcome, name: str, error: str) -> None:
 
 def check_same_run(outcome: Outcome, name: str) -> None:
     """Check that a run is the one of two processes that mien itself started on this machine."""
-    expected, found = (load_file(outcome.folder / run / "best.safetensors") for run in ("local", name))
+    states = (torch.load(outcome.folder / run / "last.ckpt", weights_only=True) for run in ("local", name))
+    expected, found = (state["objective"] for state in states)
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         assert_close(found[key], value, rtol=1e-5, atol=1e-6)
