@@ -169,7 +169,7 @@ def test_what_is_refused(label: Label, tmp_path: Path) -> None:
         label([folder], tmp_path / "new", workers=-1)
     with pytest.raises(UnknownNameError, match="spark"):
         label([folder], tmp_path / "new", engine="spark")
-    assert not (tmp_path / "new/faces").exists()
+    assert not (tmp_path / "new").exists()
     assert len(list(folder.iterdir())) == 4
 
 

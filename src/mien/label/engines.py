@@ -19,13 +19,28 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from mien.errors import DataError, MienError, UnknownNameError, require
+from mien.errors import DataError, MienError, UnknownNameError, reason, require
 from mien.label.job import Result, Work, Worker, write_failed
 from mien.label.sources import Unit
 from mien.provenance import available_cores
 
 MAX_KILLS = 3
 """How many workers a unit may kill."""
+
+
+def check_engine(engine: str) -> None:
+    """Raise the errors of an engine that can be known before any work.
+
+    Raises:
+        UnknownNameError: There is no such engine.
+        MissingExtraError: Its package is not installed.
+    """
+    if engine not in ("local", "ray"):
+        raise UnknownNameError(f"unknown engine {engine!r}; choose local or ray")
+    if engine == "ray":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads these when it is imported
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        require("ray.data", "label")
 
 
 def run_engine(engine: str, work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[Result]:
@@ -38,16 +53,13 @@ def run_engine(engine: str, work: Work, units: Sequence[Unit], workers: int | No
         workers: Number of workers; None takes every core, and 0 works in this process.
 
     Raises:
-        UnknownNameError: There is no such engine.
         MienError: A worker cannot continue, for example because credentials have expired.
     """
-    if engine not in ("local", "ray"):
-        raise UnknownNameError(f"unknown engine {engine!r}; choose local or ray")
-    if engine == "ray" and units:
+    if not units:
+        return iter(())
+    if engine == "ray":
         return _run_ray(work, units, workers)
-    if workers == 0 or not units:
-        return map(Worker(work), units) if units else iter(())
-    return _run_local(work, units, available_cores() if workers is None else workers)
+    return map(Worker(work), units) if workers == 0 else _run_local(work, units, workers or available_cores())
 
 
 # Processes of this machine ----------------------------------------------------------------------------------------------
@@ -91,6 +103,7 @@ def _run_local(work: Work, units: Sequence[Unit], workers: int) -> Iterator[Resu
                     each.ready, lost_starts = True, 0
                     continue
                 each.process.join()
+                pipe.close()
                 del crew[pipe]
                 unit, why = each.unit, _end_of(each.process.exitcode)
                 if unit is not None:
@@ -154,13 +167,14 @@ def _end_with_parent() -> None:
 
 
 def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[Result]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads these when it is imported
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray, data = require("ray", "label"), require("ray.data", "label")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     joined = ray.is_initialized()
     if not joined:  # the cluster of RAY_ADDRESS, or one of this machine that ends with the job
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:
+            raise DataError(f"Ray cannot be started or reached ({reason(error)}); check RAY_ADDRESS and its cluster") from None
     try:
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -356,13 +356,15 @@ def label_collection(
         on_step: Called with the number of units done and the total.
 
     Raises:
+        UnknownNameError: There is no such engine.
         InputError: An argument is out of range, or a source is missing or contains nothing to read.
         DataError: A store cannot be read, or a Parquet file lacks the column.
         OutputError: `out` has other content or settings, is in use, or cannot be written.
         MissingExtraError: A package of the extra `label` is not installed.
     """
-    from mien.label.engines import run_engine
+    from mien.label.engines import check_engine, run_engine
 
+    check_engine(engine)
     require("pyarrow.parquet", "label")
     if unit_size < 1 or (workers is not None and workers < 0):
         raise InputError(f"unit_size must be at least 1 and workers at least 0, got {unit_size} and {workers}")
