@@ -118,10 +118,9 @@ async def _form(request: Request, settings: Settings, body: AsyncIterator[bytes]
     parser.spool_max_size = settings.max_waiting_bytes + 1  # nothing is written to the disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(
-            400, f"the form cannot be read ({error.message}); send each picture as a file of the form"
-        ) from None
+    except (MultiPartException, ValueError) as error:  # older versions of Starlette pass on the parser's own error
+        reason = getattr(error, "message", error)
+        raise HTTPException(400, f"the form cannot be read ({reason}); send each picture as a file of the form") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         return [Upload((file.filename or "")[:255], await file.read()) for file in files]
