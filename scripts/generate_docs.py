@@ -193,10 +193,10 @@ def results() -> list[tuple[str, dict[str, Any]]]:
 
 
 def headline() -> str:
-    """Return one row per bundled model: size, accuracy with and without twins, macro-F1, calibration error."""
+    """Return one row per bundled model: size, accuracy with and without twins, macro-F1, calibration error, and CK+48."""
     rows, sources = [], []
     for name, path in weights.files().items():
-        measured, parameters = results_of(path, "private_test"), weights.read_card(path)["parameters"]
+        measured, card = results_of(path, "private_test"), weights.read_card(path)
         if name.endswith("-int8") or not measured:  # the model of FER+ has other classes
             continue
         sources.append(f"`{Path(measured[0]).parent.relative_to('results/fer2013')}`")
@@ -205,9 +205,10 @@ def headline() -> str:
             _per_cent(value)
             for value in (all_images["accuracy"], twin_free["accuracy"], all_images["macro_f1"], all_images["ece"])
         ]
+        figures.append(_per_cent(card["selection"]["ckplus48"]))
         shown = f"`{name}`" + " (default)" * (name == weights.DEFAULT)
-        rows.append([shown, f"{parameters / 1e6:.1f} M", *figures])
-    head = ["model", "parameters", "accuracy", "accuracy without twins", "macro-F1", "calibration error"]
+        rows.append([shown, f"{card['parameters'] / 1e6:.1f} M", *figures])
+    head = ["model", "parameters", "accuracy", "accuracy without twins", "macro-F1", "calibration error", "CK+48"]
     return f"{markdown_table(head, rows)}\n\nOne run each, in `results/fer2013/`: {', '.join(sources)}."
 
 
