@@ -84,8 +84,6 @@ class _Camera:
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self.service.threads, self._read, number, arrived, data
                 )
-                if receiving.done():  # the client left meanwhile
-                    return
                 await self.socket.send_json(answer | {"skipped": number - answered - 1})
                 answered = number
         finally:
