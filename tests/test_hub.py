@@ -257,7 +257,7 @@ def test_a_run_is_pushed_and_answers_from_the_hub_and_then_from_the_cache(
     assert weights.resolve(f"hf://user/my-faces@{commit}") == path
     assert len(server.requests) == before
     server.stop()
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name == "mien"]
     np.testing.assert_allclose(Recognizer("hf://user/my-faces", detector=None).probabilities(FACES), local, atol=1e-4)
     assert "the Hub cannot be reached" in caplog.text
     assert commit in caplog.text
@@ -364,4 +364,4 @@ def test_without_a_network_only_the_cache_answers(
     server.stop()
     with pytest.raises(CheckpointError, match=r"cannot be downloaded and is not in the cache \(.*refused\)"):
         weights.resolve("hf://user/other")
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name == "mien"]

@@ -20,7 +20,7 @@ from mien.datasets.manifest import read_manifest
 from mien.datasets.protocols.splits import leave_one_subject_out
 from mien.errors import DataError, MienError
 from mien.groups import read_groups
-from mien.labels import label_set
+from mien.labels import label_set, nfc
 
 SMALL = {"size": 6, "colour": False}
 
@@ -249,7 +249,7 @@ def test_a_table_is_read_exactly_when_it_is_valid(
     else:
         assert valid
         assert [str(file) for file in listing.images] == files
-        assert listing.rows.subjects == tuple(subject.strip() for _, _, subject in rows)
+        assert listing.rows.subjects == tuple(nfc(subject.strip()) for _, _, subject in rows)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

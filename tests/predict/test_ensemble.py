@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mien import Recognizer, weights
-from mien.calibration import calibrated_probs
+from mien.calibration import calibrated_probs, unbiased
 from mien.errors import CheckpointError
+from mien.predict.backend import crop_logits, open_backend
 from mien.predict.ensemble import EnsembleBackend
 
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
@@ -31,14 +32,13 @@ def test_it_is_the_mean_of_its_members_and_their_mirrored_views(
 ) -> None:
     assert ensemble.mirror
     answers = [
-        Recognizer(name, detector=None, threads=1).probabilities(view)
-        for name in ensemble.info.arguments["members"]
+        calibrated_probs(crop_logits(member, view), unbiased(member.info.calibration))
+        for member in map(open_backend, ensemble.info.arguments["members"])
         for view in (crops, [crop[:, ::-1] for crop in crops])
     ]
     np.testing.assert_allclose(np.exp(ensemble.crop_logits(crops)), np.mean(answers, axis=0), rtol=1e-5)
     found = Recognizer("ensemble", detector=None, threads=1).probabilities(crops)
     np.testing.assert_allclose(found, calibrated_probs(ensemble.crop_logits(crops), ensemble.info.calibration), rtol=1e-5)
-    assert (found.argmax(1) == np.mean(answers, axis=0).argmax(1)).all()
 
 
 def test_it_recognises_mirrored_faces_alike(ensemble: EnsembleBackend, crops: list[NDArray[np.uint8]]) -> None:

@@ -7,9 +7,11 @@ run's folder keeps the tracker's ID of the run, so that a resumed training conti
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ def create_logger(name: str, recipe: Recipe, out: Path, epochs_done: int) -> Log
     """
     check_logger(name)
     if name == "tensorboard":
+        _import_tensorboard()
         return TensorBoardLogger(out, name="", version="", purge_step=epochs_done + 1)
     kept = out / "tracker.json"
     try:
@@ -66,6 +69,17 @@ def create_logger(name: str, recipe: Recipe, out: Path, epochs_done: int) -> Log
     with atomic_path(kept) as tmp_path:
         tmp_path.write_text(json.dumps(known | {name: logger.version}) + "\n", encoding="utf-8")
     return logger
+
+
+def _import_tensorboard() -> None:
+    """Import TensorBoard without botocore, which it would import if it is there, and which opens a socket to look for IPv6."""
+    hidden = [name for name in ("botocore", "boto3") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None makes an import fail
+    try:
+        importlib.import_module("torch.utils.tensorboard")
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 class WandbLogger(Logger):
