@@ -74,7 +74,7 @@ def create_logger(name: str, recipe: Recipe, out: Path, epochs_done: int) -> Log
 def _import_tensorboard() -> None:
     """Import TensorBoard without botocore, which it would import if it is there, and which opens a socket to look for IPv6."""
     hidden = [name for name in ("botocore", "boto3") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None makes an import fail
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None makes an import fail
     try:
         importlib.import_module("torch.utils.tensorboard")
     finally:
