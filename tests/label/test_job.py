@@ -12,8 +12,8 @@ import pytest
 from crops import crop, read, shard, write_crops, write_parquet, write_video
 
 from mien import Recognizer, cli
-from mien.errors import DataError, InputError, OutputError, UnknownNameError
-from mien.label import Report
+from mien.errors import CheckpointError, DataError, InputError, OutputError, UnknownNameError
+from mien.label import Report, label_collection
 from mien.output.table import reading_rows
 
 Label = Callable[..., Report]
@@ -207,3 +207,9 @@ def test_a_folder_without_permission_is_listed(label: Label, tmp_path: Path) -> 
     label([folder])
     (folder / "closed").chmod(0o700)
     assert [error["source"] for error in read(tmp_path / "out")[1]] == [f"{folder}/closed"]
+
+
+def test_a_model_on_the_hub_is_not_taken_for_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match=r"^hf://nobody/nothing: is not in the cache"):
+        label_collection([str(tmp_path)], tmp_path / "out", "hf://nobody/nothing")

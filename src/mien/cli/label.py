@@ -9,7 +9,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.inputs import echo
-from mien.cli.options import FACES, VIDEOS, option
+from mien.cli.options import option
 from mien.cli.progress import StepBar
 
 JOB = "Job"
@@ -47,13 +47,13 @@ def label(
     ] = 512,
     model: options.Model = None,
     detector: options.DetectorName = "centerface",
-    no_detect: Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")] = False,
+    no_detect: options.NoDetect = False,
     min_face: options.MinFace = None,
     max_faces: options.MaxFaces = None,
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
     coverage: options.Coverage = None,
-    fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
+    fps: options.Fps = None,
     detect_every: options.DetectEvery = 5,
     smooth: options.Smooth = "exponential",
     smooth_seconds: options.SmoothSeconds = 0.3,

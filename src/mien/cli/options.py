@@ -57,6 +57,8 @@ PageLanguage = Annotated[
     ),
 ]
 DetectorName = Annotated[str, option("Face detector: centerface, mtcnn or haar.", "NAME", FACES)]
+NoDetect = Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")]
+Fps = Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)]
 MinFace = Annotated[float | None, option("Find faces down to this size (shorter side). Default: about 40.", "PX", FACES)]
 MaxFaces = Annotated[int | None, option("Keep only the N largest faces of a picture or frame.", "N", FACES)]
 Align = Annotated[

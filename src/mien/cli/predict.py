@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import options
-from mien.cli.options import FACES, FILES, TERMINAL, VIDEOS, option
+from mien.cli.options import FILES, TERMINAL, VIDEOS, option
 from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ def predict(
     quiet: Annotated[bool, option("Print errors only.", None, TERMINAL, "--quiet", "-q")] = False,
     model: options.Model = None,
     detector: options.DetectorName = "centerface",
-    no_detect: Annotated[bool, option("Treat each picture or frame as one cropped face.", None, FACES, "--no-detect")] = False,
+    no_detect: options.NoDetect = False,
     min_face: options.MinFace = None,
     max_faces: options.MaxFaces = None,
     align: options.Align = None,
     unsure_below: options.UnsureBelow = 0.5,
     coverage: options.Coverage = None,
     providers: options.Providers = None,
-    fps: Annotated[float | None, option("Read N frames per second of video. Default: every frame.", "N", VIDEOS)] = None,
+    fps: options.Fps = None,
     start: Annotated[float | None, option("Skip the part of the video before this time.", "SECONDS", VIDEOS)] = None,
     end: Annotated[float | None, option("Skip the part of the video after this time.", "SECONDS", VIDEOS)] = None,
     detect_every: options.DetectEvery = 5,

@@ -369,7 +369,7 @@ def label_collection(
     if unit_size < 1 or (workers is not None and workers < 0):
         raise InputError(f"unit_size must be at least 1 and workers at least 0, got {unit_size} and {workers}")
     sources, options, video = list(map(os.fspath, sources)), dict(options or {}), video or VideoOptions()
-    if model is not None and model not in (weights.ENSEMBLE, *weights.bundled()):
+    if model is not None and model != weights.ENSEMBLE and not weights.is_named(model):
         model = os.path.abspath(model)  # noqa: PTH100 -- workers may run in another folder
     recognizer = Recognizer(model, threads=1, **options)
     chosen = {"mien": VERSION, "model_sha256": model_digest(recognizer), **options, **asdict(video)}
