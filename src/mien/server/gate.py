@@ -29,11 +29,20 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, status, is_counted = time.perf_counter(), 500, False
+
+        def count() -> None:
+            nonlocal is_counted
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            is_counted = True
 
         async def counted(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                count()  # before the client has its answer, so that it finds itself in /metrics
             await send(message)
 
         settings = self.settings
@@ -42,9 +51,8 @@ class Gate:
         try:
             await app(scope, receive, counted)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+            if not is_counted:
+                count()
 
 
 _needs_key = JSONResponse(
