@@ -75,6 +75,28 @@ def test_smoothing_blurs_by_its_deviation(sigma: float) -> None:
     np.testing.assert_allclose(preprocess([np.full((20, 20), 77, np.uint8)], spec), 77 / 255, atol=1e-6)
 
 
+def test_a_dark_or_pale_crop_gets_the_least_contrast() -> None:
+    spec = PreprocessSpec(size=(48, 48), channels=1, mean=(0.0,), std=(1.0,), min_contrast=0.1)
+    face = np.random.default_rng(0).normal(120, 40, (48, 48)).clip(0, 255)
+    for crop in (face * 0.2, 100 + 0.1 * (face - 120)):
+        found = preprocess([crop.round().astype(np.uint8)], spec)
+        assert found.std() == pytest.approx(0.1, abs=1e-4)
+        assert np.corrcoef(found.ravel(), face.ravel())[0, 1] > 0.99
+    blank, enough = np.full((48, 48), 3, np.uint8), face.astype(np.uint8)
+    for crop in (blank, enough):
+        np.testing.assert_array_equal(preprocess([crop], spec), preprocess([crop], replace(spec, min_contrast=0.0)))
+
+
+def test_the_least_contrast_begins_without_a_jump_and_keeps_colours() -> None:
+    grey = PreprocessSpec(size=(48, 48), channels=1, mean=(0.0,), std=(1.0,), min_contrast=0.1)
+    crop = (120 + 25 * np.sign(np.random.default_rng(0).normal(size=(48, 48)))).astype(np.uint8)  # just below 0.1
+    np.testing.assert_allclose(preprocess([crop], grey)[0, 0] * 255, crop, atol=1)
+    colours = replace(grey, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    red, green, blue = preprocess([np.stack([crop // 5 + 4, crop // 5 + 2, crop // 5], axis=-1)], colours)[0]
+    np.testing.assert_allclose(red - green, green - blue, atol=1e-5)
+    assert (green - blue).min() > 2 / 255  # spread like the other differences
+
+
 def test_smoothed_alike_alone_and_together() -> None:
     spec = replace(GREY, smooth=0.4)
     crops = [*noise(5, 48, 48), noise(100, 90, 3)]
@@ -127,6 +149,8 @@ def test_a_spec_survives_plain_types() -> None:
         {"crop_scale": 0.0},
         {"smooth": -0.1},
         {"smooth": 0.8},
+        {"min_contrast": -0.1},
+        {"min_contrast": 0.4},
         {"colour": "BGR"},
         {"size": [48.0, 48.0]},
         {"size": [48, True]},

@@ -21,7 +21,14 @@ from mien.image import conversion
 MAX_SIDE = 2048
 """Largest height or width of an input, px; the largest networks in use take about 1000."""
 
-_RANGES = {"mean": (0, 1), "std": (1e-3, 100), "crop_scale": (0.1, 10), "crop_shift": (-1, 1), "smooth": (0, 0.7)}
+_RANGES = {
+    "mean": (0, 1),
+    "std": (1e-3, 100),
+    "crop_scale": (0.1, 10),
+    "crop_shift": (-1, 1),
+    "min_contrast": (0, 0.3),
+    "smooth": (0, 0.7),
+}
 """Smallest and largest value of each number in a `PreprocessSpec`."""
 
 
@@ -36,6 +43,9 @@ class PreprocessSpec:
         std: Standard deviation each channel is divided by, on the scale [0, 1].
         crop_scale: Side of the square crop cut around a detected face, as a multiple of the longer side of its box.
         crop_shift: Downward shift of the crop's centre from the box's, as a fraction of that same longer side.
+        min_contrast: Least contrast of the resized crop: the standard deviation of its values, on the scale [0, 1]. The values
+            of a dark or pale crop, which has less, are spread around mid-grey until it has this much. 0 changes nothing.
+            It is not applied to training images.
         smooth: Standard deviation of the three-tap blur of the resized crop, px of the input, 0 to 0.7. Augmentation
             blurs training images slightly; this gives other images the same blur. It is not applied to training images.
 
@@ -49,6 +59,7 @@ class PreprocessSpec:
     std: tuple[float, ...]
     crop_scale: float = 1.0
     crop_shift: float = 0.0
+    min_contrast: float = 0.0
     smooth: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,8 +125,8 @@ def check_crops(crops: Sequence[NDArray[np.uint8]]) -> None:
 def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDArray[np.float32]:
     """Return face crops as a network's input, float32 (N, C, h, w).
 
-    Each crop is converted to the spec's channels, resized with Pillow's antialiased bilinear filter, scaled to [0, 1],
-    normalised and smoothed. Crops may differ in size.
+    Each crop is converted to the spec's channels, resized with Pillow's antialiased bilinear filter, given the least contrast,
+    scaled to [0, 1], normalised and smoothed. Crops may differ in size.
 
     Args:
         crops: Face crops, uint8, grey (H, W) or RGB (H, W, 3), range 0-255.
@@ -133,8 +144,24 @@ def preprocess(crops: Sequence[NDArray[np.uint8]], spec: PreprocessSpec) -> NDAr
     scale = (1.0 / (255.0 * np.asarray(spec.std))).astype(np.float32)
     offset = (np.asarray(spec.mean) / np.asarray(spec.std)).astype(np.float32)
     for value, crop in zip(values, crops, strict=True):
-        value[:] = (_resize(crop, spec) * scale - offset).transpose(2, 0, 1)
+        pixels = _resize(crop, spec)
+        if spec.min_contrast:
+            pixels = _with_contrast(pixels, spec.min_contrast)
+        value[:] = (pixels * scale - offset).transpose(2, 0, 1)
     return _smooth(values, spec.smooth) if spec.smooth else values
+
+
+def _with_contrast(pixels: NDArray[Any], least: float) -> NDArray[Any]:
+    """Return a crop (h, w, C), 0 to 255, with at least that standard deviation of its values, as a share of 255.
+
+    The mean moves towards mid-grey by as much of the way as the contrast lacks. A blank crop stays blank.
+    """
+    contrast = float(pixels.std()) / 255
+    if contrast >= least or contrast == 0:
+        return pixels
+    share, mean = contrast / least, float(pixels.mean())
+    spread = (pixels - mean) / share + share * mean + (1 - share) * 127.5
+    return spread.clip(0, 255).astype(np.float32)
 
 
 def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -153,7 +180,7 @@ def _smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return values
 
 
-def _resize(crop: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+def _resize(crop: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[Any]:
     """Return a crop in the spec's channels and size, (h, w, C)."""
     height, width = spec.size
     picture = Image.fromarray(crop).convert("L" if spec.channels == 1 else "RGB")

@@ -95,6 +95,7 @@ class PreprocessPart(Section):
     std: tuple[float, ...]
     crop_scale: float = Field(1.0, gt=0)
     crop_shift: float = 0.0
+    min_contrast: float = Field(0.0, ge=0, le=0.3)
     smooth: float = Field(0.0, ge=0, le=0.7)
 
     @model_validator(mode="after")

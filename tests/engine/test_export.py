@@ -163,8 +163,8 @@ def test_restamping_changes_the_facts_and_the_card_but_no_answer(tmp_path: Path,
     path = Path(shutil.copy(whole.path, tmp_path / "m.onnx"))
     write_card(replace(whole, path=path), parameters=7)
     first, before = sha256(path), OnnxBackend(path)
-    for smooth in (0.1, 0.2, 0.2):
-        info = replace(before.info, preprocess=replace(before.info.preprocess, smooth=smooth))
+    for commit in ("first", "second", "second"):
+        info = replace(before.info, commit=commit)
         restamp(path, info)
     after, card = OnnxBackend(path), read_card(path)
     assert after.info == info
@@ -174,6 +174,8 @@ def test_restamping_changes_the_facts_and_the_card_but_no_answer(tmp_path: Path,
     assert known_sha256(path)[0] == card["sha256"]
     assert known_sha256(path)[1] == first
     assert len(known_sha256(path)) == 3, "the last restamping changed nothing"
+    restamp(path, replace(info, preprocess=replace(info.preprocess, smooth=0.1)))
+    assert known_sha256(path) == [sha256(path)], "other preprocessing gives other answers"
 
 
 def test_an_older_card_does_not_stay_next_to_a_new_file(tmp_path: Path, checkpoint: Path):

@@ -232,14 +232,15 @@ def _write_json(path: Path, values: dict[str, Any]) -> Path:
 def restamp(path: Path, info: ModelInfo) -> None:
     """Store other facts in an exported file, with a new digest and a new card. The network stays the same.
 
-    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file: unless another
-    bias of the classes changes its answers.
+    The card keeps the SHA-256 of the file as it was, so that results measured with it still belong to the file: unless its
+    answers change with another preprocessing or another bias of the classes.
 
     Raises:
         OutputError: The file cannot be written.
     """
     card, before = read_card(path), sha256(path)
-    same = OnnxBackend(path).info.calibration.get("bias") == info.calibration.get("bias")
+    old = OnnxBackend(path).info
+    same = old.preprocess == info.preprocess and old.calibration.get("bias") == info.calibration.get("bias")
     with atomic_path(path) as tmp_path:
         shutil.copyfile(path, tmp_path)
         store_info(tmp_path, info)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.calibration import calibrated_probs
 from mien.checkpoint import read_info
 from mien.datasets import Corpus, apply_protocol
 from mien.datasets.twins import digests
@@ -172,8 +173,9 @@ def measure(start: Backend, run: Path, corpus: Corpus) -> tuple[Answers, Evaluat
     before = np.zeros(len(rows), np.bool_)
     if ours:
         columns = [column for column in theirs if column is not None]
-        logits = [crop_logits(start, list(corpus.read(rows[i : i + BATCH])))[:, columns] for i in range(0, len(rows), BATCH)]
-        before = np.array(ours)[np.concatenate(logits).argmax(1)] == corpus.target[rows]
+        logits = [crop_logits(start, list(corpus.read(rows[i : i + BATCH]))) for i in range(0, len(rows), BATCH)]
+        probs = calibrated_probs(np.concatenate(logits), start.info.calibration, columns)
+        before = np.array(ours)[probs.argmax(1)] == corpus.target[rows]
     subjects = corpus.rows.subjects
     units = np.array([subjects[row] if any(subjects) else corpus.origin(row) for row in rows])
     return Answers(before, after, np.isin(corpus.target[rows], ours), units), evaluation

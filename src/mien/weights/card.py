@@ -190,6 +190,7 @@ def _about(name: str, path: Path, info: ModelInfo, card: dict[str, Any], bundled
     rows = [
         ["input", f"{spec.size[0]} x {spec.size[1]} px, {'grey' if spec.channels == 1 else 'RGB'}"],
         ["normalisation", f"scaled to 0-1, minus {_joined(spec.mean)}, divided by {_joined(spec.std)}"],
+        ["least contrast", f"{spec.min_contrast:g}; darker or paler faces are spread to it" if spec.min_contrast else "none"],
         ["smoothing", f"a blur of {spec.smooth:g} px after resizing" if spec.smooth else "none"],
         ["crop", f"a square, {spec.crop_scale:g} times the longer side of the face's box"],
         ["output, by index", ", ".join(f"{index} {name}" for index, name in enumerate(info.classes))],

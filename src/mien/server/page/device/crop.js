@@ -82,13 +82,13 @@ function alignFace(image, face, size, template) {
  * Returns crops as the network's input, (N, C, h, w).
  *
  * @param {Picture[]} crops
- * @param {{size: number[], channels: number, mean: number[], std: number[], smooth: number}} spec
+ * @param {{size: number[], channels: number, mean: number[], std: number[], min_contrast: number, smooth: number}} spec
  */
 export function preprocess(crops, spec) {
   const [height, width] = spec.size, plane = height * width;
   const data = new Float32Array(crops.length * spec.channels * plane);
   crops.forEach((crop, n) => {
-    const { data: pixels } = resize(spec.channels === 1 ? toGrey(crop) : crop, width, height);
+    const pixels = withContrast(resize(spec.channels === 1 ? toGrey(crop) : crop, width, height).data, spec.min_contrast ?? 0);
     for (let channel = 0; channel < spec.channels; channel++) {
       const image = data.subarray((n * spec.channels + channel) * plane, (n * spec.channels + channel + 1) * plane);
       for (let i = 0; i < plane; i++) {
@@ -98,6 +98,18 @@ export function preprocess(crops, spec) {
     }
   });
   return { data, shape: [crops.length, spec.channels, height, width] };
+}
+
+/**
+ * Returns pixels, 0 to 255, with at least that standard deviation, as a share of 255. The values of a dark or pale crop are
+ * spread around mid-grey. A blank crop stays blank.
+ */
+function withContrast(pixels, least) {
+  const mean = pixels.reduce((sum, value) => sum + value, 0) / pixels.length;
+  const contrast = Math.sqrt(pixels.reduce((sum, value) => sum + (value - mean) ** 2, 0) / pixels.length) / 255;
+  if (contrast >= least || contrast === 0) return pixels;
+  const share = contrast / least, middle = share * mean + (1 - share) * 127.5;
+  return Float32Array.from(pixels, (value) => Math.min(255, Math.max(0, (value - mean) / share + middle)));
 }
 
 /** Blurs an image in place along columns and rows by (share, 1 - 2 share, share); the border repeats the outermost pixels. */
