@@ -147,7 +147,8 @@ class Answers:
 
 
 def ready(recognizer: Recognizer, crops: Sequence[Crop], target: NDArray[np.int64] | None = None) -> Answers:
-    return Answers(recognizer, crops, target, measure_quality(crops, [None] * len(crops)))
+    least = recognizer.backend.info.preprocess.min_contrast
+    return Answers(recognizer, crops, target, measure_quality(crops, [None] * len(crops), None, least))
 
 
 def rules(found: dict[str, list[Answers]]) -> dict[str, dict[str, float]]:
@@ -214,7 +215,8 @@ def photos(recognizer: Recognizer, folder: Path) -> dict[str, Any]:
             for name, degraded in _degraded_photo(image, inside[0]):
                 crop = recognizer.crops(degraded, [inside[0]])
                 crops.setdefault(name, []).extend(crop)
-                seen.setdefault(name, []).extend(measure_quality(crop, [inside[0]], degraded.shape[:2]))
+                least = recognizer.backend.info.preprocess.min_contrast
+                seen.setdefault(name, []).extend(measure_quality(crop, [inside[0]], degraded.shape[:2], least))
     answers = {name: Answers(recognizer, crops[name], np.array(target), seen[name]) for name in crops}
     return {name: each.figures(answers["none"]) for name, each in answers.items()} | {"labelled": len(lines)}
 

@@ -69,7 +69,8 @@ class Quality:
 
     Attributes:
         size: Shorter side of the face's box, or of a ready crop, px.
-        sharpness: Standard deviation of the Laplacian of the crop at 40 x 40 px, grey levels (0 to 255).
+        sharpness: Standard deviation of the Laplacian of the crop at 40 x 40 px, grey levels (0 to 255), after the least
+            contrast of the model's preprocessing.
         detail: The same at the left eye, the right eye or the mouth, whichever has the least.
         brightness: Mean grey level of the crop, 0 to 255.
         yaw: How far the face is turned towards the right of the image, degrees, estimated from the landmarks; None without.

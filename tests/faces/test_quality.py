@@ -54,6 +54,17 @@ def test_sharpness_falls_with_blur_darkness_and_size() -> None:
     assert [seen.size for seen in of(*smaller)] == [48, 32, 16, 5]
 
 
+def test_what_the_network_gets_more_contrast_of_is_seen_better() -> None:
+    dark, blank = CROP.point([round(level * 0.1) for level in range(256)] * 3), np.full((48, 48), 7, np.uint8)
+    faint_noise = np.random.default_rng(0).normal(20, 2, (48, 48)).round().astype(np.uint8)
+    crops = [np.asarray(dark), blank, faint_noise, np.asarray(CROP)]
+    before, after = measure_quality(crops, [None] * 4), measure_quality(crops, [None] * 4, None, min_contrast=0.125)
+    assert [trusted(0.9, seen) for seen in before] == [0, 0, 0, 0.9]
+    assert [trusted(0.9, seen) for seen in after] == [0.9, 0, 0, 0.9]
+    assert [seen.brightness for seen in after] == [seen.brightness for seen in before]
+    assert after[3] == before[3]
+
+
 @pytest.mark.parametrize("part", ["left lens", "right lens", "mask"])
 def test_a_hidden_eye_or_mouth_costs_confidence(part: str) -> None:
     covered = CROP.copy()

@@ -22,7 +22,8 @@ PARTS = ((0.385, 0.31, 0.05, 0.09), (0.385, 0.69, 0.05, 0.09), (0.79, 0.50, 0.06
 """Both eyes and the mouth in a crop like FER2013's: centre (down, right), half height and half width, as shares of the side."""
 
 SHARPNESS = (6.0, 75.0)
-"""Least and largest sharpness of a face, grey levels. Below, a face is dark, pale, blurred or blank; above, it is noise."""
+"""Least and largest sharpness of a face, grey levels. Below, it is blurred, blank, or too dark or pale for the network; above, it
+is noise."""
 
 DETAIL = 6.0
 """Below this detail, grey levels, an eye or the mouth is hidden."""
@@ -38,20 +39,26 @@ NOSE_DEPTH = 0.5
 
 
 def measure_quality(
-    crops: Sequence[NDArray[np.uint8]], faces: Sequence[Face | None], picture: tuple[int, int] | None = None
+    crops: Sequence[NDArray[np.uint8]],
+    faces: Sequence[Face | None],
+    picture: tuple[int, int] | None = None,
+    min_contrast: float = 0.0,
 ) -> list[Quality]:
-    """Return the quality of each face.
+    """Return the quality of each face, as far as it matters to the network.
 
     Args:
         crops: What the network sees of each face, uint8, (H, W) or (H, W, 3).
         faces: Where each face is; None for a ready crop.
         picture: Height and width of the picture, px; None if all are ready crops.
+        min_contrast: The least contrast that the network's preprocessing gives a crop (see `PreprocessSpec`). Sharpness and
+            detail are those of the crop after that.
     """
     grey = np.empty((len(crops), SIDE, SIDE), np.float32)
     for row, crop in zip(grey, crops, strict=True):
         row[:] = np.asarray(Image.fromarray(crop).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     p = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    laplacian = p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:] - 4 * grey
+    spread = np.maximum(1, 255 * min_contrast / np.maximum(grey.std((1, 2), keepdims=True), 1e-3))
+    laplacian = spread * (p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:] - 4 * grey)
     parts = [
         laplacian[:, round((y - h) * SIDE) : round((y + h) * SIDE), round((x - w) * SIDE) : round((x + w) * SIDE)]
         for y, x, h, w in PARTS

@@ -72,7 +72,12 @@ SCHEMA = (
     ),
     Column("score", "number", "0 to 1", "how sure the detector is that this is a face; empty for a ready crop"),
     Column("size", "number", "px", "shorter side of the face's box, or of a ready crop"),
-    Column("sharpness", "number", "grey levels", "detail of the whole face: standard deviation of its Laplacian at 40 x 40 px"),
+    Column(
+        "sharpness",
+        "number",
+        "grey levels",
+        "detail of the whole face as the network sees it: standard deviation of its Laplacian at 40 x 40 px",
+    ),
     Column("detail", "number", "grey levels", "the same at the left eye, the right eye or the mouth, whichever has the least"),
     Column("brightness", "number", "0 to 255", "mean grey level of the face"),
     Column("yaw", "number", "degrees", "how far the face is turned to the right of the image; empty without landmarks"),

@@ -356,7 +356,8 @@ class Recognizer:
             if frame is None:
                 yield Reading(each.name, None, error=each.error, number=each.number)
                 continue
-            quality = measure_quality(each.crops, [face for _, face in each.faces], frame.image.shape[:2])
+            faces = [face for _, face in each.faces]
+            quality = measure_quality(each.crops, faces, frame.image.shape[:2], self._min_contrast)
             predictions = tuple(
                 Prediction(
                     self.classes, p, face, each.name, frame.index, frame.time, track, self._is_unsure(p, q) or frame.damaged, q
@@ -376,11 +377,15 @@ class Recognizer:
         """
         probs, size = self.probabilities(crops), self.batch_size
         parts = [crops[i : i + size] for i in range(0, len(crops), size)]
-        quality = [each for part in parts for each in measure_quality(part, [None] * len(part))]
+        quality = [each for part in parts for each in measure_quality(part, [None] * len(part), None, self._min_contrast)]
         predictions = (
             Prediction(self.classes, p, unsure=self._is_unsure(p, q), quality=q) for p, q in zip(probs, quality, strict=True)
         )
         return list(map(self._with_set, predictions))
+
+    @property
+    def _min_contrast(self) -> float:
+        return self.backend.info.preprocess.min_contrast
 
     def _is_unsure(self, probs: NDArray[np.float32], quality: Quality) -> bool:
         return trusted(float(probs.max()), quality) < self.unsure_below

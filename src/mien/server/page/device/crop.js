@@ -88,7 +88,7 @@ export function preprocess(crops, spec) {
   const [height, width] = spec.size, plane = height * width;
   const data = new Float32Array(crops.length * spec.channels * plane);
   crops.forEach((crop, n) => {
-    const pixels = withContrast(resize(spec.channels === 1 ? toGrey(crop) : crop, width, height).data, spec.min_contrast ?? 0);
+    const pixels = withContrast(resize(spec.channels === 1 ? toGrey(crop) : crop, width, height).data, spec.min_contrast);
     for (let channel = 0; channel < spec.channels; channel++) {
       const image = data.subarray((n * spec.channels + channel) * plane, (n * spec.channels + channel + 1) * plane);
       for (let i = 0; i < plane; i++) {
@@ -105,11 +105,16 @@ export function preprocess(crops, spec) {
  * spread around mid-grey. A blank crop stays blank.
  */
 function withContrast(pixels, least) {
-  const mean = pixels.reduce((sum, value) => sum + value, 0) / pixels.length;
-  const contrast = Math.sqrt(pixels.reduce((sum, value) => sum + (value - mean) ** 2, 0) / pixels.length) / 255;
+  const [mean, deviation] = statistics(pixels), contrast = deviation / 255;
   if (contrast >= least || contrast === 0) return pixels;
   const share = contrast / least, middle = share * mean + (1 - share) * 127.5;
   return Float32Array.from(pixels, (value) => Math.min(255, Math.max(0, (value - mean) / share + middle)));
+}
+
+/** Returns the mean and the standard deviation of numbers. */
+function statistics(numbers) {
+  const mean = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+  return [mean, Math.sqrt(numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0) / numbers.length)];
 }
 
 /** Blurs an image in place along columns and rows by (share, 1 - 2 share, share); the border repeats the outermost pixels. */
@@ -129,15 +134,16 @@ function smooth(image, width, height, share) {
 const SIDE = 40; // side a crop is reduced to before it is measured, px
 /** Both eyes and the mouth: y, x, half height and half width, as shares of the side. */
 const PARTS = [[0.385, 0.31, 0.05, 0.09], [0.385, 0.69, 0.05, 0.09], [0.79, 0.5, 0.06, 0.12]];
-const SHARPNESS = [6, 75]; // below, a face is dark, pale, blurred or blank; above, it is noise
+const SHARPNESS = [6, 75]; // below, a face is blurred or blank; above, it is noise
 const DETAIL = 6; // below this, an eye or the mouth is hidden
 const CUT = 0.25; // share of the face outside the picture above which a part that matters is hidden
 const HIDDEN_COST = 0.2; // what a hidden part takes from the confidence
 const NOSE_DEPTH = 0.5; // of the tip of the nose, in distances between the eyes
 
-/** How well a face can be seen. @param {Picture} crop @param {Face} face @param {Picture} image */
-export function measureQuality(crop, face, image) {
+/** How well the network can see a face. @param {Picture} crop @param {Face} face @param {Picture} image @param {number} minContrast */
+export function measureQuality(crop, face, image, minContrast) {
   const { data: grey } = resize(toGrey(crop), SIDE, SIDE);
+  const spread = Math.max(1, (255 * minContrast) / Math.max(1e-3, statistics(grey)[1]));
   const at = (y, x) => grey[Math.min(Math.max(y, 0), SIDE - 1) * SIDE + Math.min(Math.max(x, 0), SIDE - 1)];
   const laplacian = (y, x) => at(y - 1, x) + at(y + 1, x) + at(y, x - 1) + at(y, x + 1) - 4 * at(y, x);
   const deviation = (y, x, h, w) => {
@@ -150,7 +156,7 @@ export function measureQuality(crop, face, image) {
         squares += value * value;
       }
     }
-    return Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2));
+    return spread * Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2));
   };
   const [left, top, right, bottom] = face.box;
   const wide = Math.max(0, Math.min(right, image.width) - Math.max(left, 0));
@@ -159,7 +165,7 @@ export function measureQuality(crop, face, image) {
     size: Math.min(right - left, bottom - top),
     sharpness: deviation(0.5, 0.5, 0.5, 0.5),
     detail: Math.min(...PARTS.map((part) => deviation(...part))),
-    brightness: grey.reduce((sum, value) => sum + value, 0) / grey.length,
+    brightness: statistics(grey)[0],
     ...pose(face.landmarks),
     cut: 1 - (wide * high) / area(face.box),
   };

@@ -111,7 +111,7 @@ async function recognise({ image, source, video }) {
   const count = model.classes.length;
   const faces = found.map((face, i) => {
     const probs = calibratedProbs([...logits.slice(i * count, (i + 1) * count)], model.calibration);
-    return row(face, i + 1, probs, measureQuality(crops[i], face, picture), source);
+    return row(face, i + 1, probs, measureQuality(crops[i], face, picture, model.preprocess.min_contrast), source);
   });
   return { source, width: image.width, height: image.height, faces, error: null };
 }
