@@ -22,8 +22,8 @@ PARTS = ((0.385, 0.31, 0.05, 0.09), (0.385, 0.69, 0.05, 0.09), (0.79, 0.50, 0.06
 """Both eyes and the mouth in a crop like FER2013's: centre (down, right), half height and half width, as shares of the side."""
 
 SHARPNESS = (6.0, 75.0)
-"""Least and largest sharpness of a face, grey levels. Below, it is blurred, blank, or too dark or pale for the network; above, it
-is noise."""
+"""Least and largest sharpness of a face, grey levels. Below, it is blurred, blank, or too dark or pale for the network. Above,
+it is noise."""
 
 DETAIL = 6.0
 """Below this detail, grey levels, an eye or the mouth is hidden."""
