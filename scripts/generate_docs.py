@@ -133,6 +133,8 @@ def command_line() -> str:
         arguments = [option for option in command.params if not option.opts[0].startswith("-")]
         panels: dict[str, list[list[str]]] = {}
         for option in command.params:
+            if getattr(option, "hidden", False):
+                continue
             title = "Arguments" if option in arguments else getattr(option, "rich_help_panel", None) or "Options"
             panels.setdefault(title, []).append(_option(option))
         usage = " ".join(_value(option) if option.required else f"[{_value(option)}]" for option in arguments)
@@ -160,7 +162,8 @@ def _option(option: Any) -> list[str]:
     else:
         names = ", ".join(sorted(option.opts, key=len)) + "".join(f" / {name}" for name in option.secondary_opts)
         names += "" if option.is_flag else f" {_value(option)}"
-    default = "required" if option.required else "" if option.default in (None, False, (), []) else f"`{option.default}`"
+    default = option.opts[0] if option.default is True else option.default  # --sound / --no-sound: `--sound`, not `True`
+    default = "required" if option.required else "" if default is False or default in (None, (), []) else f"`{default}`"
     return [f"`{names}`".replace("|", " or "), (option.help or "").replace("|", " or ").replace("<", "&lt;"), default]
 
 
