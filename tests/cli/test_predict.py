@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mien.cli import app
-from mien.cli.progress import ReadingBar
+from mien.cli.terminal import ReadingBar
 from mien.cli.show import summary_table
 from mien.errors import OutputError
 from mien.labels import label_set

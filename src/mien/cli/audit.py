@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo
-from mien.cli.progress import StepBar
+from mien.cli.terminal import StepBar, echo, print_table
 from mien.errors import DataError, InputError, OutputError, require
-from mien.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mien.audit import Audit
 
 SHOWN = 10
@@ -65,39 +61,24 @@ def audit(
 
 
 def _show(done: Audit) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from mien.audit import findings
     from mien.audit.statistics import Statistics
 
-    report, console = done.report, Console(highlight=False)
+    report = done.report
     numbers = Statistics.from_dict(report["statistics"])
     facts = f"{numbers.images:,} images, {len(numbers.classes)} classes, {numbers.width} x {numbers.height} px"
     colour = "grey" if numbers.channels == 1 else "RGB"
-    console.print(Text(printable(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}"), "bold"), soft_wrap=True)
-    print_table(console, numbers.table(), sums=True)
-    print_table(console, numbers.brightness())
+    echo(f"{numbers.corpus}: {facts}, {colour}, splits: {numbers.protocol}")
+    head, *rows = numbers.table()
+    print_table(head, rows, sums=True)
+    head, *rows = numbers.brightness()
+    print_table(head, rows)
     if files := report["files"]:
         sizes = ", ".join(f"{name} {files[name][0]} x {files[name][1]} px" for name in ("smallest", "median", "largest"))
-        console.print(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}", soft_wrap=True)
+        echo(f"{files['files']:,} picture files, {files['grey']:,} grey; {sizes}")
     for line in findings(report):
-        console.print(Text(f"- {printable(line)}"), soft_wrap=True)
+        echo(f"- {line}")
     for line in report["skipped"][:SHOWN]:
         echo(f"skipped: {line}", err=True)
     if len(report["skipped"]) > SHOWN:
         typer.echo(f"skipped: {len(report['skipped']) - SHOWN:,} more; --out report.json lists all", err=True)
-
-
-def print_table(console: Console, rows: list[list[str]], sums: bool = False) -> None:
-    """Print a header and rows; with `sums` the last row is set apart."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.ROUNDED)
-    for number, name in enumerate(rows[0]):
-        table.add_column(Text(printable(name)), justify="right" if number else "left")
-    for row in rows[1:]:
-        table.add_row(*map(Text, map(printable, row)), end_section=sums and row is rows[-2])
-    console.print(table)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.inputs import echo
+from mien.cli.inputs import corpus_of
+from mien.cli.terminal import StepBar, echo, per_cent
 from mien.errors import InputError, require
 
 
@@ -27,22 +28,20 @@ def calibrate(
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""
     require("torch", "train")
     require("onnx", "train")
-    from mien.cli.inputs import corpus_of, open_model
-    from mien.cli.progress import StepBar
     from mien.engine.calibrate import calibrate as fit
+    from mien.explain import load_backend
 
     if not model.exists():
         raise InputError(f"{model}: no such file; to calibrate a bundled model, copy its .onnx file first")
-    backend, file = open_model(str(model))
-    corpus = corpus_of(backend, data)
+    backend = load_backend(model)
+    corpus, file = corpus_of(backend, data), backend.path
     with StepBar() as bar:
         done = fit(file, corpus, partial(bar.step, "calibrating"), balance=balance)
     values, before, after = done.values, done.before, done.after
-    line = (
+    echo(
         f"wrote {file}: temperature {values['temperature']:g}, power {values['power']:g}, lead {values['lead']:g}; the "
-        f"calibration error on {values['split']} was {before['ece']:.2%} and is {after['ece']:.2%}".replace("%", " %")
+        f"calibration error on {values['split']} was {per_cent(before['ece'])} and is {per_cent(after['ece'])}"
     )
-    echo(line)
     if balance:
         for name, key in (("accuracy", "accuracy"), ("balanced accuracy", "uar")):
-            echo(f"{name} on {values['split']}: was {before[key]:.2%} and is {after[key]:.2%}".replace("%", " %"))
+            echo(f"{name} on {values['split']}: was {per_cent(before[key])} and is {per_cent(after[key])}")

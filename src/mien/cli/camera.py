@@ -13,8 +13,8 @@ import typer
 
 from mien.atomic import uninterrupted
 from mien.cli import options
-from mien.cli.inputs import echo
 from mien.cli.predict import other_inputs, settings
+from mien.cli.terminal import echo
 from mien.errors import InputError, MienError, OutputError
 from mien.languages import translate
 

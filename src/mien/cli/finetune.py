@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.cli.inputs import echo, open_corpus, open_model
+from mien.cli.inputs import open_corpus
 from mien.cli.options import parse_pairs
+from mien.cli.terminal import echo
 from mien.cli.training import LoggerOption, TrainingProgress
 from mien.errors import InputError, OutputError, RecipeError, require
 from mien.weights import DEFAULT
@@ -63,6 +64,7 @@ def finetune(
     from mien.engine.finetune import cautions, check_classes, compare, fill_recipe, measure, summary
     from mien.engine.loggers import check_logger
     from mien.evaluate import write_evaluation
+    from mien.explain import load_backend
     from mien.provenance import available_cores
 
     check_logger(logger)
@@ -77,7 +79,7 @@ def finetune(
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ("recipe.yaml", "fold-0")):
         raise OutputError(f"{out}: exists and holds no run of mien finetune; choose another --out")
     check_outputs([out / "finetune.json"], [data])
-    start, _ = open_model(model)
+    start = load_backend(model)
     torch.set_num_threads(threads or available_cores())
     options: dict[str, Any] = {"size": 96, "colour": start.info.preprocess.channels == 3}
     options |= {} if subject is None else {"subject": subject}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.inputs import echo
-from mien.cli.progress import StepBar
+from mien.cli.terminal import StepBar, echo
 
 if TYPE_CHECKING:
     from mien.prepare import Report

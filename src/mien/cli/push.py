@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.inputs import echo
+from mien.cli.terminal import echo
 from mien.errors import require
 
 

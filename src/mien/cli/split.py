@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import options
-from mien.cli.audit import print_table
-from mien.cli.inputs import echo, open_corpus
+from mien.cli.inputs import open_corpus
+from mien.cli.terminal import echo, print_table
 from mien.errors import DataError, OutputError, require
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -74,18 +73,17 @@ def _in_a_recipe(steps: list[dict[str, Any]], out: Path) -> str:
 
 
 def _show(corpus: Corpus) -> None:
+    """Print the number of images of each class in each split."""
     import numpy as np
-    from rich.console import Console
-    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(Text(printable(f"{corpus.name}: {corpus.protocol}"), "bold"), soft_wrap=True)
+    echo(f"{corpus.name}: {corpus.protocol}")
     counts = np.array(
         [np.bincount(corpus.target[corpus.rows.split == i], minlength=len(corpus.classes)) for i in range(len(corpus.splits))]
     )
-    rows = [["class", *corpus.splits, "together"]]
-    for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True):
-        rows.append([name, *(f"{n:,}" for n in (*row, row.sum()))])
-    print_table(console, rows, sums=True)
+    rows = [
+        [name, *(f"{n:,}" for n in (*row, row.sum()))]
+        for name, row in zip((*corpus.classes, "together"), (*counts.T, counts.sum(1)), strict=True)
+    ]
+    print_table(["class", *corpus.splits, "together"], rows, sums=True)
     if left := len(corpus.target) - counts.sum():
-        console.print(f"{left:,} of {len(corpus.target):,} images are in no split", soft_wrap=True)
+        echo(f"{left:,} of {len(corpus.target):,} images are in no split")

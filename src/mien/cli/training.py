@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.inputs import DataOption, corpus_of, echo, open_corpus, open_model
+from mien.cli.inputs import DataOption, corpus_of, open_corpus
 from mien.cli.options import parse_pairs
+from mien.cli.terminal import Bar, echo, print_table
 from mien.errors import InputError, RecipeError, require
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def export(
     require("onnxscript", "train")
     from mien.atomic import check_kind, check_outputs
     from mien.engine.export import calibration_crops, export_onnx, write_card
+    from mien.explain import load_backend
     from mien.weights import card_path
 
     if out.suffix != ".onnx":
@@ -144,7 +146,7 @@ def export(
         check_kind(path, "sha256", "arch")
     crops, corpus = None, None
     if data is not None:
-        backend, _ = open_model(str(run))
+        backend = load_backend(run)
         corpus = corpus_of(backend, data)
         crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
     done = export_onnx(run, out, crops, half_size=half_size)
@@ -159,19 +161,14 @@ def recipes(
 ) -> None:
     """List the bundled recipes, or print one."""
     require("yaml", "train")
-    from rich.console import Console
-    from rich.table import Table
-
     from mien.recipe import load_recipe, recipe_names
 
     if name is not None:
         typer.echo(load_recipe(name).to_yaml(), nl=False)
         return
-    table = Table("recipe", "what it trains", "row of the paper")
-    for known in recipe_names():
-        recipe = load_recipe(known)
-        table.add_row(known, recipe.summary, recipe.paper.table if recipe.paper else "")
-    Console().print(table)
+    found = {known: load_recipe(known) for known in recipe_names()}
+    rows = [[known, recipe.summary, recipe.paper.table if recipe.paper else ""] for known, recipe in found.items()]
+    print_table(["recipe", "what it trains", "row of the paper"], rows, left=3)
 
 
 def int8_path(fp32: Path) -> Path:
@@ -202,31 +199,17 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-class TrainingProgress:
+class TrainingProgress(Bar):
     """The output of `mien train`: one line per epoch and, in a terminal, a progress bar."""
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import TextColumn, TimeElapsedColumn
 
         self.console = Console()
         shown = self.console.is_terminal and is_first_process() and os.environ.get("RANK", "0") == "0"
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
-        self.task = self.bar.add_task("training", total=epochs, start=True)
-
-    def __enter__(self) -> TrainingProgress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.bar.stop()
+        super().__init__(TimeElapsedColumn(), TextColumn("left"), shown=shown, console=self.console)
+        self.task = self.bar.add_task("training", total=epochs)
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Advance the bar by one step."""
@@ -234,13 +217,12 @@ class TrainingProgress:
 
     def epoch(self, row: Epoch, epochs: int) -> None:
         """Print a finished epoch."""
-        left = row.seconds * (epochs - row.epoch) / 60
         val = f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
         if math.isnan(row.val_accuracy):  # no selection split
             val = ""
         self.console.print(
-            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}"
-            f"{row.images_per_second:.0f} images/s  {left:.0f} min left",
+            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}{row.images_per_second:.0f} images/s  "
+            f"{row.seconds * (epochs - row.epoch) / 60:.0f} min left",
             highlight=False,
             soft_wrap=True,
         )

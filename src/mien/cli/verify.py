@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.groups import open_photos
-from mien.cli.inputs import corpus_of, echo, open_corpus, open_model, votes_on
-from mien.cli.progress import StepBar
+from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
+from mien.cli.terminal import StepBar, echo
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
 from mien.text import printable
 
@@ -65,6 +64,7 @@ def verify(
 def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[str, Corpus]) -> tuple[bool, list[str]]:
     """Return whether the figures in a results file hold, and lines that say so and why."""
     from mien.evaluate import evaluate
+    from mien.explain import load_backend
     from mien.results import predictions_path, read_predictions, read_results
 
     recorded = read_results(path)
@@ -76,7 +76,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     if data is None:
         return True, ["its files and weights are consistent; give the corpus with --data to measure again", *notes]
 
-    backend, _ = open_model(str(file))
+    backend = load_backend(file)
     corpus = _corpus(backend, data, recorded, corpora)
     wanted = recorded["data"]
     split, votes = wanted["split"], votes_on(corpus, data)

@@ -1,9 +1,15 @@
-"""Progress bars for work that takes a while; they appear in a terminal only."""
+"""What commands show in a terminal: lines, tables and progress bars.
+
+Text from outside, such as a file name, is shown with its control characters escaped and is never read as Rich's markup.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import typer
 
 from mien.text import printable
 
@@ -14,7 +20,54 @@ if TYPE_CHECKING:
     from mien.video.reader import VideoReader
 
 
-class _Bar:
+def echo(line: object, err: bool = False) -> None:
+    """Print a line, to standard error if `err`."""
+    typer.echo(printable(str(line)), err=err)
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    left: int = 1,
+    lines: bool = True,
+    sums: bool = False,
+) -> None:
+    """Print a table of texts.
+
+    Args:
+        head: The names of the columns.
+        rows: The rows; cells missing at the end are empty.
+        title: A line above the table.
+        left: How many columns, from the first, hold words. The others are numbers, aligned right.
+        lines: Draw lines around the cells. Without them, the first column keeps its width.
+        sums: Set the last row apart.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    look: dict[str, Any] = {} if lines else {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
+    table = Table(title=Text(printable(title)) if title else None, **look)
+    for number, name in enumerate(head):
+        justify: Literal["left", "right"] = "left" if number < left else "right"
+        table.add_column(Text(printable(name)), justify=justify, no_wrap=not (lines or number))
+    for number, row in enumerate(rows):
+        table.add_row(*(Text(printable(cell)) for cell in row), end_section=sums and number == len(rows) - 2)
+    Console().print(table)
+
+
+def per_cent(share: float | None, digits: int = 2) -> str:
+    """Return a share in per cent; a hyphen for None.
+
+    >>> per_cent(0.70118), per_cent(0.9, 0), per_cent(None)
+    ('70.12 %', '90 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+class Bar:
     """A progress bar of Rich that is removed when its block ends.
 
     Args:
@@ -32,7 +85,7 @@ class _Bar:
         parts = (TextColumn("{task.description}", markup=False), BarColumn(), *columns, TimeRemainingColumn())
         self.bar = Progress(*parts, console=console, disable=not (shown and _is_terminal(console)), transient=True)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -44,7 +97,7 @@ def _is_terminal(console: Console) -> bool:
     return console.is_terminal and console.file.isatty()  # with FORCE_COLOR Rich takes a file for a terminal
 
 
-class StepBar(_Bar):
+class StepBar(Bar):
     """One bar per named step: how much is done, and the time left."""
 
     def __init__(self) -> None:
@@ -60,7 +113,7 @@ class StepBar(_Bar):
         self.bar.update(self.tasks[what], completed=done, total=total)
 
 
-class ReadingBar(_Bar):
+class ReadingBar(Bar):
     """The source being read, frames per second and the time left.
 
     Args:
