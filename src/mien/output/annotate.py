@@ -82,9 +82,9 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
     """Return a copy of a picture with its predictions drawn on it.
 
     Each face gets its box and its label with the confidence. Several faces also get their numbers, as in the table: `1` is the
-    first prediction. A panel of bars for all classes is drawn next to the face, below
-    or above it; if the face fills the picture, over its edge. The panel is left out where it would cover another face or
-    label, and where many faces are small. A ready crop, which has no box, gets a strip at its right for the panel.
+    first prediction. A panel of bars for all classes is drawn next to the face, below or above it, or over the edge of a face
+    that fills the picture. It is left out where it would cover another face or label, and where many faces are small. A ready
+    crop, which has no box, gets a strip at its right for the panel.
 
     Args:
         image: RGB uint8 (H, W, 3), the picture the predictions are from.
@@ -202,6 +202,7 @@ class _Sheet:
 
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
+        background: tuple[int, ...]
         name = translate(prediction.label) + ("?" if prediction.unsure else "")
         name = name if layout.number is None else f"{layout.number}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
@@ -212,7 +213,11 @@ class _Sheet:
         layout.label = self._choose(positions, layout.label, box, height / 3)
         position = positions[2 if layout.label == NOWHERE else layout.label].moved_into(self.width, self.height)
         colour = _colour(prediction.label)
-        background, ink = (SHADE, _pale(colour)) if prediction.unsure else (colour, _readable_on(colour))
+        red, green, blue = colour
+        if prediction.unsure:
+            background, ink = SHADE, ((red + 255) // 2, (green + 255) // 2, (blue + 255) // 2)
+        else:  # black or white, whichever contrasts more
+            background, ink = colour, (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else WHITE
         paste(self.image, text_tile(text, layout.text, ink, background, widest), position.left, position.top)
         self.taken.append(position)
 
@@ -324,14 +329,3 @@ def _shown(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _colour(expression: str) -> Colour:
     return COLOURS.get(expression, OTHER)
-
-
-def _pale(colour: Colour) -> Colour:
-    red, green, blue = ((part + 255) // 2 for part in colour)
-    return red, green, blue
-
-
-def _readable_on(background: Colour) -> Colour:
-    """Return black or white, whichever contrasts more."""
-    red, green, blue = background
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else WHITE

@@ -64,13 +64,7 @@ def check_style(style: str) -> None:
 
 
 def cover(image: NDArray[np.uint8], boxes: Iterable[Box], style: str = "mask") -> NDArray[np.uint8]:
-    """Return a copy of a picture with boxes covered.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        boxes: What to cover, px of the picture.
-        style: One of `STYLES`.
-    """
+    """Return a copy of a picture, RGB uint8 (H, W, 3), with boxes covered in one of the `STYLES`."""
     covered = image.copy()
     height, width = image.shape[:2]
     for box in boxes:

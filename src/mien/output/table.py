@@ -92,7 +92,6 @@ SCHEMA = (
 """The first columns, always in this order; one column per class follows, in the order of the model's outputs."""
 
 NAMES = tuple(column.name for column in SCHEMA)
-"""Names of the first columns."""
 
 _QUALITY = NAMES[NAMES.index("size") : NAMES.index("label")]
 
