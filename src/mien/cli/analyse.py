@@ -12,7 +12,7 @@ from mien.cli import options
 from mien.cli.figure import Results
 from mien.cli.inputs import DataOption, open_corpus
 from mien.cli.terminal import StepBar, echo, print_table
-from mien.errors import DataError, InputError, require
+from mien.errors import InputError, require
 
 if TYPE_CHECKING:
     from mien.report.analysis import Analysis
@@ -56,7 +56,7 @@ def analyse(
     check_outputs(pictures, [data, *results, *map(predictions_path, results)])
     part = corpus_part(measured)
     if option:
-        part |= {"options": options.parse_pairs(option, "--option", "size=48", DataError), "protocol": None}
+        part |= {"options": options.parse_pairs(option), "protocol": None}
     corpus = open_corpus(part, data, soft_labels=False)
     with StepBar() as bar:
         analysis = run(results, corpus, votes=fer2013_votes(corpus, data, votes), top=top, on_step=bar.step)

@@ -10,7 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.terminal import StepBar, echo, print_table
-from mien.errors import DataError, InputError, OutputError, require
+from mien.errors import InputError, OutputError, require
 
 if TYPE_CHECKING:
     from mien.audit import Audit
@@ -41,7 +41,7 @@ def audit(
         raise InputError(f"{out}: the report is JSON; name a .json file, for example --out report.json")
     if picture is not None and picture.suffix.lower() not in FORMATS:
         raise OutputError(f"{picture}: is not named like a picture; end the name with one of {', '.join(FORMATS)}")
-    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    chosen = options.parse_pairs(option)
     check_outputs([out, out and twins_path(out), picture], [data, *files_outside(CORPORA.get(corpus), data, chosen)])
     if out is not None:
         check_kind(out, "data", "statistics")

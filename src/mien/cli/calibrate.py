@@ -17,12 +17,10 @@ def calibrate(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="An .onnx file, a .safetensors file or a run's folder. It is changed.")
     ],
-    data: Annotated[Path, typer.Option("--data", help="The corpus that the model was trained on.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The corpus that the model was trained on.", show_default=False)],
     balance: Annotated[
         float,
-        typer.Option(
-            "--balance", help="How far to correct for uneven classes of the training data, which changes labels: 0 to 1."
-        ),
+        typer.Option(help="How far to correct for uneven classes of the training data, which changes labels: 0 to 1."),
     ] = 0.0,
 ) -> None:
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""

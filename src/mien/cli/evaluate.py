@@ -93,9 +93,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAMES", help="Run an .onnx file on these execution providers of ONNX Runtime, such as cuda,cpu."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results file to write (.json). Default: next to the weights.")] = None,
 ) -> None:
     """Measure a model on a corpus or on your own labelled pictures.
 
@@ -129,7 +127,7 @@ def evaluate(
         require("fairlearn", "analyse")
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
-    read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
+    read_with = parse_pairs(option) if corpus else None
     backend = load_backend(model, providers)
     file = backend.path
     if out is not None:

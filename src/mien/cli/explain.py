@@ -12,7 +12,7 @@ import typer
 from mien.cli import options
 from mien.cli.options import FACES, FILES, TERMINAL, option
 from mien.cli.terminal import echo, print_table
-from mien.errors import DataError, InputError, MienError
+from mien.errors import InputError, MienError
 
 if TYPE_CHECKING:
     from mien.explain import Explanation, Faithfulness
@@ -104,7 +104,7 @@ def explain(
     if corpus is not None:
         from mien.datasets import load_corpus
 
-        chosen = options.parse_pairs(corpus_option, "--corpus-option", "size=48", DataError)
+        chosen = options.parse_pairs(corpus_option, "--corpus-option")
         loaded = load_corpus(corpus, photos[0], options=chosen)
         classes = explain_corpus(recognizer, loaded, split, images, method, target=expression, seed=seed)
         found = [each for _, explanations in classes.values() for each in explanations]

@@ -27,7 +27,7 @@ def finetune(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.", show_default=False),
+        typer.Option(help="Folder of the run. If it holds this run already, the run resumes.", show_default=False),
     ],
     subject: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.errors import MienError, require
+from mien.errors import DataError, MienError, require
 
 FILES, TERMINAL, FACES = "Output files", "Terminal", "Model and faces"
 VIDEOS, EVENTS = "Videos", "Events"
@@ -111,14 +111,12 @@ CorpusOptions = Annotated[
 ]
 
 
-def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: type[MienError]) -> dict[str, Any]:
-    """Return the keys and values of a repeated option; values are read as YAML.
+def parse_pairs(
+    texts: Sequence[str] | None, flag: str = "--option", example: str = "size=48", error: type[MienError] = DataError
+) -> dict[str, Any]:
+    """Return the keys and values of a repeated option, each `key=value`; values are read as YAML.
 
-    Args:
-        texts: The option's arguments, each `key=value`.
-        flag: Name of the option, for error messages.
-        example: A valid argument, for error messages.
-        error: The error to raise for an invalid argument.
+    An invalid one raises `error`, whose message names the option and shows an example.
     """
     yaml = require("yaml", "train")
     from mien.yaml_files import read_yaml

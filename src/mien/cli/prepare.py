@@ -23,9 +23,7 @@ def prepare(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", metavar="FOLDER", help="Folder to write. If the run is interrupted, the same command resumes it."
-        ),
+        typer.Option(metavar="FOLDER", help="Folder to write. If the run is interrupted, the same command resumes it."),
     ],
     size: Annotated[int, typer.Option(metavar="PX", help="Side of the pictures that are written.")] = 224,
     augment: Annotated[

@@ -36,7 +36,7 @@ def report(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
     data: Annotated[
         Path | None,
         typer.Option(

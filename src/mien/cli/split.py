@@ -36,7 +36,7 @@ def split(
     if out.suffix != ".json":
         raise OutputError(f"{out}: the protocol file is JSON; name a .json file, for example --out split.json")
     steps = _parse_protocol(protocol)
-    chosen = options.parse_pairs(option, "--option", "size=48", DataError)
+    chosen = options.parse_pairs(option)
     protocols = [step["path"] for step in steps if isinstance(step.get("path"), str)]
     check_outputs([out], [data, *protocols, *files_outside(CORPORA.get(corpus), data, chosen)])
     check_kind(out, "format", "splits")

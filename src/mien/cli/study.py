@@ -34,22 +34,16 @@ def study(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
+        typer.Option(metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the runs; stopped ones resume.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder of the runs; stopped ones resume.")] = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Copy the small files here, such as results/studies. Runs that are here are done."),
     ] = None,
     scale: Annotated[str, typer.Option(metavar="NAME", help="full, or a smaller scale of the study, such as cpu.")] = "full",
-    row: Annotated[
-        list[str] | None, typer.Option("--row", metavar="NAME", help="Run only this row. Repeat it for several.")
-    ] = None,
-    seed: Annotated[
-        list[int] | None, typer.Option("--seed", help="Use this seed instead of the study's. Repeat it for several.")
-    ] = None,
+    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this row. Repeat it for several.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Use this seed instead of the study's. Repeat it for several.")] = None,
     queue: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Run the studies of this file, in order, as far as they suit the processor."),
@@ -120,14 +114,7 @@ def _sources(data: Sequence[str]) -> dict[str, Path]:
 
 
 class _Runner:
-    """Runs jobs one after the other in this process.
-
-    Attributes:
-        sources: Path of each corpus by name; "" is any corpus.
-        folders: Where the files are.
-        weights: Also keep weights.
-        end: When to stop, on the clock `time.monotonic`; None never.
-    """
+    """Runs jobs one after the other in this process, until the clock `time.monotonic` reaches `end`."""
 
     def __init__(self, sources: dict[str, Path], folders: Folders, weights: bool, end: float | None) -> None:
         self.sources, self.folders, self.weights, self.end = sources, folders, weights, end

@@ -70,10 +70,7 @@ def per_cent(share: float | None, digits: int = 2) -> str:
 class Bar:
     """A progress bar of Rich that is removed when its block ends.
 
-    Args:
-        columns: What appears between the bar and the time left.
-        shown: Whether there is a bar at all.
-        console: Prints other text while the bar is shown; in a terminal the bar stays below that text.
+    It appears in a terminal only, below the text that `console` prints. `columns` are between the bar and the time left.
     """
 
     def __init__(self, *columns: Any, shown: bool = True, console: Console | None = None) -> None:
@@ -114,13 +111,7 @@ class StepBar(Bar):
 
 
 class ReadingBar(Bar):
-    """The source being read, frames per second and the time left.
-
-    Args:
-        total: Number of sources.
-        shown: Whether there is a bar at all.
-        console: Prints other text while the bar is shown.
-    """
+    """The source being read, frames per second and the time left."""
 
     def __init__(self, total: int, shown: bool, console: Console | None = None) -> None:
         from rich.progress import TextColumn
@@ -131,7 +122,7 @@ class ReadingBar(Bar):
         self.task = self.bar.add_task("reading", total=total, rate="")
 
     def opened(self, options: VideoOptions, video: VideoReader) -> None:
-        """Take note of a video that was opened, and of the part of it that is read."""
+        """Note which part of the opened video is read."""
         start, end = options.start or 0.0, video.duration
         if options.end is not None:
             end = options.end if end is None else min(end, options.end)

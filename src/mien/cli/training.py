@@ -37,7 +37,7 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
     ],
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several."),
@@ -118,7 +118,7 @@ def export(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="The corpus. Its training images are used to compare with torch and for --int8."),
+        typer.Option(help="The corpus. Its training images are used to compare with torch and for --int8."),
     ] = None,
     half_size: Annotated[
         bool,

@@ -36,10 +36,10 @@ def verify(
         list[Path], typer.Argument(metavar="RESULT...", help="Results files (.json) of mien evaluate.", show_default=False)
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", help="The corpus they were measured on. Without it, nothing is measured again.")
+        Path | None, typer.Option(help="The corpus they were measured on. Without it, nothing is measured again.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="The weights, if they are neither next to the results file nor bundled.")
+        Path | None, typer.Option(help="The weights, if they are neither next to the results file nor bundled.")
     ] = None,
 ) -> None:
     """Measure models again and check that the figures in their results files hold. Exit status 1 if one does not."""

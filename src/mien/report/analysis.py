@@ -303,20 +303,16 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     ]
     suspects, summary = folder / "suspects.csv", folder / "summary.json"
     write_row_list(suspects, analysis.corpus, analysis.rows[chosen], analysis.quality[chosen], more)
-    mistakes = [
-        [
-            each.row,
-            corpus_id(analysis.corpus),
-            each.label,
-            each.predicted,
-            f"{each.confidence:.5f}",
-            f"{each.label_prob:.5f}",
-            describe_twins(each),
-            describe_votes(each),
-            analysis.corpus.origin(each.row),
-        ]
-        for each in analysis.mistakes
-    ]
+    mistakes = []
+    for each in analysis.mistakes:
+        probs = f"{each.confidence:.5f}", f"{each.label_prob:.5f}"
+        twins = "; ".join(
+            f"{twin.kind} {twin.row} ({twin.split or 'no split'}, {twin.label or 'no class'})" for twin in each.twins
+        )
+        origin = analysis.corpus.origin(each.row)
+        mistakes.append(
+            [each.row, corpus_id(analysis.corpus), each.label, each.predicted, *probs, twins, describe_votes(each), origin]
+        )
     head = ["row", "corpus", "label", "predicted", "confidence", "label_prob", "twins", "votes", "image"]
     pairs = [[pair.label, pair.predicted, pair.images, f"{pair.share:.5f}"] for pair in analysis.pairs]
     written = [
@@ -330,20 +326,13 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     return written
 
 
-def describe_twins(mistake: Mistake) -> str:
-    """Return the twins of a mistake as text, such as `exact 12 (train, happy); near 7 (public_test, sad)`."""
-    return "; ".join(
-        f"{twin.kind} {twin.row} ({twin.split or 'no split'}, {twin.label or 'no class'})" for twin in mistake.twins
-    )
-
-
 def describe_votes(mistake: Mistake) -> str:
     """Return the votes on a mistake as text, such as `8 happy, 2 neutral`."""
     return ", ".join(f"{count} {name}" for name, count in (mistake.votes or {}).items())
 
 
 def _risk_rows(analysis: Analysis) -> list[list[Any]]:
-    """Return images, lowest confidence and error rate at every twentieth of coverage."""
+    """Return coverage, images, lowest confidence and error rate at every twentieth of coverage."""
     confidence = analysis.probs.max(1)
     coverage, risk = risk_coverage(confidence, analysis.probs.argmax(1) == analysis.target)
     ordered = np.sort(confidence)[::-1]

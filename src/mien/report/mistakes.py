@@ -96,9 +96,8 @@ def risk_coverage_figure(measured: Sequence[Measured]) -> Figure:
         coverage, risk = risk_coverage(confidence, right)
         if len(measured) == 1:
             best = risk_coverage(right.astype(float), right)[1]
-            axes.plot(
-                100 * coverage, 100 * best, color="0.6", lw=0.8, label=f"{translate('best order')} (AURC {best.mean():.3f})"
-            )
+            best_label = f"{translate('best order')} (AURC {best.mean():.3f})"
+            axes.plot(100 * coverage, 100 * best, color="0.6", lw=0.8, label=best_label)
         style = look(number) | {"marker": ""}
         begun = coverage >= min(0.02, coverage[-1])  # the first few answers say little
         axes.plot(100 * coverage[begun], 100 * risk[begun], label=f"{label} (AURC {risk.mean():.3f})", **style)
