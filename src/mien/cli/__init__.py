@@ -22,25 +22,23 @@ from mien.atomic import STOPS
 from mien.cli.analyse import analyse
 from mien.cli.anonymise import anonymise
 from mien.cli.audit import audit
-from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
 from mien.cli.doctor import doctor
 from mien.cli.evaluate import evaluate
 from mien.cli.explain import explain
+from mien.cli.export import calibrate, export, push
 from mien.cli.figure import app as figure
-from mien.cli.finetune import finetune
 from mien.cli.label import label
 from mien.cli.models import info, models
 from mien.cli.observe import observe
 from mien.cli.page import page
 from mien.cli.predict import predict
 from mien.cli.prepare import prepare
-from mien.cli.push import push
 from mien.cli.report import report
 from mien.cli.serve import serve
 from mien.cli.split import split
 from mien.cli.study import study
-from mien.cli.training import export, is_first_process, recipes, train
+from mien.cli.training import finetune, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
 from mien.provenance import available_cores, core_quotas
