@@ -21,8 +21,8 @@ from mien import __version__
 from mien.atomic import STOPS
 from mien.cli.analyse import analyse
 from mien.cli.anonymise import anonymise
-from mien.cli.audit import audit
 from mien.cli.camera import camera
+from mien.cli.corpora import audit, prepare, split
 from mien.cli.doctor import doctor
 from mien.cli.evaluate import evaluate
 from mien.cli.explain import explain
@@ -33,10 +33,8 @@ from mien.cli.models import info, models
 from mien.cli.observe import observe
 from mien.cli.page import page
 from mien.cli.predict import predict
-from mien.cli.prepare import prepare
 from mien.cli.report import report
 from mien.cli.serve import serve
-from mien.cli.split import split
 from mien.cli.study import study
 from mien.cli.training import finetune, is_first_process, recipes, train
 from mien.cli.verify import verify

@@ -49,11 +49,7 @@ GREY = (60, 60, 60)
 
 
 def create_face_finder(min_face: float = MIN_FACE) -> Detector:
-    """Return the detector that finds faces to cover.
-
-    Raises:
-        InputError: `min_face`, in px, is too small.
-    """
+    """Return the detector that finds faces of at least `min_face` px to cover."""
     return create_detector("centerface", min_face=min_face, threshold=THRESHOLD)
 
 

@@ -110,7 +110,7 @@ class Events:
 
     def __init__(self, classes: Sequence[str], options: EventOptions | None = None) -> None:
         self.classes, self.options = tuple(classes), options or EventOptions()
-        self._names = columns(classes)[-len(self.classes) :]
+        columns(classes)  # raises the error of a class that cannot be a column
         self._index = {name: i for i, name in enumerate(self.classes)}
         self._videos: dict[str, Video] = {}
         self._steps: dict[str, _Steps] = {}
@@ -129,7 +129,7 @@ class Events:
         video.end = max(video.end, time)
         if entry["label"] is None or track is None:
             return
-        label, probs = self._index[entry["label"]], np.array([entry[name] for name in self._names])
+        label, probs = self._index[entry["label"]], np.array([entry[name] for name in self.classes])
         limit = max(self._steps.setdefault(source, _Steps()).limit(time), self.options.merge_gap)
         person = self._people.get((source, track))
         if person is None:
