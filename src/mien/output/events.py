@@ -180,7 +180,7 @@ class Events:
 
 
 class EventWriter:
-    """Writes the events of a run.
+    """Writes the events of a run; give the rows to its attribute `events`.
 
     Args:
         target: A file, whose ending names the format, or a folder with one file per video.
@@ -188,9 +188,6 @@ class EventWriter:
         options: How segments are made and, in a folder, written.
         sources: What the run reads; None if only the rows say that, as for a table.
         earlier: See `OutputPaths`.
-
-    Attributes:
-        events: The segments so far; give it the rows.
 
     Raises:
         OutputError: See `OutputPaths`; or a file for BIDS does not end in `_events.tsv`.
@@ -226,12 +223,7 @@ class EventWriter:
         return self.events
 
     def write(self) -> list[Path]:
-        """Write the events of the rows so far, and return the files; nothing more can be added.
-
-        Raises:
-            OutputError: A file cannot be written; or see `OutputPaths`.
-            DataError: The rows are of a table that has no video.
-        """
+        """Write the events of the rows so far, and return the files; raise a `DataError` if a table has no video."""
         videos, classes = self.events.finish(), self.events.classes
         if not videos and self._paths is None:
             raise DataError("the table has no row of a video, so there are no events")

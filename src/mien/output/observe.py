@@ -29,23 +29,14 @@ NEUTRAL, STRETCH = "neutral", 5.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a video, such as the time in which a stimulus was shown.
-
-    Attributes:
-        name: What it is called.
-        start: Its first second.
-        end: Its end, seconds; a frame at this time is not in it.
-        source: The video as the table names it, or its file name; None for every video.
-        person: The person's track number; None for everybody.
-        extra: Other columns of the file, which are copied.
-    """
+    """A part of a video, such as the time in which a stimulus was shown."""
 
     name: str
-    start: float
-    end: float
-    source: str | None = None
-    person: int | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    start: float  # seconds
+    end: float  # seconds; a frame at this time is not in it
+    source: str | None = None  # the video as the table names it, or its file name; None for every video
+    person: int | None = None  # track number; None for everybody
+    extra: dict[str, str] = field(default_factory=dict)  # other columns of the file, which are copied
 
     def concerns(self, source: str) -> bool:
         """Return whether it is a part of this video."""

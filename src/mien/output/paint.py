@@ -69,15 +69,10 @@ class Box(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A small picture with transparency, ready to be blended.
+    """A small picture with transparency, ready to be blended."""
 
-    Attributes:
-        premultiplied: Colour times opacity, uint16 (h, w, 3), range 0-65280.
-        transparency: uint16 (h, w, 1), range 0-256: at 256 only the picture below shows.
-    """
-
-    premultiplied: NDArray[np.uint16]
-    transparency: NDArray[np.uint16]
+    premultiplied: NDArray[np.uint16]  # colour times opacity, (h, w, 3), range 0-65280
+    transparency: NDArray[np.uint16]  # (h, w, 1), range 0-256: at 256 only the picture below shows
 
 
 def fill(image: NDArray[np.uint8], box: Box, colour: Colour, opacity: int = 256) -> None:

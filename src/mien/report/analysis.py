@@ -35,18 +35,11 @@ SHARES = (0.01, 0.05, 0.1, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Another image of the corpus that shows the same picture.
+    """Another image of the corpus that shows the same picture."""
 
-    Attributes:
-        row: Its row in the corpus.
-        kind: `exact` (the same bytes), `near` or `mirrored`.
-        split: Its split; empty if it is in none.
-        label: Its class.
-    """
-
-    row: int
-    kind: str
-    split: str
+    row: int  # in the corpus
+    kind: str  # `exact` (the same bytes), `near` or `mirrored`
+    split: str  # empty if it is in none
     label: str
 
 
@@ -75,19 +68,12 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ConfusedPair:
-    """How often images of one class are taken for another.
+    """How often images of one class are taken for another."""
 
-    Attributes:
-        label: The class by the corpus.
-        predicted: The class by the network.
-        images: Number of such images.
-        share: Their share of the images of `label`.
-    """
-
-    label: str
-    predicted: str
+    label: str  # by the corpus
+    predicted: str  # by the network
     images: int
-    share: float
+    share: float  # of the images of `label`
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,9 +189,16 @@ def analyse(
         )
         for i in shown
     )
+    confusion = measured.confusion
+    pairs = [
+        ConfusedPair(classes[i], classes[j], int(count), float(count / confusion[i].sum()))
+        for (i, j), count in np.ndenumerate(confusion)
+        if i != j and count
+    ]
+    pairs.sort(key=lambda pair: -pair.images)
     order = np.argsort(quality, kind="stable")
     differ = None if votes is None else _differ(votes, classes, rows, target)
-    return Analysis(measured, corpus, rows, target, probs, mistakes, _pairs(measured), order, quality, issue, differ)
+    return Analysis(measured, corpus, rows, target, probs, mistakes, tuple(pairs), order, quality, issue, differ)
 
 
 def corpus_part(measured: Measured) -> dict[str, Any]:
@@ -268,17 +261,6 @@ def _differ(votes: Votes, classes: Sequence[str], rows: NDArray[np.int64], targe
         raise DataError(f"FER+ has no votes for some of the classes {', '.join(classes)}; leave the votes out")
     counts = votes.counts[rows][:, columns]
     return counts[np.arange(len(rows)), target] < counts.max(1)
-
-
-def _pairs(measured: Measured) -> tuple[ConfusedPair, ...]:
-    confusion, classes = measured.confusion, measured.first["classes"]
-    totals = confusion.sum(1)
-    found = [
-        ConfusedPair(classes[i], classes[j], int(count), float(count / totals[i]))
-        for (i, j), count in np.ndenumerate(confusion)
-        if i != j and count
-    ]
-    return tuple(sorted(found, key=lambda pair: -pair.images))
 
 
 def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> list[Path]:
