@@ -1,7 +1,7 @@
 """The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr),
-3 some of several inputs could not be read, 130 interrupted.
+Exit status: 0 done; 1 a figure that `mien verify` checked does not hold; 2 an error that the user can fix (one line on
+stderr); 3 some of several inputs could not be read; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -94,8 +94,7 @@ def set_environment() -> None:
     """Set what libraries read when they are imported. Values that the user has set are kept.
 
     - torch, OpenBLAS and Arrow know the affinity of the process, but not the quota of its container.
-    - Matplotlib keeps a list of fonts in the home folder, and torch keeps compiled code in the folder for temporary files. Both
-      belong into mien's cache.
+    - Matplotlib's list of fonts and torch's compiled code belong into mien's cache.
     """
     if core_quotas():
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))

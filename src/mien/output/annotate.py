@@ -1,7 +1,6 @@
 """Draw predictions on a picture or on a video's frames: box, label, and a small panel of bars.
 
-Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster, also when the poster is shown
-small. The colours are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression.
+Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster that is shown small. The colours are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression.
 An unsure prediction has a question mark, a dark label and a dashed box.
 """
 
@@ -57,7 +56,7 @@ MIN_TEXT = 0.0105
 """Smallest font size, as a share of the picture's longer side: 10 px if that is shown 1,000 px long."""
 
 MAX_PANEL_HEIGHT, MAX_PANEL_SHARE = 1.6, 0.25
-"""A panel taller than 1.6 times its face is left out if the panels of all faces would cover over a quarter of the picture."""
+"""Panels taller than 1.6 times their face are left out if all panels would cover over a quarter of the picture."""
 
 INNER_FACE = (0.2, 0.25, 0.8, 0.9)
 """Part of a face's box that contains eyes, nose and mouth: left, top, right and bottom, as shares of the box."""
@@ -91,8 +90,8 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
         predictions: What `Recognizer.predict` returned for it.
 
     Returns:
-        RGB uint8 (H, W, 3), of the picture's size; enlarged by a whole factor if the shorter side is below `MIN_SIDE` px, and
-        wider by the strip for a ready crop.
+        RGB uint8 (H, W, 3), of the picture's size. A picture whose shorter side is below `MIN_SIDE` px is enlarged by a whole
+        factor. That of a ready crop is wider by the strip.
     """
     return Annotator().draw(image, predictions)
 
@@ -222,7 +221,7 @@ class _Sheet:
         self.taken.append(position)
 
     def draw_bars(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
-        """Draw a bar for each class next to a face or, if there is no room, over its edge; not at all if that is taken too."""
+        """Draw a bar for each class next to a face, else over its edge, else not at all."""
         classes, size = prediction.classes, _bar_text(layout.text)
         width, height = _panel_size(size, classes)
         panel = self._panel(box, layout, width, height)
@@ -290,8 +289,7 @@ class _Sheet:
     def _choose(self, positions: Mapping[int, Box], kept: int | None, own: Box, slack: float) -> int:
         """Return the number of the position to take: the kept one if nearly free, else the first free one, or `NOWHERE`.
 
-        A person without a position takes only one that is free by more than `slack` px, so that nothing comes and goes with
-        every frame.
+        A person without a position takes only one that is free by more than `slack` px, so that nothing flickers.
         """
         if kept is not None and kept in positions and self._is_free(positions[kept], -slack, own):
             return kept

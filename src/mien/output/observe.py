@@ -1,6 +1,6 @@
 """What each person showed in each stimulus window of a table that `mien predict` wrote, and the change from a baseline.
 
-`read_windows` reads the windows, and `WindowTable` adds up the rows of the table as they pass, so memory grows with the windows
+`read_windows` reads the windows, and `WindowTable` adds up the rows of the table as they pass. So memory grows with the windows
 and people, not with the frames.
 """
 
@@ -47,8 +47,7 @@ def read_windows(path: str | os.PathLike[str]) -> list[Window]:
     """Return the windows of a CSV file with the columns `name`, `start`, `end` and, if wanted, `source`, `person` and others.
 
     Raises:
-        DataError: It cannot be read, lacks a column, has no window, a window ends before it starts, or two windows of one video
-            have the same name.
+        DataError: It cannot be read, lacks a column, or has no window; a window ends before it starts, or has the name of another.
     """
     try:
         entries = list(csv_rows(Path(path)))

@@ -22,8 +22,8 @@ NEEDED = ("source", "time", "track", "label")
 class Table:
     """A table that is being read.
 
-    It has one row per face in the order of the file, and one with no `label` for each frame without a face, if the table has
-    these. A row has the columns of `NEEDED`, `frame` (or None) and the expressions.
+    It has one row per face, in the order of the file, and may have one without a `label` for each frame without a face. A row
+    has the columns of `NEEDED`, `frame` (or None) and the expressions.
     """
 
     classes: tuple[str, ...]  # the expressions that it has columns for

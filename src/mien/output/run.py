@@ -1,6 +1,6 @@
 """The files of a run: table, summary, events, annotated pictures and videos, timelines; each is complete or not written at all.
 
-`RunWriter` takes the readings of `Recognizer.stream` one at a time and passes each to the journal of the table, the summary,
+`RunWriter` takes the readings of `Recognizer.stream` one at a time. It passes each to the journal of the table, the summary,
 the events, the timeline of its video and the `AnnotationWriter`.
 """
 

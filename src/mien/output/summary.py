@@ -216,7 +216,7 @@ class Summary:
 
     Args:
         classes: The model's classes, by output index.
-        max_gap: Seconds between two samples of a person beyond which the time between them is not counted; choose at least
+        max_gap: Seconds between two samples of a person beyond which the time between them is not counted. Choose at least
             twice the time between sampled frames.
     """
 

@@ -1,7 +1,7 @@
 """Error analysis: what a network gets wrong, and which of its mistakes are those of the labels.
 
-`analyse` takes results files and their corpus. It returns the most confident mistakes with their twins and FER+'s votes, the
-pairs of classes that are confused, and the labels that look wrong, ranked with cleanlab. `write_analysis` writes the tables.
+`analyse` takes results files and their corpus. It returns the most confident mistakes with their twins and FER+'s votes, and
+the pairs of classes that are confused. cleanlab ranks the labels that look wrong. `write_analysis` writes the tables.
 """
 
 from __future__ import annotations

@@ -162,8 +162,8 @@ def intervals_figure(names: Sequence[str], accuracies: Sequence[float], interval
 def curves_figure(runs: Sequence[Run]) -> Figure:
     """Return accuracy by epoch, on the training split above and on the selection split below, one line per recipe.
 
-    Runs that differ only in seed or fold are averaged: a line is their mean, its band one standard deviation to each side, over
-    the epochs that all of them have. Runs without a finished epoch are left out.
+    Runs that differ only in seed or fold are averaged over the epochs that all of them have. A line is their mean; its band is
+    one standard deviation to each side. Runs without a finished epoch are left out.
 
     Raises:
         DataError: No run has a finished epoch, or the runs are of several corpora or selection splits.

@@ -1,7 +1,7 @@
 """What figures are drawn from: results files of `mien evaluate`, and folders of runs.
 
-Results are pooled, and runs averaged, only where that is sound: folds of one run of a study, and runs whose recipes differ in
-nothing but seed and fold.
+Results are pooled only if they are the folds of one run of a study. Runs are averaged only if their recipes differ in nothing
+but seed and fold.
 """
 
 from __future__ import annotations
