@@ -1,7 +1,8 @@
 """Draw predictions on a picture or on a video's frames: box, label, and a small panel of bars.
 
-Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster that is shown small. The colours are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression.
-An unsure prediction has a question mark, a dark label and a dashed box.
+Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster that is shown small. The colours
+are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression. An unsure
+prediction has a question mark, a dark label and a dashed box.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def read_windows(path: str | os.PathLike[str]) -> list[Window]:
     """Return the windows of a CSV file with the columns `name`, `start`, `end` and, if wanted, `source`, `person` and others.
 
     Raises:
-        DataError: It cannot be read, lacks a column, or has no window; a window ends before it starts, or has the name of another.
+        DataError: It cannot be read, lacks a column, or has no window; or a window ends before it starts
+            or has the name of another.
     """
     try:
         entries = list(csv_rows(Path(path)))
