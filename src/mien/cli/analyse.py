@@ -10,7 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.figure import Results
-from mien.cli.inputs import DataOption, open_corpus
+from mien.cli.inputs import open_corpus
 from mien.cli.terminal import StepBar, echo, print_table
 from mien.errors import InputError, require
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def analyse(
     results: Results,
-    data: DataOption,
+    data: options.Data,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the tables and figures.", show_default=False)],
     votes: Annotated[
         str | None,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import DataOption, corpus_of, open_corpus, open_photos, votes_on
-from mien.cli.options import parse_pairs
+from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
 from mien.cli.terminal import StepBar, echo, per_cent, print_table
 from mien.errors import DataError, InputError, require
 from mien.labels import label_set
@@ -32,7 +31,7 @@ def evaluate(
             metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, a bundled model, or hf://user/model."
         ),
     ],
-    data: DataOption,
+    data: options.Data,
     split: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +126,7 @@ def evaluate(
         require("fairlearn", "analyse")
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
-    read_with = parse_pairs(option) if corpus else None
+    read_with = options.parse_pairs(option) if corpus else None
     backend = load_backend(model, providers)
     file = backend.path
     if out is not None:

@@ -1,11 +1,11 @@
-"""What several commands open for the user: a model, a corpus, FER+'s votes."""
+"""What several commands open for the user: a corpus, photos, FER+'s votes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from mien.datasets import Corpus
     from mien.groups import Groups
     from mien.predict.backend import Backend
-
-DataOption = Annotated[
-    Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")
-]
 
 
 def corpus_of(backend: Backend, data: Path) -> Corpus:

@@ -16,7 +16,7 @@ VIDEOS, EVENTS = "Videos", "Events"
 
 
 def option(help: str, metavar: str | None, group: str, *names: str, **more: Any) -> Any:
-    """Return Typer's description of an option."""
+    """Return Typer's description of an option in a group of the help; `metavar` is what its value is called there."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
 
@@ -102,6 +102,7 @@ EventFormat = Annotated[
     str, option("Format of the files if --events names a folder: csv, eaf, textgrid, boris or bids.", "NAME", EVENTS)
 ]
 
+Data = Annotated[Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")]
 CorpusData = Annotated[
     Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.", show_default=False)
 ]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.inputs import DataOption, open_corpus
-from mien.cli.options import parse_pairs
+from mien.cli import options
+from mien.cli.inputs import open_corpus
 from mien.cli.terminal import Bar, echo, print_table
 from mien.errors import InputError, OutputError, RecipeError, require
 from mien.weights import DEFAULT
@@ -36,7 +36,7 @@ def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
     ],
-    data: DataOption,
+    data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
         list[str] | None,
@@ -68,7 +68,7 @@ def train(
     from mien.recipe import load_recipe, recipe_file
 
     def read() -> tuple[Recipe, Corpus]:
-        overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
+        overrides = options.parse_pairs(change, "--set", "train.epochs=2", RecipeError)
         overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
         chosen = load_recipe(recipe, overrides)
         check_names(chosen)
@@ -160,7 +160,7 @@ def finetune(
     from mien.provenance import available_cores
 
     check_logger(logger)
-    changes = parse_pairs(change, "--set", "optim.lr=0.01", RecipeError) | {"seed": seed}
+    changes = options.parse_pairs(change, "--set", "optim.lr=0.01", RecipeError) | {"seed": seed}
     changes |= {} if epochs is None else {"train.epochs": epochs}
     own = ("data.corpus", "data.options", "model.start", *(("data.protocol",) if folds else ()))
     if given := next((key for key in changes if key.startswith(own)), None):
@@ -173,14 +173,14 @@ def finetune(
     check_outputs([out / "finetune.json"], [data])
     start = load_backend(model)
     torch.set_num_threads(threads or available_cores())
-    options: dict[str, Any] = {"size": 96, "colour": start.info.preprocess.channels == 3}
-    options |= {} if subject is None else {"subject": subject}
-    loaded = open_corpus({"corpus": "manifest" if table else "folder", "options": options}, data)
+    read_with: dict[str, Any] = {"size": 96, "colour": start.info.preprocess.channels == 3}
+    read_with |= {} if subject is None else {"subject": subject}
+    loaded = open_corpus({"corpus": "manifest" if table else "folder", "options": read_with}, data)
     check_classes(loaded, data)
     parts = []
     for fold in range(folds or 1):
         folder = out if folds is None else out / f"fold-{fold}"
-        recipe, corpus = fill_recipe(loaded, model, options, changes, folds, fold)
+        recipe, corpus = fill_recipe(loaded, model, read_with, changes, folds, fold)
         check_names(recipe)
         check_files(recipe, folder, [data])
         for line in [] if fold else cautions(corpus, folds):
