@@ -12,26 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien import cli
-
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
 
-Result = tuple[int, str, str]
-"""Exit status, standard output, standard error."""
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def mien(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+def mien(command: Command, tiny_onnx: Path) -> Command:
     """Run `mien predict` on the small network."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mien", "predict", *map(str, arguments), "--model", str(tiny_onnx)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+    return lambda *arguments: command("predict", *arguments, "--model", tiny_onnx)
 
 
 @pytest.fixture(scope="session")

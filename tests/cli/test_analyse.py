@@ -2,37 +2,27 @@
 
 import csv
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mien import cli
 from mien.datasets import load_corpus, read_row_list
 from mien.datasets.votes import COLUMNS
 
-Result = tuple[int, str, str]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def mien(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a command; return exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mien", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def mien(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return command
 
 
 @pytest.fixture
-def results(mien: Callable[..., Result], tiny_onnx: Path, fer2013_csv: Path, tmp_path: Path) -> Path:
+def results(mien: Command, tiny_onnx: Path, fer2013_csv: Path, tmp_path: Path) -> Path:
     assert mien("evaluate", tiny_onnx, "--data", fer2013_csv, "--split", "train", "--out", tmp_path / "train.json")[0] == 0
     return tmp_path / "train.json"
 
@@ -50,7 +40,7 @@ def write_votes(path: Path) -> Path:
 
 
 def test_it_writes_tables_and_figures_and_a_list_that_training_takes(
-    mien: Callable[..., Result], results: Path, fer2013_csv: Path, tmp_path: Path
+    mien: Command, results: Path, fer2013_csv: Path, tmp_path: Path
 ) -> None:
     write_votes(tmp_path / "fer2013new.csv")
     out = tmp_path / "analysis"
@@ -84,7 +74,7 @@ def test_it_writes_tables_and_figures_and_a_list_that_training_takes(
     assert "exclude_sha256: " in (tmp_path / "run/recipe.yaml").read_text()
 
 
-def test_votes_can_be_elsewhere(mien: Callable[..., Result], results: Path, fer2013_csv: Path, tmp_path: Path) -> None:
+def test_votes_can_be_elsewhere(mien: Command, results: Path, fer2013_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     votes = write_votes(tmp_path / "elsewhere/votes.csv")
     common = ("analyse", results, "--data", fer2013_csv, "--out", tmp_path / "out")
@@ -95,9 +85,7 @@ def test_votes_can_be_elsewhere(mien: Callable[..., Result], results: Path, fer2
     assert "no such file; get FER+'s votes" in err
 
 
-def test_what_cannot_be_analysed_is_refused(
-    mien: Callable[..., Result], results: Path, fer2013_csv: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_analysed_is_refused(mien: Command, results: Path, fer2013_csv: Path, tmp_path: Path) -> None:
     def refused(*arguments: object, file: Path = results, data: Path = fer2013_csv) -> str:
         status, _, err = mien("analyse", file, "--data", data, "--out", tmp_path / "out", *arguments)
         assert status == 2

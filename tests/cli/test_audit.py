@@ -4,32 +4,24 @@ import csv
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mien import cli
-
-Result = tuple[int, str, str]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run `mien audit`; return exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mien", "audit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def audit(command: Command) -> Command:
+    """Run `mien audit`."""
+    return partial(command, "audit")
 
 
-def refused(result: Result, *words: str) -> None:
+def refused(result: tuple[int, str, str], *words: str) -> None:
     status, out, err = result
     assert status == 2
     assert out == ""

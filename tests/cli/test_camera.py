@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mien import cli
 from mien.cli.camera import record
 from mien.errors import OutputError
 from mien.output.run import RunWriter, Targets
@@ -53,17 +52,9 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def camera(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run `mien camera` on the small network; return exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", "camera", *map(str, arguments), "--model", str(tiny_onnx)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def camera(command: Callable[..., tuple[int, str, str]], tiny_onnx: Path) -> Callable[..., tuple[int, str, str]]:
+    """Run `mien camera` on the small network."""
+    return lambda *arguments: command("camera", *arguments, "--model", tiny_onnx)
 
 
 @pytest.fixture

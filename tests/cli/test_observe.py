@@ -1,30 +1,22 @@
 """`mien predict --events` and `mien observe`, with the small network."""
 
 import csv
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mien import cli
-
-Run = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def observe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", "observe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def observe(command: Command) -> Command:
+    """Run `mien observe`."""
+    return partial(command, "observe")
 
 
-def test_a_table_gives_the_events_of_the_run_that_wrote_it(mien: Run, observe: Run, folder: Path) -> None:
+def test_a_table_gives_the_events_of_the_run_that_wrote_it(mien: Command, observe: Command, folder: Path) -> None:
     now, later, table = folder / "now.csv", folder / "later.csv", folder / "t.jsonl"
     options = ["--min-seconds", 0.1, "--merge-gap", 0.1]
     assert mien(folder / "in", "--no-detect", "--out", table, "--events", now, *options)[0] == 0
@@ -38,13 +30,13 @@ def test_a_table_gives_the_events_of_the_run_that_wrote_it(mien: Run, observe: R
     assert sorted(path.name for path in (folder / "tiers").glob("[!.]*")) == ["a.TextGrid", "b.TextGrid"]
 
 
-def test_a_table_of_pictures_has_no_events(mien: Run, observe: Run, photo: Path, tmp_path: Path) -> None:
+def test_a_table_of_pictures_has_no_events(mien: Command, observe: Command, photo: Path, tmp_path: Path) -> None:
     assert mien(photo, "--no-detect", "--out", tmp_path / "t.csv")[0] == 0
     status, _, err = observe(tmp_path / "t.csv", "--events", tmp_path / "e.eaf")
     assert (status, err) == (2, "error: the table has no row of a video, so there are no events\n")
 
 
-def test_windows_of_a_table(mien: Run, observe: Run, folder: Path) -> None:
+def test_windows_of_a_table(mien: Command, observe: Command, folder: Path) -> None:
     table, windows, out = folder / "t.csv", folder / "windows.csv", folder / "out.csv"
     assert mien(folder / "in/b.mkv", "--no-detect", "--out", table, "--fps", 10)[0] == 0
     windows.write_text("name,start,end,condition\nrest,0,2,none\nfilm,2,6.5,funny\n")
@@ -72,7 +64,9 @@ def test_windows_of_a_table(mien: Run, observe: Run, folder: Path) -> None:
         (["--windows", "w.csv", "--out", "o.json"], "end its name in .csv"),
     ],
 )
-def test_wrong_options(observe: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str) -> None:
+def test_wrong_options(
+    observe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("source,frame,time,track,label,happy,neutral\n")
     Path("w.csv").write_text("name,start,end\na,0,1\n")

@@ -5,13 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mien import cli
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -26,17 +28,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mien(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run `mien prepare`; return exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", "prepare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def mien(command: Command) -> Command:
+    """Run `mien prepare`."""
+    return partial(command, "prepare")
 
 
 def one_line_error(result: tuple[int, str, str], *words: str) -> None:

@@ -1,7 +1,8 @@
 """`mien split`, through the real command line."""
 
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from mien import cli
 from mien.datasets import load_corpus
 from mien.labels import label_set
 
-Result = tuple[int, str, str]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def split(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run `mien split`; return exit status, stdout, stderr."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mien", "split", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def split(command: Command) -> Command:
+    """Run `mien split`."""
+    return partial(command, "split")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Covering faces, on a real photo that moves, is lost and returns."""
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mien import cli
 from mien.errors import InputError, UnknownNameError
 from mien.faces import create_detector
 from mien.faces.detect import Detector
@@ -20,6 +19,8 @@ from mien.output.anonymise import check_style, cover, create_face_finder, find_b
 from mien.output.paint import Box
 from mien.structures import Face, Frame
 from mien.video.reader import open_video
+
+Command = Callable[..., tuple[int, str, str]]
 
 ASTRONAUT = Path(__file__).parents[2] / "docs/assets/astronaut.jpg"
 WIDTH, HEIGHT, FPS, FRAMES = 320, 240, 10, 24
@@ -68,15 +69,9 @@ def finder() -> Detector:
 
 
 @pytest.fixture
-def anonymise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", "anonymise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+def anonymise(command: Command) -> Command:
+    """Run `mien anonymise`."""
+    return partial(command, "anonymise")
 
 
 def images(path: Path) -> list[NDArray[np.uint8]]:

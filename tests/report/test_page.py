@@ -317,7 +317,7 @@ def test_a_report_is_made_in_python(tmp_path: Path, write_results: Write) -> Non
     made = create_report(read_subject(path))
     assert made.title == "sa_csp_ca on fer2013 private_test"
     assert made.tiles[0][:2] == ("Accuracy, standard", "72.50\N{NO-BREAK SPACE}%")
-    made = Report(made.title, made.lead, sections=[Section("Only this", [Text("a", "warning")])])
+    made = Report(made.title, made.lead, sections=[Section("Only this", [Text("a")])])
     assert write_report(tmp_path / "r.html", made) == [tmp_path / "r.html"]
 
 

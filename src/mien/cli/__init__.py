@@ -1,7 +1,7 @@
 """The command line: one function per command. Each imports heavy packages only when it runs.
 
-Exit status: 0 done, 1 a figure that `mien verify` checked does not hold, 2 an error that the user can fix (one line on stderr),
-3 some of several inputs could not be read, 130 interrupted.
+Exit status: 0 done; 1 a figure that `mien verify` checked does not hold; 2 an error that the user can fix (one line on
+stderr); 3 some of several inputs could not be read; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,26 +21,22 @@ from mien import __version__
 from mien.atomic import STOPS
 from mien.cli.analyse import analyse
 from mien.cli.anonymise import anonymise
-from mien.cli.audit import audit
-from mien.cli.calibrate import calibrate
 from mien.cli.camera import camera
+from mien.cli.corpora import audit, prepare, split
 from mien.cli.doctor import doctor
 from mien.cli.evaluate import evaluate
 from mien.cli.explain import explain
+from mien.cli.export import calibrate, export, push
 from mien.cli.figure import app as figure
-from mien.cli.finetune import finetune
 from mien.cli.label import label
 from mien.cli.models import info, models
 from mien.cli.observe import observe
 from mien.cli.page import page
 from mien.cli.predict import predict
-from mien.cli.prepare import prepare
-from mien.cli.push import push
 from mien.cli.report import report
 from mien.cli.serve import serve
-from mien.cli.split import split
 from mien.cli.study import study
-from mien.cli.training import export, is_first_process, recipes, train
+from mien.cli.training import finetune, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
 from mien.provenance import available_cores, core_quotas
@@ -98,8 +94,7 @@ def set_environment() -> None:
     """Set what libraries read when they are imported. Values that the user has set are kept.
 
     - torch, OpenBLAS and Arrow know the affinity of the process, but not the quota of its container.
-    - Matplotlib keeps a list of fonts in the home folder, and torch keeps compiled code in the folder for temporary files. Both
-      belong into mien's cache.
+    - Matplotlib's list of fonts and torch's compiled code belong into mien's cache.
     """
     if core_quotas():
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))

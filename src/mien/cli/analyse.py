@@ -10,9 +10,9 @@ import typer
 
 from mien.cli import options
 from mien.cli.figure import Results
-from mien.cli.inputs import DataOption, echo, open_corpus
-from mien.errors import DataError, InputError, require
-from mien.text import printable
+from mien.cli.inputs import open_corpus
+from mien.cli.terminal import StepBar, echo, print_table
+from mien.errors import InputError, require
 
 if TYPE_CHECKING:
     from mien.report.analysis import Analysis
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def analyse(
     results: Results,
-    data: DataOption,
+    data: options.Data,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the tables and figures.", show_default=False)],
     votes: Annotated[
         str | None,
@@ -43,7 +43,6 @@ def analyse(
     if not 0 < worst <= 0.5:
         raise InputError(f"--worst {worst:g}: give a share from above 0 to 0.5, such as --worst 0.05")
     from mien.atomic import check_outputs
-    from mien.cli.progress import StepBar
     from mien.datasets.ferplus import fer2013_votes
     from mien.report import pool_folds, reliability_figure, write_figure
     from mien.report.analysis import analyse as run
@@ -57,7 +56,7 @@ def analyse(
     check_outputs(pictures, [data, *results, *map(predictions_path, results)])
     part = corpus_part(measured)
     if option:
-        part |= {"options": options.parse_pairs(option, "--option", "size=48", DataError), "protocol": None}
+        part |= {"options": options.parse_pairs(option), "protocol": None}
     corpus = open_corpus(part, data, soft_labels=False)
     with StepBar() as bar:
         analysis = run(results, corpus, votes=fer2013_votes(corpus, data, votes), top=top, on_step=bar.step)
@@ -74,26 +73,20 @@ def analyse(
 
 def _show(analysis: Analysis, worst: float) -> None:
     """Print the mistakes, the confused pairs and what is known about the suspect labels."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mien.report.analysis import describe_votes
 
-    console, summary = Console(highlight=False), analysis.summary()
-    mistakes = Table("image", "label", "answer", "twins", "votes", title="the most confident mistakes")
+    summary = analysis.summary()
+    mistakes = []
     for each in analysis.mistakes[:10]:
-        answer = f"{each.predicted} {100 * each.confidence:.1f} %"
         twins = Counter(f"{twin.label or 'no class'} ({twin.kind})" for twin in each.twins)
         listed = ", ".join(f"{count} {what}" for what, count in twins.items())
-        words = (analysis.corpus.origin(each.row), each.label, answer, listed, describe_votes(each))
-        mistakes.add_row(*(Text(printable(word)) for word in words))
-    pairs = Table("label", "answer", "images", "of the label", title="the most confused classes")
-    for pair in analysis.pairs[:5]:
-        pairs.add_row(pair.label, pair.predicted, f"{pair.images:,}", f"{100 * pair.share:.1f} %")
-    for table in (mistakes, pairs):
-        if table.row_count:
-            console.print(table)
+        answer = f"{each.predicted} {100 * each.confidence:.1f} %"
+        mistakes.append([analysis.corpus.origin(each.row), each.label, answer, listed, describe_votes(each)])
+    pairs = [[pair.label, pair.predicted, f"{pair.images:,}", f"{100 * pair.share:.1f} %"] for pair in analysis.pairs[:5]]
+    if mistakes:
+        head = ["image", "label", "answer", "twins", "votes"]
+        print_table(head, mistakes, title="the most confident mistakes", left=5)
+        print_table(["label", "answer", "images", "of the label"], pairs, title="the most confused classes", left=4)
     count = len(analysis.worst(worst))
     typer.echo(
         f"{summary['mistakes']:,} of {summary['images']:,} answers are not the label; cleanlab takes "

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo
 from mien.cli.options import FACES, FILES, option
+from mien.cli.terminal import StepBar, echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,6 @@ def anonymise(
 ) -> None:
     """Cover every face that is found in pictures and videos, and keep the sound and, in a table, the expressions."""
     from mien.atomic import check_outputs
-    from mien.cli.progress import StepBar
     from mien.errors import MienError
     from mien.output.anonymise import anonymise_picture, anonymise_video, check_style, create_face_finder
     from mien.output.run import LOST_SOUND, image_paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -9,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import DataOption, corpus_of, echo, open_corpus, open_model, votes_on
-from mien.cli.options import parse_pairs
+from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
+from mien.cli.terminal import StepBar, echo, per_cent, print_table
 from mien.errors import DataError, InputError, require
 from mien.labels import label_set
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -31,7 +31,7 @@ def evaluate(
             metavar="MODEL", help="A run's folder, a .safetensors or .onnx file, a bundled model, or hf://user/model."
         ),
     ],
-    data: DataOption,
+    data: options.Data,
     split: Annotated[
         str | None,
         typer.Option(
@@ -92,9 +92,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAMES", help="Run an .onnx file on these execution providers of ONNX Runtime, such as cuda,cpu."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Results file to write (.json). Default: next to the weights.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results file to write (.json). Default: next to the weights.")] = None,
 ) -> None:
     """Measure a model on a corpus or on your own labelled pictures.
 
@@ -102,12 +100,11 @@ def evaluate(
     """
     require("torchmetrics", "train")
     from mien.atomic import check_kind, check_outputs, check_place
-    from mien.cli.groups import open_photos, show_groups
-    from mien.cli.progress import StepBar
     from mien.datasets.cache import files_outside
     from mien.datasets.corpus import CORPORA
     from mien.evaluate import View, notes, write_evaluation
     from mien.evaluate import evaluate as measure
+    from mien.explain import load_backend
     from mien.faces import DEFAULT_DETECTOR
     from mien.groups import read_groups
     from mien.report import Measured, confusion_figure, write_figure
@@ -129,8 +126,9 @@ def evaluate(
         require("fairlearn", "analyse")
     if map_to is not None:
         label_set(map_to)  # an unknown one is refused before anything is read
-    read_with = parse_pairs(option, "--option", "size=48", DataError) if corpus else None
-    backend, file = open_model(model, providers)
+    read_with = options.parse_pairs(option) if corpus else None
+    backend = load_backend(model, providers)
+    file = backend.path
     if out is not None:
         check_place(out)
     members: Groups | None = None
@@ -172,7 +170,7 @@ def evaluate(
             groups=members,
         )
     _show(evaluation.results)
-    show_groups(evaluation.results)
+    _show_groups(evaluation.results)
     for line in notes(evaluation.results):
         echo(line)
     written = write_evaluation(out, evaluation)
@@ -202,41 +200,65 @@ def _default_results(model: str, file: Path, split: str) -> Path:
 
 
 def _show(results: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    model, data, parts = results["model"], results["data"], ("standard", "twin_free")
-    on = f"{data['corpus']} {data['split']} ({data['protocol']})"
-    title = f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}"
-    table = Table(title=Text(printable(title)))
-    table.add_column("metric")
-    for part in parts:
-        table.add_column(part.replace("_", "-"), justify="right")
-    table.add_row("images", *(f"{results[p]['images']:,}" if results[p] else "-" for p in parts))
-
-    def add(title: str, values: list[float | None], form: str = "{:.2%}") -> None:
-        table.add_row(
-            Text(printable(title)), *("-" if value is None else form.format(value).replace("%", " %") for value in values)
-        )
-
+    """Print every figure, on all images and on those without a twin in training."""
+    model, data, parts = results["model"], results["data"], (results["standard"], results["twin_free"])
+    rows = [["images", *(f"{part['images']:,}" if part else "-" for part in parts)]]
     if detection := results["detection"]:
-        low, high = detection["interval"]
-        table.add_row("faces found", f"{detection['found']:,} of {detection['faces']:,}")
-        table.add_row("  95 % interval", f"{low:.1%} to {high:.1%}".replace("%", " %"))
+        rows.append(["faces found", f"{detection['found']:,} of {detection['faces']:,}"])
+        rows.append(["  95 % interval", _range(detection["interval"])])
     for key in ("accuracy", "macro_f1", "uar", "kappa", "ece", "votes_agreement"):
-        values = [results[p][key] if results[p] else None for p in parts]
-        if key != "votes_agreement" or any(value is not None for value in values):
-            add(key, values, "{:.4f}" if key == "kappa" else "{:.2%}")
+        values = [part[key] if part else None for part in parts]
+        if key == "kappa":
+            rows.append([key, *("-" if value is None else f"{value:.4f}" for value in values)])
+        elif key != "votes_agreement" or any(value is not None for value in values):
+            rows.append([key, *map(per_cent, values)])
         if key == "accuracy":
-            ranges = [results[p]["accuracy_interval"] if results[p] else None for p in parts]
-            table.add_row(
-                "  95 % interval", *("-" if r is None else f"{r[0]:.1%} to {r[1]:.1%}".replace("%", " %") for r in ranges)
-            )
+            rows.append(["  95 % interval", *(_range(part["accuracy_interval"] if part else None) for part in parts)])
     for coverage, found in (results["sets"] or {}).items():
-        shown = f"{found['coverage']:.2%}, {found['size']:.2f} classes".replace("%", " %")
-        table.add_row(f"sets for {float(coverage):.0%}".replace("%", " %"), shown)
+        rows.append([f"sets for {per_cent(float(coverage), 0)}", f"{per_cent(found['coverage'])}, {found['size']:.2f} classes"])
     for key in ("recall", "fpr"):
         for name in results["classes"]:
-            add(f"{key} {name}", [results[p][key][name] if results[p] else None for p in parts])
-    Console().print(table)
+            rows.append([f"{key} {name}", *(per_cent(part[key][name] if part else None) for part in parts)])
+    on = f"{data['corpus']} {data['split']} ({data['protocol']})"
+    title = f"{model['arch']} ({results['precision']}) on {on}, view: {results['view']}"
+    print_table(["metric", "standard", "twin-free"], rows, title=title)
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else f"{per_cent(interval[0], 1)} to {per_cent(interval[1], 1)}"
+
+
+def _show_groups(results: dict[str, Any]) -> None:
+    """Print, for each column of `--group-by`, the figures of its groups, their recalls and the largest gaps between them."""
+    from mien.groups import group_notes
+
+    for column, found in (results["groups"] or {}).items():
+        groups = found["groups"]
+        figures = {"accuracy": "accuracy", "uar": "uar", "ece": "ece", "overconfidence": "too sure"}
+        if any(group["faces"] for group in groups.values()):
+            figures = {"detection_rate": "faces found"} | figures
+        shown = [name for name in results["classes"] if any(group["recall"][name] is not None for group in groups.values())]
+        rows, recalls = [], []
+        for name, group in groups.items():
+            intervals = [group["ece_by_chance" if key == "ece" else f"{key.removesuffix('_rate')}_interval"] for key in figures]
+            rows.append([name, f"{group['images']:,}", *map(_points, [group[key] for key in figures], intervals)])
+            recalls.append([name, *(_points(group["recall"][each], group["recall_interval"][each]) for each in shown)])
+        print_table([column, "images", *figures.values()], rows)
+        print_table([f"recall by {column}", *shown], recalls, left=len(shown) + 1)
+        gaps = []
+        for metric, gap in found["gaps"].items():
+            certain = "yes" if gap["more_than_chance"] else "no"
+            certain += "" if gap["interval"] is not None else f" (p = {gap['p']:.3f})"
+            gaps.append([metric, _points(gap["largest"], gap["interval"]), " and ".join(gap["between"]), certain])
+        if gaps:
+            print_table([f"largest gap by {column}", "points", "between", "more than chance"], gaps, left=4)
+        echo("in %; too sure: confidence minus accuracy; in brackets: 95 % interval, of ece: the range of a calibrated model")
+        for line in group_notes(column, found):
+            echo(line)
+
+
+def _points(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a share in points of per cent, with its interval in brackets."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.0f},{100 * interval[1]:.0f}]" if interval else "")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo, open_model
 from mien.cli.options import FACES, FILES, TERMINAL, option
-from mien.errors import DataError, InputError, MienError
-from mien.text import printable
+from mien.cli.terminal import echo, print_table
+from mien.errors import InputError, MienError
 
 if TYPE_CHECKING:
     from mien.explain import Explanation, Faithfulness
@@ -74,7 +73,17 @@ def explain(
 ) -> None:
     """Show where a network looked in each face, and say by number whether that is so."""
     from mien.atomic import write_json
-    from mien.explain import METHODS, compare_scores, explain_corpus, explain_faces, montage, photo_overlay, score_maps, sheet
+    from mien.explain import (
+        METHODS,
+        compare_scores,
+        explain_corpus,
+        explain_faces,
+        load_backend,
+        montage,
+        photo_overlay,
+        score_maps,
+        sheet,
+    )
     from mien.image import read_image
     from mien.output.annotate import write_picture
     from mien.output.paths import OutputPaths
@@ -87,15 +96,15 @@ def explain(
         METHODS.get(name)  # before anything is loaded
     if corpus is not None and (len(photos) != 1 or images < 1):
         raise InputError("--corpus takes one file or folder of data, and --images at least 1")
-    backend, file = open_model(model)
+    backend = load_backend(model)
     detects: Any = None if no_detect or corpus is not None else detector
     recognizer = Recognizer(backend, detector=detects, min_face=min_face, max_faces=max_faces, align=align)
-    facts = {"model": backend.info.arch, "weights_sha256": sha256(file), "seed": seed, "commit": current_commit()}
+    facts = {"model": backend.info.arch, "weights_sha256": sha256(backend.path), "seed": seed, "commit": current_commit()}
 
     if corpus is not None:
         from mien.datasets import load_corpus
 
-        chosen = options.parse_pairs(corpus_option, "--corpus-option", "size=48", DataError)
+        chosen = options.parse_pairs(corpus_option, "--corpus-option")
         loaded = load_corpus(corpus, photos[0], options=chosen)
         classes = explain_corpus(recognizer, loaded, split, images, method, target=expression, seed=seed)
         found = [each for _, explanations in classes.values() for each in explanations]
@@ -164,35 +173,28 @@ def _to_dict(each: Explanation, scores: Mapping[str, Faithfulness]) -> dict[str,
 
 def _show_faces(source: str, found: Sequence[Explanation], scores: Sequence[Mapping[str, Faithfulness]]) -> None:
     """Print the answer for each face of a photo, and the areas under the curves of its maps."""
-    from rich.console import Console
-    from rich.table import Table
-
     from mien.explain.faithfulness import CONTROL
 
-    console = Console(highlight=False, emoji=False, markup=False)
     for number, (each, areas) in enumerate(zip(found, scores, strict=True), 1):
-        answer = f"{printable(each.prediction.label)} {each.prediction.confidence:.0%}"
-        console.print(f"{printable(source)}, face {number}: {answer}; explained: {printable(each.target)}", soft_wrap=True)
-        if areas:
-            table = Table("Map", "Deletion", "Insertion", "Better than random maps")
-            for name, score in areas.items():
-                better = score.deletion < areas[CONTROL].deletion, score.insertion > areas[CONTROL].insertion
-                verdict = "" if name == CONTROL else VERDICTS[better]
-                table.add_row(name, f"{score.deletion:.3f}", f"{score.insertion:.3f}", verdict)
-            console.print(table)
+        answer = f"{each.prediction.label} {each.prediction.confidence:.0%}"
+        echo(f"{source}, face {number}: {answer}; explained: {each.target}")
+        rows = []
+        for name, score in areas.items():
+            better = score.deletion < areas[CONTROL].deletion, score.insertion > areas[CONTROL].insertion
+            verdict = "" if name == CONTROL else VERDICTS[better]
+            rows.append([name, f"{score.deletion:.3f}", f"{score.insertion:.3f}", verdict])
+        if rows:
+            print_table(["Map", "Deletion", "Insertion", "Better than random maps"], rows, left=4)
 
 
 def _show_comparison(result: Mapping[str, Any]) -> None:
     """Print the mean areas of each map and of random maps over the faces of a corpus."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if not result["maps"]:
-        return
-    table = Table("Map", "Curve", "Area", "Random maps", "Difference (95 %)", title=f"{result['images']:,} faces")
+    rows = []
     for name, curves in result["maps"].items():
         for curve, values in curves.items():
             low, high = values["interval"]
             difference = f"{values['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-            table.add_row(name, curve, f"{values['mean']:.3f}", f"{values['random']:.3f}", difference)
-    Console(highlight=False, emoji=False, markup=False).print(table)
+            rows.append([name, curve, f"{values['mean']:.3f}", f"{values['random']:.3f}", difference])
+    if rows:
+        head = ["Map", "Curve", "Area", "Random maps", "Difference (95 %)"]
+        print_table(head, rows, title=f"{result['images']:,} faces", left=5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo
+from mien.cli.terminal import StepBar, echo
 from mien.errors import require
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def cost(
     """Draw accuracy against the number of parameters, and against the latency of one face."""
     _check_out(out, [*results, *(latency or [])])
     require("torch", "train")
-    from mien.cli.progress import StepBar
     from mien.report import cost_figure, measure_latencies, pool_folds, read_latencies
 
     measured = pool_folds(results)

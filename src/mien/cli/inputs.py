@@ -1,34 +1,24 @@
-"""What several commands open for the user: a model, a corpus, FER+'s votes."""
+"""What several commands open for the user: a corpus, photos, FER+'s votes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mien.cli.terminal import StepBar, echo
 from mien.errors import DataError
-from mien.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from mien.datasets import Corpus
+    from mien.groups import Groups
     from mien.predict.backend import Backend
-
-DataOption = Annotated[
-    Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")
-]
-
-
-def open_model(model: str | None, providers: str | None = None) -> tuple[Backend, Path]:
-    """Return a backend and its weights file for what `mien.explain.load_backend` opens: a bundled model, a file or a run."""
-    from mien.explain import load_backend
-
-    backend = load_backend(model, providers)
-    return backend, backend.path
 
 
 def corpus_of(backend: Backend, data: Path) -> Corpus:
@@ -52,25 +42,29 @@ def open_corpus(part: dict[str, Any], source: Path, soft_labels: bool = True) ->
 
     The images that were left out are listed.
     """
-    from mien.cli.progress import StepBar
     from mien.datasets import load_corpus
 
     name, options, protocol = part["corpus"], part.get("options"), part.get("protocol")
     with StepBar() as bar:
         on_step = partial(bar.step, f"reading {name}")
         corpus = load_corpus(name, source, options=options, protocol=protocol, soft_labels=soft_labels, on_step=on_step)
-    list_skipped(corpus)
+    _list_skipped(corpus)
     return corpus
 
 
-def list_skipped(corpus: Corpus) -> None:
+def open_photos(backend: Backend, table: Path, columns: Sequence[str] = ()) -> tuple[Corpus, Groups]:
+    """Return the faces that are found in photos, as a corpus, and their groups; photos that were left out are listed."""
+    from mien.photos import read_photos
+
+    with StepBar() as bar:
+        corpus, groups = read_photos(backend, table, columns, partial(bar.step, "looking for faces"))
+    _list_skipped(corpus)
+    return corpus, groups
+
+
+def _list_skipped(corpus: Corpus) -> None:
     """Print how many images of a corpus were left out, and the first of them."""
     for line in corpus.skipped[:5]:
         echo(f"left out: {line}", err=True)
     if len(corpus.skipped) > 5:
         typer.echo(f"left out: {len(corpus.skipped) - 5:,} more; mien audit lists them all", err=True)
-
-
-def echo(line: object, err: bool = False) -> None:
-    """Print a line, with control characters escaped; `err` prints it to standard error."""
-    typer.echo(printable(str(line)), err=err)

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo
 from mien.cli.options import option
-from mien.cli.progress import StepBar
+from mien.cli.terminal import StepBar, echo
 
 JOB = "Job"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.terminal import per_cent
 from mien.errors import CheckpointError, InputError, require
 from mien.text import escape_json, printable
 
@@ -64,7 +65,7 @@ def _bundled(width: int) -> Table:
         info, card = _read_info(path), weights.read_card(path)
         size = f"{card['parameters'] / 1e6:.1f} M {info.precision}" if "parameters" in card else info.precision
         shares = [accuracy(card, "private_test"), card.get("selection", {}).get("ckplus48")]
-        cells = [size, *("-" if share is None else f"{share:.2%}".replace("%", " %") for share in shares)]
+        cells = [size, *map(per_cent, shares)]
         names = f"{printable(name)}\n  {use[name]}" if narrow and name in use else printable(name)
         table.add_row(Text(names), *map(Text, map(printable, cells if narrow else [*cells, use.get(name, "")])))
     return table

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo
 from mien.cli.options import FILES, option
+from mien.cli.terminal import echo
 from mien.errors import InputError
 
 WINDOWS = "Windows"

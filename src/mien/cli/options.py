@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.errors import MienError, require
+from mien.errors import DataError, MienError, require
 
 FILES, TERMINAL, FACES = "Output files", "Terminal", "Model and faces"
 VIDEOS, EVENTS = "Videos", "Events"
@@ -16,7 +16,7 @@ VIDEOS, EVENTS = "Videos", "Events"
 
 
 def option(help: str, metavar: str | None, group: str, *names: str, **more: Any) -> Any:
-    """Return Typer's description of an option."""
+    """Return Typer's description of an option in a group of the help; `metavar` is what its value is called there."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
 
@@ -102,6 +102,7 @@ EventFormat = Annotated[
     str, option("Format of the files if --events names a folder: csv, eaf, textgrid, boris or bids.", "NAME", EVENTS)
 ]
 
+Data = Annotated[Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")]
 CorpusData = Annotated[
     Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.", show_default=False)
 ]
@@ -111,14 +112,12 @@ CorpusOptions = Annotated[
 ]
 
 
-def parse_pairs(texts: Sequence[str] | None, flag: str, example: str, error: type[MienError]) -> dict[str, Any]:
-    """Return the keys and values of a repeated option; values are read as YAML.
+def parse_pairs(
+    texts: Sequence[str] | None, flag: str = "--option", example: str = "size=48", error: type[MienError] = DataError
+) -> dict[str, Any]:
+    """Return the keys and values of a repeated option, each `key=value`; values are read as YAML.
 
-    Args:
-        texts: The option's arguments, each `key=value`.
-        flag: Name of the option, for error messages.
-        example: A valid argument, for error messages.
-        error: The error to raise for an invalid argument.
+    An invalid one raises `error`, whose message names the option and shows an example.
     """
     yaml = require("yaml", "train")
     from mien.yaml_files import read_yaml

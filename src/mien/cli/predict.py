@@ -10,6 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.options import FILES, TERMINAL, VIDEOS, option
+from mien.cli.terminal import ReadingBar
 from mien.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -142,8 +143,6 @@ def other_inputs(recognizer: Recognizer, paths: Sequence[str] = ()) -> list[str 
 
 def _run(recognizer: Recognizer, video: VideoOptions, sources: Sequence[Source], run: RunWriter, printer: Printer) -> None:
     """Read the sources, write the files, and report what happened."""
-    from mien.cli.progress import ReadingBar
-
     try:
         with run:
             missing = [source for source in sources if not run.done(source.name)]

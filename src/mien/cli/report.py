@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli import options
-from mien.cli.inputs import echo, open_corpus, open_model, votes_on
+from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.terminal import echo
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
 
@@ -35,7 +36,7 @@ def report(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -89,6 +90,8 @@ def _with_recipe(subject: Subject) -> tuple[Subject, Path | None]:
     """Return the subject with the recipe that its weights hold, if no other is at hand; and the weights, if they are."""
     from dataclasses import replace
 
+    from mien.explain import load_backend
+
     if subject.measured is None:
         return subject, None
     try:
@@ -96,7 +99,7 @@ def _with_recipe(subject: Subject) -> tuple[Subject, Path | None]:
     except CheckpointError:
         return subject, None
     if not subject.recipe:
-        subject = replace(subject, recipe=open_model(str(weights))[0].info.recipe)
+        subject = replace(subject, recipe=load_backend(weights).info.recipe)
     return subject, weights
 
 
@@ -138,11 +141,11 @@ def _explain(weights: Path | None, missing: list[str]) -> Explain | None:
     if weights is None:
         missing.append("Explanations: the weights are neither next to the results file nor bundled.")
         return None
-    from mien.explain import explain, overlay
+    from mien.explain import explain, load_backend, overlay
     from mien.predict.ensemble import EnsembleBackend
     from mien.predict.recognizer import Recognizer
 
-    backend, _ = open_model(str(weights))
+    backend = load_backend(weights)
     if isinstance(backend, EnsembleBackend):
         missing.append("Explanations: the ensemble is several networks; explain one of its members.")
         return None

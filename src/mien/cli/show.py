@@ -29,15 +29,7 @@ FEW = 10
 
 
 class Printer:
-    """Prints readings to standard output as they come.
-
-    Args:
-        sources: Number of sources.
-        quiet: Print nothing.
-        jsonl: Print only the rows of the table, one JSON object per line.
-        classes: The model's classes, by output index.
-        all_frames: With `jsonl`, also print a row for each frame of a video without a face.
-    """
+    """Prints readings to standard output as they come: nothing if `quiet`, only the rows of the table if `jsonl`."""
 
     def __init__(
         self, sources: int, *, quiet: bool, jsonl: bool, classes: Sequence[str] = (), all_frames: bool = False
@@ -196,9 +188,7 @@ def _summary_cells(source: str | None, person: dict[str, Any]) -> list[str | Tex
     stretches = [(each["length"], each["start"], name) for name, each in person["longest"].items() if each and each["length"]]
     length, start, name = max(stretches, default=(0.0, 0.0, ""))
     return [
-        Text(
-            translate("in memory") if source is None else printable(source)
-        ),  # not a str: Rich would read [brackets] in a file name as markup
+        Text(translate("in memory") if source is None else printable(source)),  # a str would be read as markup
         translate("all") if person["track"] is None else str(person["track"]),
         f"{person['seconds']:.1f} s" if person["seconds"] else _faces(person["faces"]),
         Text(", ".join(f"{_word(name)} {share:.0%}" for name, share in most if share >= 0.005)),

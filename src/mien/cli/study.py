@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.inputs import echo, open_corpus, votes_on
+from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.terminal import echo, print_table
 from mien.errors import InputError, MienError, require
-from mien.text import printable
 
 if TYPE_CHECKING:
     from mien.datasets import Corpus
@@ -34,22 +34,16 @@ def study(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
+        typer.Option(metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the runs; stopped ones resume.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder of the runs; stopped ones resume.")] = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Copy the small files here, such as results/studies. Runs that are here are done."),
     ] = None,
     scale: Annotated[str, typer.Option(metavar="NAME", help="full, or a smaller scale of the study, such as cpu.")] = "full",
-    row: Annotated[
-        list[str] | None, typer.Option("--row", metavar="NAME", help="Run only this row. Repeat it for several.")
-    ] = None,
-    seed: Annotated[
-        list[int] | None, typer.Option("--seed", help="Use this seed instead of the study's. Repeat it for several.")
-    ] = None,
+    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this row. Repeat it for several.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Use this seed instead of the study's. Repeat it for several.")] = None,
     queue: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Run the studies of this file, in order, as far as they suit the processor."),
@@ -120,14 +114,7 @@ def _sources(data: Sequence[str]) -> dict[str, Path]:
 
 
 class _Runner:
-    """Runs jobs one after the other in this process.
-
-    Attributes:
-        sources: Path of each corpus by name; "" is any corpus.
-        folders: Where the files are.
-        weights: Also keep weights.
-        end: When to stop, on the clock `time.monotonic`; None never.
-    """
+    """Runs jobs one after the other in this process, until the clock `time.monotonic` reaches `end`."""
 
     def __init__(self, sources: dict[str, Path], folders: Folders, weights: bool, end: float | None) -> None:
         self.sources, self.folders, self.weights, self.end = sources, folders, weights, end
@@ -172,26 +159,21 @@ class _Runner:
 
     def show_plan(self, jobs: Sequence[Job]) -> None:
         """Print each row's runs, how many are done, and about how long the others take."""
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
         from mien.study.run import Estimator
 
         estimator = Estimator(self.folders)
         rows: dict[str, list[Job]] = {}
         for job in jobs:
             rows.setdefault(f"{job.study} {job.row}" + ("" if job.scale == "full" else f" ({job.scale})"), []).append(job)
-        table, total = Table("row", "runs", "done", "epochs a run", "time left", title="plan"), 0.0
+        cells, total = [], 0.0
         for name, group in rows.items():
             open_jobs = [job for job in group if self.folders.state(job) != "done"]
             seconds = sum(estimator.seconds_left(job, self.corpus(job)) for job in open_jobs)
             total += seconds
-            done = str(len(group) - len(open_jobs))
-            table.add_row(Text(printable(name)), str(len(group)), done, str(group[0].recipe.train.epochs), _duration(seconds))
-        console = Console()
-        console.print(table)
-        console.print(f"about {_duration(total)} in all, one run after the other", highlight=False)
+            counts = [len(group), len(group) - len(open_jobs), group[0].recipe.train.epochs]
+            cells.append([name, *map(str, counts), _duration(seconds)])
+        print_table(["row", "runs", "done", "epochs a run", "time left"], cells, title="plan", left=5)
+        echo(f"about {_duration(total)} in all, one run after the other")
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run what is not done; a run that fails is reported, and the next one starts."""
@@ -247,10 +229,6 @@ def _run_workers(number: int) -> None:
 
 def _show_table(selection: Selection, folders: Folders) -> None:
     """Print the table of a study and write it next to its runs."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mien.study.table import create_table, heading, percent, reported_text, write_table
 
     chosen, jobs = selection.load()
@@ -259,12 +237,11 @@ def _show_table(selection: Selection, folders: Folders) -> None:
         echo(f"{chosen.name}: nothing is measured yet")
         return
     title = heading(chosen.title or chosen.name, selection.scale, chosen.scales.get(selection.scale, {}))
-    table = Table(title=Text(printable(title)), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     lines = []
     for row in rows:
         found = row.comparison
         cells = {
-            "row": printable(row.name),
+            "row": row.name,
             "reported": reported_text(row.reported),
             "standard": percent(row.accuracy) + ("" if row.deviation is None else f" ± {percent(row.deviation)}"),
             "95 % interval": "" if row.interval is None else f"{percent(row.interval[0])} to {percent(row.interval[1])}",
@@ -274,15 +251,9 @@ def _show_table(selection: Selection, folders: Folders) -> None:
             "min": "" if row.seconds is None else f"{row.seconds / 60:.0f}",
         }
         if chosen.reference is not None:
-            cells[printable(f"against {chosen.reference}")] = (
-                f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else ""
-            )
+            cells[f"against {chosen.reference}"] = f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else ""
         lines.append(cells)
-    for column in lines[0]:
-        table.add_column(Text(column), justify="left" if column in ("row", "reported") else "right", no_wrap=column == "row")
-    for cells in lines:
-        table.add_row(*map(Text, cells.values()))
-    Console().print(table)
+    print_table(list(lines[0]), [list(cells.values()) for cells in lines], title=title, left=2, lines=False)
     folder = (folders.results or folders.runs) / chosen.name / selection.scale
     echo(f"wrote {write_table(folder, rows)}")
 

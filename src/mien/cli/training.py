@@ -1,27 +1,28 @@
-"""`mien train`, `mien export` and `mien recipes`."""
+"""`mien train`, `mien finetune` and `mien recipes`."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.inputs import DataOption, corpus_of, echo, open_corpus, open_model
-from mien.cli.options import parse_pairs
-from mien.errors import InputError, RecipeError, require
+from mien.cli import options
+from mien.cli.inputs import open_corpus
+from mien.cli.terminal import Bar, echo, print_table
+from mien.errors import InputError, OutputError, RecipeError, require
+from mien.weights import DEFAULT
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mien.datasets import Corpus
     from mien.engine.history import Epoch
     from mien.recipe import Recipe
 
-LoggerOption = Annotated[
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
+Logger = Annotated[
     str,
     typer.Option(
         metavar="NAME",
@@ -35,8 +36,8 @@ def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
     ],
-    data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run. If it holds this run already, the run resumes.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run. If it holds this run already, the run resumes.")],
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several."),
@@ -53,8 +54,8 @@ def train(
         str | None,
         typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")] = None,
-    logger: LoggerOption = "tensorboard",
+    threads: Threads = None,
+    logger: Logger = "tensorboard",
 ) -> None:
     """Train a recipe, or resume a run that was stopped."""
     torch = require("torch", "train")
@@ -67,7 +68,7 @@ def train(
     from mien.recipe import load_recipe, recipe_file
 
     def read() -> tuple[Recipe, Corpus]:
-        overrides = parse_pairs(change, "--set", "train.epochs=2", RecipeError)
+        overrides = options.parse_pairs(change, "--set", "train.epochs=2", RecipeError)
         overrides |= {key: value for key, value in (("seed", seed), ("train.epochs", epochs)) if value is not None}
         chosen = load_recipe(recipe, overrides)
         check_names(chosen)
@@ -107,51 +108,108 @@ def train(
     echo(f"next: mien evaluate {out} --data {data} --split {corpus.splits[-1]}")
 
 
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a .safetensors file.")],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The .onnx file to write. Its card (.json) is written next to it.")
-    ],
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split. Needs --data.")
-    ] = False,
+def finetune(
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="The corpus. Its training images are used to compare with torch and for --int8."),
-    ] = None,
-    half_size: Annotated[
-        bool,
-        typer.Option(
-            "--half-size", help="Store the weights in float16, for half the file size. The model still computes in float32."
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Cropped faces: <class>/*, or train, val and test with <class>/*; or a table with the columns path and label.",
+            show_default=False,
         ),
-    ] = False,
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the run. If it holds this run already, the run resumes.", show_default=False),
+    ],
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="How a picture's path below its class names the person, such as 'S[0-9]+'. Nobody is then in two splits. A "
+            "table names people in its column subject.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Where to start: a bundled float32 model, an exported .onnx file or a run.")
+    ] = DEFAULT,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Cross-validate: train N times, so that each image is a test image once."),
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as --set optim.lr=0.01. Repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits and of the training.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train at most this many epochs. Default: 30.")] = None,
+    threads: Threads = None,
+    logger: Logger = "tensorboard",
 ) -> None:
-    """Export a trained model to ONNX and check that its logits agree with torch's."""
-    require("torch", "train")
-    require("onnxscript", "train")
-    from mien.atomic import check_kind, check_outputs
-    from mien.engine.export import calibration_crops, export_onnx, write_card
-    from mien.weights import card_path
+    """Fine-tune a model on your own faces, and measure it before and after on images kept out of training.
 
-    if out.suffix != ".onnx":
-        raise InputError(f"{out}: the exported file needs the suffix .onnx, such as model.onnx")
-    if int8 and data is None:
-        raise InputError("--int8 is calibrated on training images; give the corpus with --data")
-    exported = [out, *([int8_path(out)] if int8 else [])]
-    written = [*exported, *map(card_path, exported)]
-    check_outputs(written, [run / "best.safetensors" if run.is_dir() else run, *([] if data is None else [data])])
-    for path in map(card_path, exported):
-        check_kind(path, "sha256", "arch")
-    crops, corpus = None, None
-    if data is not None:
-        backend, _ = open_model(str(run))
-        corpus = corpus_of(backend, data)
-        crops = calibration_crops(corpus, (backend.info.recipe.get("data") or {"train": "train"})["train"])
-    done = export_onnx(run, out, crops, half_size=half_size)
-    write_card(done)
-    echo(f"wrote {out}: logits within {done.max_difference:.1e} of torch")
-    if int8 and corpus is not None and crops is not None:
-        _export_int8(run, out, corpus, crops)
+    The names of the folders are the classes. The model keeps what it knows of the classes it has; others are new.
+    """
+    torch = require("torch", "train")
+    from mien.atomic import atomic_path, check_outputs
+    from mien.engine import train as run
+    from mien.engine.checks import check_files, check_names
+    from mien.engine.devices import create_fabric
+    from mien.engine.finetune import cautions, check_classes, compare, fill_recipe, measure, summary
+    from mien.engine.loggers import check_logger
+    from mien.evaluate import write_evaluation
+    from mien.explain import load_backend
+    from mien.provenance import available_cores
+
+    check_logger(logger)
+    changes = options.parse_pairs(change, "--set", "optim.lr=0.01", RecipeError) | {"seed": seed}
+    changes |= {} if epochs is None else {"train.epochs": epochs}
+    own = ("data.corpus", "data.options", "model.start", *(("data.protocol",) if folds else ()))
+    if given := next((key for key in changes if key.startswith(own)), None):
+        raise InputError(f"--set {given}: mien finetune fills this in from its own options; leave it out")
+    table = data.suffix.lower() in (".csv", ".tsv", ".parquet")
+    if table and subject is not None:
+        raise InputError(f"--subject is for folders; {data} is a table, so name people in its column subject")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ("recipe.yaml", "fold-0")):
+        raise OutputError(f"{out}: exists and holds no run of mien finetune; choose another --out")
+    check_outputs([out / "finetune.json"], [data])
+    start = load_backend(model)
+    torch.set_num_threads(threads or available_cores())
+    read_with: dict[str, Any] = {"size": 96, "colour": start.info.preprocess.channels == 3}
+    read_with |= {} if subject is None else {"subject": subject}
+    loaded = open_corpus({"corpus": "manifest" if table else "folder", "options": read_with}, data)
+    check_classes(loaded, data)
+    parts = []
+    for fold in range(folds or 1):
+        folder = out if folds is None else out / f"fold-{fold}"
+        recipe, corpus = fill_recipe(loaded, model, read_with, changes, folds, fold)
+        check_names(recipe)
+        check_files(recipe, folder, [data])
+        for line in [] if fold else cautions(corpus, folds):
+            echo(line)
+        shown = ", ".join(f"{len(corpus.where(name)):,} {name}" for name in corpus.splits)
+        echo(f"{'' if folds is None else f'fold {fold + 1} of {folds}: '}{shown} images ({corpus.protocol})")
+        with TrainingProgress(recipe.train.epochs) as progress:
+            result = run(
+                recipe,
+                corpus,
+                folder,
+                fabric=create_fabric(recipe),
+                on_epoch=progress.epoch,
+                on_step=progress.step,
+                on_start=echo,
+                logger=logger,
+            )
+        echo(f"best epoch {result.best.epoch} of {len(result.epochs)}: {100 * result.best.val_accuracy:.2f} % on val")
+        answers, evaluation = measure(start, folder, corpus)
+        write_evaluation(folder / "test.json", evaluation)
+        parts.append(answers)
+    results = compare(recipe, corpus, start, parts)
+    with atomic_path(out / "finetune.json") as tmp_path:
+        tmp_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for line in summary(results):
+        echo(line)
+    echo(f"wrote {out / 'finetune.json'}")
+    if folds is None:
+        echo(f"next: mien export {out} mine.onnx, and then: mien predict photo.jpg --model mine.onnx")
 
 
 def recipes(
@@ -159,42 +217,14 @@ def recipes(
 ) -> None:
     """List the bundled recipes, or print one."""
     require("yaml", "train")
-    from rich.console import Console
-    from rich.table import Table
-
     from mien.recipe import load_recipe, recipe_names
 
     if name is not None:
         typer.echo(load_recipe(name).to_yaml(), nl=False)
         return
-    table = Table("recipe", "what it trains", "row of the paper")
-    for known in recipe_names():
-        recipe = load_recipe(known)
-        table.add_row(known, recipe.summary, recipe.paper.table if recipe.paper else "")
-    Console().print(table)
-
-
-def int8_path(fp32: Path) -> Path:
-    """Return the path of the int8 copy of an exported model."""
-    return fp32.with_name(f"{fp32.stem}-int8.onnx")
-
-
-def _export_int8(run: Path, fp32: Path, corpus: Corpus, crops: list[NDArray[np.uint8]]) -> None:
-    from mien.engine.export import export_int8, write_card
-    from mien.evaluate import predict_split
-    from mien.predict.onnx_backend import OnnxBackend
-
-    path = int8_path(fp32)
-    full = OnnxBackend(fp32)
-    data_part = full.info.recipe.get("data") or {"train": "train", "select": None}
-    done = export_int8(run, fp32, path, crops)
-    split = data_part["select"] or data_part["train"]
-    target = corpus.target[corpus.where(split)]
-    before, after = (
-        100 * float((predict_split(b, corpus, split).argmax(1) == target).mean()) for b in (full, OnnxBackend(path))
-    )
-    write_card(done, points_lost={split: round(before - after, 3)})
-    echo(f"wrote {path}: {before:.2f} % became {after:.2f} % on {split} ({before - after:+.2f} points lost)")
+    found = {known: load_recipe(known) for known in recipe_names()}
+    rows = [[known, recipe.summary, recipe.paper.table if recipe.paper else ""] for known, recipe in found.items()]
+    print_table(["recipe", "what it trains", "row of the paper"], rows, left=3)
 
 
 def is_first_process() -> bool:
@@ -202,31 +232,17 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-class TrainingProgress:
+class TrainingProgress(Bar):
     """The output of `mien train`: one line per epoch and, in a terminal, a progress bar."""
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import TextColumn, TimeElapsedColumn
 
         self.console = Console()
         shown = self.console.is_terminal and is_first_process() and os.environ.get("RANK", "0") == "0"
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
-        self.task = self.bar.add_task("training", total=epochs, start=True)
-
-    def __enter__(self) -> TrainingProgress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.bar.stop()
+        super().__init__(TimeElapsedColumn(), TextColumn("left"), shown=shown, console=self.console)
+        self.task = self.bar.add_task("training", total=epochs)
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Advance the bar by one step."""
@@ -234,13 +250,12 @@ class TrainingProgress:
 
     def epoch(self, row: Epoch, epochs: int) -> None:
         """Print a finished epoch."""
-        left = row.seconds * (epochs - row.epoch) / 60
         val = f"val loss {row.val_loss:.3f}  val accuracy {100 * row.val_accuracy:.2f} %  "
         if math.isnan(row.val_accuracy):  # no selection split
             val = ""
         self.console.print(
-            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}"
-            f"{row.images_per_second:.0f} images/s  {left:.0f} min left",
+            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.3f}  {val}{row.images_per_second:.0f} images/s  "
+            f"{row.seconds * (epochs - row.epoch) / 60:.0f} min left",
             highlight=False,
             soft_wrap=True,
         )

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.groups import open_photos
-from mien.cli.inputs import corpus_of, echo, open_corpus, open_model, votes_on
-from mien.cli.progress import StepBar
+from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
+from mien.cli.terminal import StepBar, echo
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
 from mien.text import printable
 
@@ -37,10 +36,10 @@ def verify(
         list[Path], typer.Argument(metavar="RESULT...", help="Results files (.json) of mien evaluate.", show_default=False)
     ],
     data: Annotated[
-        Path | None, typer.Option("--data", help="The corpus they were measured on. Without it, nothing is measured again.")
+        Path | None, typer.Option(help="The corpus they were measured on. Without it, nothing is measured again.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="The weights, if they are neither next to the results file nor bundled.")
+        Path | None, typer.Option(help="The weights, if they are neither next to the results file nor bundled.")
     ] = None,
 ) -> None:
     """Measure models again and check that the figures in their results files hold. Exit status 1 if one does not."""
@@ -65,6 +64,7 @@ def verify(
 def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[str, Corpus]) -> tuple[bool, list[str]]:
     """Return whether the figures in a results file hold, and lines that say so and why."""
     from mien.evaluate import evaluate
+    from mien.explain import load_backend
     from mien.results import predictions_path, read_predictions, read_results
 
     recorded = read_results(path)
@@ -76,7 +76,7 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     if data is None:
         return True, ["its files and weights are consistent; give the corpus with --data to measure again", *notes]
 
-    backend, _ = open_model(str(file))
+    backend = load_backend(file)
     corpus = _corpus(backend, data, recorded, corpora)
     wanted = recorded["data"]
     split, votes = wanted["split"], votes_on(corpus, data)

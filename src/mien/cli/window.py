@@ -29,12 +29,7 @@ INSTEAD = "write a file instead: mien camera --out clip.mp4, or --out table.csv"
 
 
 class Window:
-    """Shows readings until the user closes it.
-
-    Args:
-        title: Title of the window.
-        mirror: Show the picture mirrored; the key M switches it.
-        snapshots: Folder for the pictures that the key S saves.
+    """Shows readings until the user closes it. The key S saves the picture in the folder `snapshots`.
 
     Raises:
         MissingExtraError: pygame is not installed.
@@ -53,11 +48,7 @@ class Window:
         self._rate, self._rate_until = 0.0, 0.0
 
     def show(self, feed: Newest[Reading]) -> None:
-        """Show the newest reading until the user quits or the readings end; does not close the feed.
-
-        Raises:
-            MienError: The source, or the rest of it, could not be read.
-        """
+        """Show the newest reading until the user quits or the readings end; raise the error of a source that cannot be read."""
         try:
             while not feed.ended:
                 reading = feed.take(1 / 60)  # seconds between two checks of the keyboard
@@ -174,18 +165,6 @@ def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, 
             prediction = replace(prediction, face=Face(box, prediction.face.score))  # landmarks are not drawn
         moved.append(prediction)
     return replace(frame, image=np.ascontiguousarray(frame.image[:, ::-1])), tuple(moved)
-
-
-def wait_for(feed: Newest[Reading]) -> None:
-    """Wait until the readings end, when there is no window.
-
-    Raises:
-        MienError: The source, or the rest of it, could not be read.
-    """
-    while not feed.ended:
-        reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
-        if reading is not None and reading.error is not None:
-            raise reading.error
 
 
 def _open_display() -> Any:

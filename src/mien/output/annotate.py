@@ -1,8 +1,8 @@
 """Draw predictions on a picture or on a video's frames: box, label, and a small panel of bars.
 
-Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster, also when the poster is shown
-small. The colours are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression.
-An unsure prediction has a question mark, a dark label and a dashed box.
+Sizes follow the picture and the face, so that text is readable on a thumbnail and on a poster that is shown small. The colours
+are those of Okabe and Ito, which colour-blind readers can tell apart; every label also names its expression. An unsure
+prediction has a question mark, a dark label and a dashed box.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MIN_TEXT = 0.0105
 """Smallest font size, as a share of the picture's longer side: 10 px if that is shown 1,000 px long."""
 
 MAX_PANEL_HEIGHT, MAX_PANEL_SHARE = 1.6, 0.25
-"""A panel taller than 1.6 times its face is left out if the panels of all faces would cover over a quarter of the picture."""
+"""Panels taller than 1.6 times their face are left out if all panels would cover over a quarter of the picture."""
 
 INNER_FACE = (0.2, 0.25, 0.8, 0.9)
 """Part of a face's box that contains eyes, nose and mouth: left, top, right and bottom, as shares of the box."""
@@ -82,17 +82,17 @@ def annotate(image: NDArray[np.uint8], predictions: Iterable[Prediction]) -> NDA
     """Return a copy of a picture with its predictions drawn on it.
 
     Each face gets its box and its label with the confidence. Several faces also get their numbers, as in the table: `1` is the
-    first prediction. A panel of bars for all classes is drawn next to the face, below
-    or above it; if the face fills the picture, over its edge. The panel is left out where it would cover another face or
-    label, and where many faces are small. A ready crop, which has no box, gets a strip at its right for the panel.
+    first prediction. A panel of bars for all classes is drawn next to the face, below or above it, or over the edge of a face
+    that fills the picture. It is left out where it would cover another face or label, and where many faces are small. A ready
+    crop, which has no box, gets a strip at its right for the panel.
 
     Args:
         image: RGB uint8 (H, W, 3), the picture the predictions are from.
         predictions: What `Recognizer.predict` returned for it.
 
     Returns:
-        RGB uint8 (H, W, 3), of the picture's size; enlarged by a whole factor if the shorter side is below `MIN_SIDE` px, and
-        wider by the strip for a ready crop.
+        RGB uint8 (H, W, 3), of the picture's size. A picture whose shorter side is below `MIN_SIDE` px is enlarged by a whole
+        factor. That of a ready crop is wider by the strip.
     """
     return Annotator().draw(image, predictions)
 
@@ -202,6 +202,7 @@ class _Sheet:
 
     def draw_label(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
         """Draw the label above a face, else below it, else inside it."""
+        background: tuple[int, ...]
         name = translate(prediction.label) + ("?" if prediction.unsure else "")
         name = name if layout.number is None else f"{layout.number}: {name}"
         text, widest = f"{name} {prediction.confidence:.0%}", f"{name} 100%"
@@ -212,12 +213,16 @@ class _Sheet:
         layout.label = self._choose(positions, layout.label, box, height / 3)
         position = positions[2 if layout.label == NOWHERE else layout.label].moved_into(self.width, self.height)
         colour = _colour(prediction.label)
-        background, ink = (SHADE, _pale(colour)) if prediction.unsure else (colour, _readable_on(colour))
+        red, green, blue = colour
+        if prediction.unsure:
+            background, ink = SHADE, ((red + 255) // 2, (green + 255) // 2, (blue + 255) // 2)
+        else:  # black or white, whichever contrasts more
+            background, ink = colour, (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else WHITE
         paste(self.image, text_tile(text, layout.text, ink, background, widest), position.left, position.top)
         self.taken.append(position)
 
     def draw_bars(self, prediction: Prediction, box: Box, layout: _Layout) -> None:
-        """Draw a bar for each class next to a face or, if there is no room, over its edge; not at all if that is taken too."""
+        """Draw a bar for each class next to a face, else over its edge, else not at all."""
         classes, size = prediction.classes, _bar_text(layout.text)
         width, height = _panel_size(size, classes)
         panel = self._panel(box, layout, width, height)
@@ -285,8 +290,7 @@ class _Sheet:
     def _choose(self, positions: Mapping[int, Box], kept: int | None, own: Box, slack: float) -> int:
         """Return the number of the position to take: the kept one if nearly free, else the first free one, or `NOWHERE`.
 
-        A person without a position takes only one that is free by more than `slack` px, so that nothing comes and goes with
-        every frame.
+        A person without a position takes only one that is free by more than `slack` px, so that nothing flickers.
         """
         if kept is not None and kept in positions and self._is_free(positions[kept], -slack, own):
             return kept
@@ -324,14 +328,3 @@ def _shown(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _colour(expression: str) -> Colour:
     return COLOURS.get(expression, OTHER)
-
-
-def _pale(colour: Colour) -> Colour:
-    red, green, blue = ((part + 255) // 2 for part in colour)
-    return red, green, blue
-
-
-def _readable_on(background: Colour) -> Colour:
-    """Return black or white, whichever contrasts more."""
-    red, green, blue = background
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else WHITE

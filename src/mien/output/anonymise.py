@@ -1,7 +1,7 @@
 """Covers the faces of pictures and videos.
 
-A video is read twice. First every frame is searched with a low threshold, and the faces are followed; then the frames are
-written with the faces covered, also in the frames in which a face was lost for a while. What cannot be found is not covered.
+A video is read twice. First every frame is searched with a low threshold, and the faces are followed. Then the frames are
+written with the faces covered, also where a face was lost for a while. What cannot be found is not covered.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ MARGIN = 0.35
 """How far a cover reaches beyond the face's box on every side, in longer sides of the box: it includes ears and hairline."""
 
 LOST = 3.0
-"""Seconds for which a face may be lost and is covered wherever it may have been in between."""
+"""Seconds for which a face may be lost. It is then covered wherever it may have been in between."""
 
 HOLD = 1.0
-"""Seconds for which the place of a face stays covered before it is first found and after it was last found."""
+"""Seconds for which a face's position is covered before it is first found and after it was last found."""
 
 CELLS = 6
 """Cells per side of a face that is pixelated or blurred."""
@@ -49,11 +49,7 @@ GREY = (60, 60, 60)
 
 
 def create_face_finder(min_face: float = MIN_FACE) -> Detector:
-    """Return the detector that finds faces to cover.
-
-    Raises:
-        InputError: `min_face`, in px, is too small.
-    """
+    """Return the detector that finds faces of at least `min_face` px to cover."""
     return create_detector("centerface", min_face=min_face, threshold=THRESHOLD)
 
 
@@ -64,13 +60,7 @@ def check_style(style: str) -> None:
 
 
 def cover(image: NDArray[np.uint8], boxes: Iterable[Box], style: str = "mask") -> NDArray[np.uint8]:
-    """Return a copy of a picture with boxes covered.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        boxes: What to cover, px of the picture.
-        style: One of `STYLES`.
-    """
+    """Return a copy of a picture, RGB uint8 (H, W, 3), with boxes covered in one of the `STYLES`."""
     covered = image.copy()
     height, width = image.shape[:2]
     for box in boxes:
@@ -163,8 +153,8 @@ def _until_error(
 def find_boxes(frames: Iterable[Frame], detector: Detector) -> dict[int, list[Box]]:
     """Return what to cover in each frame of a video, by the frame's number.
 
-    A face is covered where it is found, with a margin. While it is lost, for `LOST` seconds at most, everything between the
-    places before and after is covered. For `HOLD` seconds before it is first found and after it was last found, that place is.
+    A face is covered where it is found, with a margin. While it is lost, for `LOST` seconds at most, a box around the positions
+    before and after is covered. Its first position is covered for `HOLD` seconds before, its last one for `HOLD` seconds after.
     """
     find = getattr(detector, "detect_frame", detector.detect)
     tracker = Tracker(LOST)

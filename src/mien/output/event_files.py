@@ -34,39 +34,23 @@ TOGETHER = (".csv", ".boris")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A time in which a person showed one expression.
-
-    Attributes:
-        source: The video.
-        person: The person's track number.
-        start: Time of its first frame, seconds.
-        end: Time of the first frame that is not in it, or of its last frame if the person was then out of sight, seconds.
-        expression: The most probable expression.
-        probability: Mean probability of that expression over the segment's frames.
-        frames: Number of the person's frames in it.
-    """
+    """A time in which a person showed one expression."""
 
     source: str
-    person: int
-    start: float
-    end: float
+    person: int  # track number
+    start: float  # time of its first frame, seconds
+    end: float  # time of the first frame after it, or of its last frame if the person was then out of sight, seconds
     expression: str
-    probability: float
-    frames: int
+    probability: float  # mean over the segment's frames
+    frames: int  # in which the person was seen
 
 
 @dataclass(slots=True)
 class Video:
-    """The segments of a video.
-
-    Attributes:
-        name: The source.
-        end: Time of its last frame, or of its last frame with a face if the others are unknown, seconds.
-        segments: The segments.
-    """
+    """The segments of a video."""
 
     name: str
-    end: float = 0.0
+    end: float = 0.0  # time of its last frame, or of the last with a face if the others are unknown, seconds
     segments: list[Segment] = field(default_factory=list)
 
 

@@ -110,7 +110,7 @@ class Events:
 
     def __init__(self, classes: Sequence[str], options: EventOptions | None = None) -> None:
         self.classes, self.options = tuple(classes), options or EventOptions()
-        self._names = columns(classes)[-len(self.classes) :]
+        columns(classes)  # raises the error of a class that cannot be a column
         self._index = {name: i for i, name in enumerate(self.classes)}
         self._videos: dict[str, Video] = {}
         self._steps: dict[str, _Steps] = {}
@@ -129,7 +129,7 @@ class Events:
         video.end = max(video.end, time)
         if entry["label"] is None or track is None:
             return
-        label, probs = self._index[entry["label"]], np.array([entry[name] for name in self._names])
+        label, probs = self._index[entry["label"]], np.array([entry[name] for name in self.classes])
         limit = max(self._steps.setdefault(source, _Steps()).limit(time), self.options.merge_gap)
         person = self._people.get((source, track))
         if person is None:
@@ -180,7 +180,7 @@ class Events:
 
 
 class EventWriter:
-    """Writes the events of a run.
+    """Writes the events of a run; give the rows to its attribute `events`.
 
     Args:
         target: A file, whose ending names the format, or a folder with one file per video.
@@ -188,9 +188,6 @@ class EventWriter:
         options: How segments are made and, in a folder, written.
         sources: What the run reads; None if only the rows say that, as for a table.
         earlier: See `OutputPaths`.
-
-    Attributes:
-        events: The segments so far; give it the rows.
 
     Raises:
         OutputError: See `OutputPaths`; or a file for BIDS does not end in `_events.tsv`.
@@ -226,12 +223,7 @@ class EventWriter:
         return self.events
 
     def write(self) -> list[Path]:
-        """Write the events of the rows so far, and return the files; nothing more can be added.
-
-        Raises:
-            OutputError: A file cannot be written; or see `OutputPaths`.
-            DataError: The rows are of a table that has no video.
-        """
+        """Write the events of the rows so far, and return the files; raise a `DataError` if a table has no video."""
         videos, classes = self.events.finish(), self.events.classes
         if not videos and self._paths is None:
             raise DataError("the table has no row of a video, so there are no events")

@@ -72,18 +72,10 @@ class Journal:
             journal.finish(complete=True)
 
     Args:
-        table: The table to write; its ending chooses the format.
-        classes: The model's classes, by output index.
-        about: What the rows depend on, such as the model's digest and the options. A resumed run must have the same; a
-            Parquet table stores it.
-        all_frames: Some rows may be those of frames without a face, see `write_table`.
+        table, classes, all_frames: See `write_table`.
+        about: What the rows depend on, such as the model's digest and the options. A resumed run must have the same.
         resume: Continue the journal of an earlier run, if there is one. Without `resume`, it is dropped as soon as this run has
             finished a source.
-
-    Attributes:
-        path: The journal's file.
-        resumed: Number of files that an earlier run finished and this run keeps.
-        dropped: Number of sources that an earlier run finished and this run reads again.
 
     Raises:
         OutputError: The journal cannot be written, has other settings, is damaged, or belongs to a run in progress.
@@ -104,7 +96,7 @@ class Journal:
         self.table, self.path = Path(table), journal_path(table)
         self.classes, self.about, self._all_frames = tuple(classes), dict(about), all_frames
         self._settings = {**about, "classes": ", ".join(classes)}
-        self.resumed = self.dropped = 0
+        self.resumed = self.dropped = 0  # sources that an earlier run finished: kept by this run, or read again
         self._columns = columns(classes)
         self._source: int | None = None  # id of the source in progress
         self._rows = 0  # of that source
@@ -133,7 +125,7 @@ class Journal:
         return self._execute("SELECT complete FROM sources WHERE name = ?", json.dumps(source)).fetchone() == (True,)
 
     def begin(self, source: str) -> None:
-        """Begin a source; this deletes rows of an earlier attempt."""
+        """Begin a source, without the rows of an earlier attempt."""
         self._enter(source)
         self._execute("DELETE FROM faces WHERE source = ?", self._source)
 
@@ -174,16 +166,14 @@ class Journal:
     def finish(self, complete: bool, keep: bool = True) -> bool:
         """Write the table, completely or not at all, and close the journal.
 
+        The table also contains what was read of the source in progress. If it cannot be written, the journal is kept.
+
         Args:
-            complete: Whether every source was tried. If not, as after Ctrl-C, the table also contains the rows that were read
-                of the source in progress.
+            complete: Whether every source was tried.
             keep: Keep the journal if some sources were not tried or could not be read.
 
         Returns:
             Whether the journal was kept.
-
-        Raises:
-            OutputError: The table cannot be written; the journal is kept.
         """
         try:
             write_table(self.table, self.rows(), self.classes, self.about, self._all_frames)
@@ -219,7 +209,7 @@ class Journal:
         self._database.close()
 
     def _enter(self, source: str) -> None:
-        """Enter a source as not complete, with the size and time of its file."""
+        """Note a source as not complete, with the size and time of its file."""
         self._execute(
             "INSERT INTO sources (name, complete, size, mtime) VALUES (?, FALSE, ?, ?) ON CONFLICT (name)"
             " DO UPDATE SET complete = FALSE, size = excluded.size, mtime = excluded.mtime",
@@ -285,7 +275,7 @@ class Journal:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn an error of SQLite or of the system into one that says what to do."""
+        """Turn an error of SQLite or of the system into an `OutputError`."""
         try:
             yield
         except OSError as error:

@@ -1,6 +1,6 @@
 """What each person showed in each stimulus window of a table that `mien predict` wrote, and the change from a baseline.
 
-`read_windows` reads the windows, and `WindowTable` adds up the rows of the table as they pass, so memory grows with the windows
+`read_windows` reads the windows, and `WindowTable` adds up the rows of the table as they pass. So memory grows with the windows
 and people, not with the frames.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,23 +29,14 @@ NEUTRAL, STRETCH = "neutral", 5.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a video, such as the time in which a stimulus was shown.
-
-    Attributes:
-        name: What it is called.
-        start: Its first second.
-        end: Its end, seconds; a frame at this time is not in it.
-        source: The video as the table names it, or its file name; None for every video.
-        person: The person's track number; None for everybody.
-        extra: Other columns of the file, which are copied.
-    """
+    """A part of a video, such as the time in which a stimulus was shown."""
 
     name: str
-    start: float
-    end: float
-    source: str | None = None
-    person: int | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    start: float  # seconds
+    end: float  # seconds; a frame at this time is not in it
+    source: str | None = None  # the video as the table names it, or its file name; None for every video
+    person: int | None = None  # track number; None for everybody
+    extra: dict[str, str] = field(default_factory=dict)  # other columns of the file, which are copied
 
     def concerns(self, source: str) -> bool:
         """Return whether it is a part of this video."""
@@ -56,8 +47,8 @@ def read_windows(path: str | os.PathLike[str]) -> list[Window]:
     """Return the windows of a CSV file with the columns `name`, `start`, `end` and, if wanted, `source`, `person` and others.
 
     Raises:
-        DataError: It cannot be read, lacks a column, has no window, a window ends before it starts, or two windows of one video
-            have the same name.
+        DataError: It cannot be read, lacks a column, or has no window; or a window ends before it starts
+            or has the name of another.
     """
     try:
         entries = list(csv_rows(Path(path)))
@@ -97,15 +88,10 @@ def read_windows(path: str | os.PathLike[str]) -> list[Window]:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a person's expressions are compared with: a window's name, a time in seconds, or neither for the one that is found.
+    """What a person's expressions are compared with: a window, a time, or else the most neutral `STRETCH` seconds."""
 
-    Attributes:
-        window: Name of a window.
-        seconds: Start and end, seconds.
-    """
-
-    window: str | None = None
-    seconds: tuple[float, float] | None = None
+    window: str | None = None  # its name
+    seconds: tuple[float, float] | None = None  # start and end
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not 0 <= self.seconds[0] < self.seconds[1] < math.inf:
@@ -113,27 +99,27 @@ class Baseline:
 
 
 class _Frames:
-    """The frames of a video that have a row: times of the first and the last, and the steps between their numbers."""
+    """The frames of a video that have a row: the times of the first and the last, and the steps between frame numbers."""
 
     def __init__(self, time: float) -> None:
         self.first, self.last = time, -math.inf
         self._number: float | None = None
-        self._least, self._most = math.inf, 0.0
+        self._min_step, self._max_step = math.inf, 0.0
 
     def add(self, time: float, number: float | None) -> bool:
-        """Take note of a row; return whether it is of another frame than the row before."""
+        """Add a row; return whether it is of another frame than the row before."""
         if time == self.last:
             return False
         if self.last >= self.first:
             step = math.inf if number is None or self._number is None else number - self._number
-            self._least, self._most = min(self._least, step), max(self._most, step)
+            self._min_step, self._max_step = min(self._min_step, step), max(self._max_step, step)
         self.last, self._number = time, number
         return True
 
     def has_all(self, window: Window) -> bool:
         """Return whether every frame of a window has a row: no number is missing between the first and the last."""
         inside = self.first <= window.start and window.end <= self.last + MAX_SAMPLE_GAP
-        return inside and self._most < 2 * self._least < math.inf
+        return inside and self._max_step < 2 * self._min_step < math.inf
 
 
 class _Sums:
@@ -153,9 +139,6 @@ class _Sums:
         self.counts[label] += 1
         higher = probs > self.peak
         self.peak[higher], self.peak_time[higher] = probs[higher], time
-
-    def mean(self) -> NDArray[np.float64] | None:
-        return self.probs / self.frames if self.frames else None
 
 
 class _Stretch:
@@ -202,8 +185,8 @@ class WindowTable:
     def __init__(self, classes: Sequence[str], windows: Sequence[Window], baseline: Baseline | None = None) -> None:
         self.classes, self.windows, self.baseline = tuple(classes), list(windows), baseline
         self._index = {name: i for i, name in enumerate(classes)}
-        self._find = baseline is not None and baseline.window is None and baseline.seconds is None
-        if self._find and NEUTRAL not in self._index:
+        self._finds_baseline = baseline is not None and baseline.window is None and baseline.seconds is None
+        if self._finds_baseline and NEUTRAL not in self._index:
             raise LabelError(f"there is no expression {NEUTRAL} to find a baseline by; name a window with --baseline")
         if baseline is not None and baseline.window is not None and baseline.window not in {w.name for w in windows}:
             raise DataError(f"no window is called {baseline.window}; --baseline takes one of {_few(w.name for w in windows)}")
@@ -221,10 +204,10 @@ class WindowTable:
         self.notes: list[str] = []
         self._bounds = np.array([(window.start, window.end) for window in self.windows])
         self._people: dict[str, set[int]] = {}  # by source
-        self._mine: dict[str, NDArray[np.intp]] = {}  # by source: numbers of its windows
+        self._windows_of: dict[str, NDArray[np.intp]] = {}  # by source: indices of its windows
         self._frames: dict[str, _Frames] = {}  # by source
-        self._read: dict[tuple[str, int], int] = {}  # by source and window: frames
-        self._sums: dict[tuple[str, int, int | None], _Sums] = {}  # by source, window and person
+        self._frames_read: Counter[tuple[str, int]] = Counter()  # by source and window
+        self._sums: dict[tuple[str, int, int | None], _Sums] = defaultdict(lambda: _Sums(len(classes)))  # and by person
         self._stretches: dict[tuple[str, int | None], _Stretch] = {}  # by source and person
         self._all_frames = False
 
@@ -233,28 +216,22 @@ class WindowTable:
         source, time, track = entry["source"], entry["time"], entry["track"]
         if time is None:
             return
-        if source not in self._mine:
-            numbers = [number for number, window in enumerate(self.windows) if window.concerns(source)]
-            self._mine[source], self._people[source] = np.array(numbers, np.intp), set()
-        mine = self._mine[source]
-        now = mine[(self._bounds[mine, 0] <= time) & (time < self._bounds[mine, 1])].tolist()
-        frames = self._frames.setdefault(source, _Frames(time))
-        if frames.add(time, entry.get("frame")):
-            for number in now:
-                self._read[source, number] = self._read.get((source, number), 0) + 1
+        if source not in self._people:
+            own = [number for number, window in enumerate(self.windows) if window.concerns(source)]
+            self._windows_of[source], self._people[source], self._frames[source] = np.array(own, np.intp), set(), _Frames(time)
+        windows = self._windows_of[source]
+        now = windows[(self._bounds[windows, 0] <= time) & (time < self._bounds[windows, 1])].tolist()
+        if self._frames[source].add(time, entry.get("frame")):
+            self._frames_read.update((source, number) for number in now)
         if entry["label"] is None:
             self._all_frames = True
             return
         self._people[source].add(track)
         label, probs = self._index[entry["label"]], np.array([entry[name] for name in self.classes])
         for number in now:
-            sums = self._sums.get((source, number, track))
-            if sums is None:
-                sums = self._sums[source, number, track] = _Sums(len(self.classes))
-            sums.add(time, label, probs)
-        if self._find:
-            key = source, track
-            self._stretches.setdefault(key, _Stretch(self._index[NEUTRAL])).add(time, probs)
+            self._sums[source, number, track].add(time, label, probs)
+        if self._finds_baseline:
+            self._stretches.setdefault((source, track), _Stretch(self._index[NEUTRAL])).add(time, probs)
 
     def extend(self, entries: Iterable[Row]) -> None:
         """Add many rows."""
@@ -274,17 +251,17 @@ class WindowTable:
         self._check(complete)
         lines, without, unknown = [], 0, 0
         for source, people in self._people.items():
-            for number in self._mine[source].tolist():
+            for number in self._windows_of[source].tolist():
                 window = self.windows[number]
                 if self.baseline is not None and self.baseline.seconds is not None and number == len(self.windows) - 1:
-                    continue
+                    continue  # the baseline itself
                 everybody: list[int | None] = [*sorted(people)] or [None]  # a video without a face has a row too
                 for person in everybody if window.person is None else [window.person]:
-                    sums = self._sums.get((source, number, person)) or _Sums(len(self.classes))
+                    sums = self._sums[source, number, person]
                     line = {"source": source, "person": person, "window": window.name, "start": window.start}
                     line |= {"end": window.end, **window.extra, "frames": sums.frames, **self._measures(sums, window.start)}
                     if complete or self._frames[source].has_all(window):
-                        read = self._read.get((source, number), 0)
+                        read = self._frames_read[source, number]
                         line |= {"frames_read": read, "detection_rate": round(sums.frames / read, 6) if read else None}
                     unknown += line.get("frames_read") is None
                     if self.baseline is not None:
@@ -326,12 +303,11 @@ class WindowTable:
                     raise DataError(f"the window {window.name!r} is of person {window.person}, but {source} has {people}")
 
     def _measures(self, sums: _Sums, start: float) -> dict[str, float | None]:
-        mean = sums.mean()
-        if mean is None:
+        if not sums.frames:
             return {}
         columns = {
             "share": sums.counts / sums.frames,
-            "mean": mean,
+            "mean": sums.probs / sums.frames,
             "peak": sums.peak,
             "latency": sums.first - start,
             "peak_latency": sums.peak_time - start,
@@ -343,21 +319,19 @@ class WindowTable:
     def _change(self, source: str, person: int | None, sums: _Sums) -> dict[str, float | None]:
         """Return the baseline's time and the change of the mean probabilities from it; nothing if one of the two is unknown."""
         assert self.baseline is not None
-        mean = sums.mean()
         found: tuple[float, float, NDArray[np.float64]] | None = None
-        if self._find:
-            stretch = self._stretches.get((source, person))
-            found = stretch.best if stretch is not None else None
-        else:
-            for number in self._mine[source].tolist():
-                window = self.windows[number]
-                other = self._sums.get((source, number, person))
-                if window.name == (self.baseline.window or "") and window.person in (None, person) and other is not None:
-                    found = window.start, window.end, other.probs / other.frames
-        if found is None or mean is None:
+        if stretch := self._stretches.get((source, person)):
+            found = stretch.best
+        for number in () if self._finds_baseline else self._windows_of[source].tolist():
+            window, other = self.windows[number], self._sums[source, number, person]
+            if window.name == (self.baseline.window or "") and window.person in (None, person) and other.frames:
+                found = window.start, window.end, other.probs / other.frames
+        if found is None or not sums.frames:
             return {}
-        change = {f"change_{name}": _cell(v) for name, v in zip(self.classes, mean - found[2], strict=True)}
-        return {"baseline_start": _cell(found[0]), "baseline_end": _cell(found[1]), **change}
+        start, end, baseline = found
+        changes = sums.probs / sums.frames - baseline
+        change = {f"change_{name}": _cell(v) for name, v in zip(self.classes, changes, strict=True)}
+        return {"baseline_start": _cell(start), "baseline_end": _cell(end), **change}
 
 
 def write_window_table(path: str | os.PathLike[str], table: WindowTable, all_frames: bool = False) -> int:

@@ -1,7 +1,7 @@
 """Painting on an RGB array in place: filled boxes, outlines, and tiles of text that are rendered once and cached.
 
-Pillow renders the text, but does not draw on the picture: it would copy the whole picture in and out, which takes longer for
-large frames than the drawing itself. Here only the painted pixels change.
+Pillow renders the text, but does not draw on the picture. It would copy the whole picture in and out, which takes longer for
+large frames than drawing. Here only the painted pixels change.
 """
 
 from __future__ import annotations
@@ -69,15 +69,10 @@ class Box(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A small picture with transparency, ready to be blended.
+    """A small picture with transparency, ready to be blended."""
 
-    Attributes:
-        premultiplied: Colour times opacity, uint16 (h, w, 3), range 0-65280.
-        transparency: uint16 (h, w, 1), range 0-256: at 256 only the picture below shows.
-    """
-
-    premultiplied: NDArray[np.uint16]
-    transparency: NDArray[np.uint16]
+    premultiplied: NDArray[np.uint16]  # colour times opacity, (h, w, 3), range 0-65280
+    transparency: NDArray[np.uint16]  # (h, w, 1), range 0-256: at 256 only the picture below shows
 
 
 def fill(image: NDArray[np.uint8], box: Box, colour: Colour, opacity: int = 256) -> None:
@@ -91,7 +86,7 @@ def fill(image: NDArray[np.uint8], box: Box, colour: Colour, opacity: int = 256)
 
 
 def outline(image: NDArray[np.uint8], box: Box, line: int, colour: Colour, opacity: int = 256, dash: float = 0) -> None:
-    """Draw the edges of a box, `line` px wide, inside it; dashed if `dash`, the length of a dash in px, is above 0."""
+    """Draw the edges of a box, `line` px wide, inside it. `dash` is the length of a dash, px; 0 for a solid line."""
     left, top, right, bottom = (float(round(edge)) for edge in box)
     for start, end in _dashes(left, right, dash):
         fill(image, Box(start, top, end, top + line), colour, opacity)
@@ -176,7 +171,7 @@ def _tile(picture: Image.Image) -> Tile:
 
 
 def font(size: int, text: str = "") -> Font:
-    """Return a font at that size, px, that has the letters of the language in use and, if there is one, those of the text."""
+    """Return a font at that size, px, with the letters of the language in use and, if possible, those of the text."""
     letters = language_in_use().letters
     more = "" if text.isascii() else "".join(sorted(set(text)))
     return load_font(find_font(letters + more) or find_font(letters) or PILLOWS, size)

@@ -32,12 +32,8 @@ class OutputPaths:
         endings: The ending of a drawing in a folder, by the kind of its source; other kinds are not drawn.
         earlier: Names of the sources of the run that is resumed, in its order: their drawings keep their numbers.
 
-    Attributes:
-        is_file: Whether the target is one file.
-
     Raises:
-        OutputError: The target is one file and there are several sources, its ending is unknown, it is a file where a folder is
-            needed, it is a source itself, or no source can be drawn.
+        OutputError: The target does not suit the sources.
     """
 
     def __init__(
@@ -70,16 +66,13 @@ class OutputPaths:
                 raise OutputError(f"{path}: is read by this run; choose another {'file' if self.is_file else 'folder'}")
 
     def path(self, source: str) -> Path:
-        """Return the path for a source, given by its name."""
+        """Return the path for the source of that name."""
         return self.target if self.is_file else self.target / self._names[source]
 
     def create_folder(self) -> None:
-        """Create and mark the folder, if there is none or it is empty; call it before the first drawing.
+        """Create and mark the folder, if there is none or it is empty, and remove what a killed run left there unfinished.
 
-        Unfinished drawings that a killed run left there are removed.
-
-        Raises:
-            OutputError: It cannot be created.
+        Call it before the first drawing.
         """
         if self._created:
             return
@@ -97,7 +90,7 @@ class OutputPaths:
 
 
 def _unique_names(sources: Sequence[Source], endings: Mapping[str, str], earlier: Sequence[str]) -> dict[str, str]:
-    """Return a file name for each source, by its name; some systems do not distinguish upper from lower case."""
+    """Return a file name for each source. Names are compared without case, as some file systems do."""
     kinds = {source.name: by_ending(source.name) if source.kind == "error" else source.kind for source in sources}
     kinds = {name: kinds.get(name, by_ending(name)) for name in earlier} | kinds
     names: dict[str, str] = {}

@@ -22,17 +22,13 @@ NEEDED = ("source", "time", "track", "label")
 class Table:
     """A table that is being read.
 
-    Attributes:
-        classes: The expressions that it has columns for.
-        rows: One row per face in the order of the file, and one with no `label` for each frame without a face, if the table
-            has these. A row has the columns of `NEEDED`, `frame` (or None) and the
-            expressions.
-        all_frames: Whether the file says that it has a row for each frame.
+    It has one row per face, in the order of the file, and may have one without a `label` for each frame without a face. A row
+    has the columns of `NEEDED`, `frame` (or None) and the expressions.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # the expressions that it has columns for
     rows: Iterator[Row]
-    all_frames: bool = False
+    all_frames: bool = False  # the file says that it has a row for each frame
 
 
 def read_rows(path: str | os.PathLike[str], one_person: bool = False) -> Table:

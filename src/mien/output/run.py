@@ -1,6 +1,6 @@
 """The files of a run: table, summary, events, annotated pictures and videos, timelines; each is complete or not written at all.
 
-`RunWriter` takes the readings of `Recognizer.stream` one at a time and passes each to the journal of the table, the summary,
+`RunWriter` takes the readings of `Recognizer.stream` one at a time. It passes each to the journal of the table, the summary,
 the events, the timeline of its video and the `AnnotationWriter`.
 """
 
@@ -48,21 +48,13 @@ LOST_SOUND = {
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The files a run writes; None is not written.
-
-    Attributes:
-        table: One row per face: `.csv`, `.parquet` or `.jsonl`.
-        summary: What each person showed in each video: `.json` or `.csv`.
-        annotate: The annotated picture or video, or a folder of them.
-        timeline: The timeline of a video, or a folder of them.
-        events: Segments of expressions: a file for ELAN, Praat, BORIS or BIDS, or a folder of them; see `mien.output.events`.
-    """
+    """The files a run writes; None is not written."""
 
     table: Path | None = None
     summary: Path | None = None
-    annotate: Path | None = None
-    timeline: Path | None = None
-    events: Path | None = None
+    annotate: Path | None = None  # a picture or video, or a folder of them
+    timeline: Path | None = None  # a picture, or a folder of them
+    events: Path | None = None  # a file, or a folder of them
 
 
 @dataclass(slots=True)
@@ -81,9 +73,9 @@ class _Current:
 class RunWriter:
     """Writes the readings of a run, source after source, as `Recognizer.stream` yields them.
 
-    If its block ends with an error or with Ctrl-C, however often that is pressed, the files are still finished: table, summary
-    and timeline contain what was read, a video can be played up to its last frame, and the journal next to the table lets a
-    later run resume. If nothing was read, nothing is written.
+    The files are finished even if the block ends with an error or with Ctrl-C. Table, summary and timeline then contain what
+    was read, and a video can be played up to its last frame. The journal next to the table lets a later run resume. If nothing
+    was read, nothing is written.
 
     Args:
         targets: The files.
@@ -96,17 +88,6 @@ class RunWriter:
         resumable: Keep a journal for `resume` if a source was not read.
         inputs: Other files that the run reads, such as the model.
         event_options: How events are made.
-
-    Attributes:
-        summary: The sums of what was read, including the sources of a resumed run.
-        read: Number of pictures and frames read.
-        videos_without_faces: Names of the videos in which no face was found.
-        failures: Names of the sources that could not be read or drawn, each with the reason.
-        warnings: One line for each annotated video whose sound was lost.
-        written: The files that are complete.
-        resumed: Number of sources that an interrupted run finished and this run keeps.
-        dropped: Number of sources that an interrupted run finished and this run, not resumed, reads again.
-        resumable: Whether `resume` has something to continue.
 
     Raises:
         OutputError: The ending of a target is unknown, it cannot be written or is a source, or the journal has other settings.
@@ -135,7 +116,7 @@ class RunWriter:
             check_ending(targets.summary, "summary", FORMATS)
         check_outputs(astuple(targets), [*(source.name for source in sources), *inputs])
         earlier = journal_sources(targets.table) if targets.table is not None and resume else []
-        self.warnings: list[str] = []
+        self.warnings: list[str] = []  # a line for each annotated video whose sound was lost
         self._annotations: AnnotationWriter | None = None
         self._timelines: OutputPaths | None = None
         if targets.annotate is not None:
@@ -154,13 +135,14 @@ class RunWriter:
             self._journal = Journal(targets.table, classes, about, all_frames=all_frames, resume=resume)
             if resume:
                 self._journal.drop_failures(except_for={source.name for source in sources})
+        # Number of sources that an earlier run finished: those this run keeps, and those it reads again.
         self.resumed, self.dropped = (self._journal.resumed, self._journal.dropped) if self._journal is not None else (0, 0)
         self.resumable = self._keep_journal = resumable and self._journal is not None
-        self.summary = Summary(classes, self._max_gap)
+        self.summary = Summary(classes, self._max_gap)  # includes the sources of a resumed run
         self.videos_without_faces: list[str] = []
-        self.failures: list[tuple[str, MienError]] = []
-        self.written: list[Path] = []
-        self.read = 0
+        self.failures: list[tuple[str, MienError]] = []  # names of sources that could not be read or drawn, and why
+        self.written: list[Path] = []  # the files that are complete
+        self.read = 0  # pictures and frames
         self._videos: set[str] = set()  # read by this run
         self._current: _Current | None = None
 
@@ -190,9 +172,10 @@ class RunWriter:
     def add(self, reading: Reading) -> None:
         """Write the next reading.
 
+        If a drawing cannot be written, its source counts as a failure: its rows are kept, and a resumed run tries it again.
+
         Raises:
-            OutputError: The table's journal cannot be written. If a drawing cannot be written, its source counts as a failure:
-                its rows are kept, and a resumed run tries it again.
+            OutputError: The table's journal cannot be written.
         """
         current = self._current
         if current is None or reading.number != current.number:
@@ -314,22 +297,12 @@ def image_paths(target: Path, sources: Sequence[Source], earlier: Sequence[str] 
 class AnnotationWriter:
     """Writes the annotated pictures and videos of a run, source after source.
 
-    Args:
-        target: See `OutputPaths`.
-        sources: What the run reads.
-        earlier: See `OutputPaths`.
-        warnings: Gets one line for each video whose sound was lost.
-
-    Attributes:
-        written: The files that are complete.
-
-    Raises:
-        OutputError: See `image_paths`.
+    `warnings` gets one line for each video whose sound was lost; the other arguments are those of `OutputPaths`.
     """
 
     def __init__(self, target: Path, sources: Sequence[Source], earlier: Sequence[str], warnings: list[str]) -> None:
         self.paths = image_paths(target, sources, earlier)
-        self.written, self._warnings = list[Path](), warnings
+        self.written, self._warnings = list[Path](), warnings  # written: the files that are complete
         self._videos = {source.name: source.value for source in sources if source.kind == "video"}
         self._silent: dict[str, str] = {}  # "live" or "none": videos whose sound is not looked for, by name
         self._annotator = Annotator()

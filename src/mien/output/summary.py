@@ -44,15 +44,9 @@ class Stretch(NamedTuple):
 
 
 class Seen:
-    """Counts the frames of a video, those with a face, and the gaps: stretches of frames without one.
+    """Counts the frames of a video: all, those with a face, and those that are damaged.
 
-    Attributes:
-        frames: Number of frames read.
-        with_face: Number of those with a face.
-        damaged: Number of those that are damaged.
-        gaps: Number of gaps.
-        gap_seconds: Length of all gaps: each lasts from its first frame to the next frame with a face, or to the last one.
-        longest: Start and length of the longest gaps, in seconds, at most `LONGEST_GAPS`.
+    A gap is a stretch of frames without a face. It lasts from its first frame to the next with a face, or to the last one.
     """
 
     def __init__(self) -> None:
@@ -95,17 +89,13 @@ class Seen:
 
 
 class Totals:
-    """Sums over faces: of a person, of a video, or of all pictures.
-
-    Attributes:
-        seconds: Time counted for each class.
-    """
+    """Sums over faces: of a person, of a video, or of all pictures."""
 
     def __init__(self, num_classes: int) -> None:
         self.faces = self.unsure = 0
         self.probs: NDArray[np.float64] = np.zeros(num_classes)
         self.counts = [0] * num_classes
-        self.seconds = [0.0] * num_classes
+        self.seconds = [0.0] * num_classes  # time counted for each class
         self.start: float | None = None
         self.end: float | None = None
 
@@ -226,13 +216,13 @@ class Summary:
 
     Args:
         classes: The model's classes, by output index.
-        max_gap: Seconds between two samples of a person beyond which the time between them is not counted; choose at least
+        max_gap: Seconds between two samples of a person beyond which the time between them is not counted. Choose at least
             twice the time between sampled frames.
     """
 
     def __init__(self, classes: Sequence[str], max_gap: float = MAX_SAMPLE_GAP) -> None:
         self.classes, self.max_gap = tuple(classes), max_gap
-        self._names = columns(classes)[-len(self.classes) :]
+        columns(classes)  # raises the error of a class that cannot be a column
         self._index = {name: i for i, name in enumerate(self.classes)}
         self._videos: dict[str | None, VideoTotals] = defaultdict(lambda: VideoTotals(len(self.classes)))
         self._pictures = Totals(len(self.classes))
@@ -245,7 +235,7 @@ class Summary:
         if entry["label"] is None:  # a frame without a face
             self.add_video(entry["source"])
             return
-        label, probs = self._index[entry["label"]], [entry[name] for name in self._names]
+        label, probs = self._index[entry["label"]], [entry[name] for name in self.classes]
         if entry["time"] is None and entry["frame"] is None:
             self._pictures.add_face(label, probs, entry["unsure"], None)
             self._picture_count += entry["source"] != self._last_picture

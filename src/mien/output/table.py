@@ -1,7 +1,7 @@
 """Predictions as a table: one row per face, always the same columns, as CSV, Parquet, JSON lines or a pandas DataFrame.
 
-`SCHEMA` and `columns` say what a row contains, `row` makes one from a `Prediction`, `rows` numbers the faces of each picture,
-and `write_table` writes them. Rows are plain dicts and pass through one at a time, so memory does not grow with the table.
+`SCHEMA` and `columns` say what a row contains. `row` makes one from a `Prediction`, `rows` numbers the faces of each picture,
+and `write_table` writes them. Rows are dicts and pass through one at a time, so memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -97,7 +97,6 @@ SCHEMA = (
 """The first columns, always in this order; one column per class follows, in the order of the model's outputs."""
 
 NAMES = tuple(column.name for column in SCHEMA)
-"""Names of the first columns."""
 
 _QUALITY = NAMES[NAMES.index("size") : NAMES.index("label")]
 

@@ -58,13 +58,8 @@ TICKS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 """Possible distances between ticks of the time axis, seconds."""
 
 FALLBACK_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC"),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
 )
 """Fonts for file names in East Asian scripts, used where they are installed."""
 
@@ -85,19 +80,12 @@ class _Bin(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """What is drawn of one person: step i lasts from `starts[i]` to `ends[i]`, in seconds.
+    """What is drawn of one person: step i lasts from `starts[i]` to `ends[i]`, in seconds."""
 
-    Attributes:
-        starts: float64 (N,).
-        ends: float64 (N,).
-        probs: Mean probabilities, float64 (N, K).
-        unsure: Whether most frames of the step are unsure, bool (N,).
-    """
-
-    starts: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    probs: NDArray[np.float64]
-    unsure: NDArray[np.bool_]
+    starts: NDArray[np.float64]  # (N,)
+    ends: NDArray[np.float64]  # (N,)
+    probs: NDArray[np.float64]  # means over the frames of a step, (N, K)
+    unsure: NDArray[np.bool_]  # whether most frames of a step are unsure, (N,)
 
 
 class Timeline:
@@ -111,7 +99,7 @@ class Timeline:
 
     def __init__(self, classes: Sequence[str], source: str | None = None, max_gap: float = MAX_SAMPLE_GAP) -> None:
         self.classes, self.source, self.max_gap = tuple(classes), source, max_gap
-        self._names = columns(classes)[-len(self.classes) :]
+        columns(classes)  # raises the error of a class that cannot be a column
         self._any_source = source is None
         self._bins: dict[int | None, dict[int, _Bin]] = {}  # by track and bin number
         self._bin_width = FIRST_BIN
@@ -134,7 +122,7 @@ class Timeline:
         while (number := max(0, math.floor((time - self._first_time) / self._bin_width))) >= BINS:
             self._double_bins()
         bins = self._bins.setdefault(entry["track"], {})
-        new = _Bin(time, 1, int(entry["unsure"]), np.array([entry[name] for name in self._names]))
+        new = _Bin(time, 1, int(entry["unsure"]), np.array([entry[name] for name in self.classes]))
         bins[number] = bins[number].merged(new) if number in bins else new
 
     def extend(self, items: Iterable[Prediction | Row]) -> None:

@@ -1,7 +1,7 @@
 """Error analysis: what a network gets wrong, and which of its mistakes are those of the labels.
 
-`analyse` takes results files and their corpus. It returns the most confident mistakes with their twins and FER+'s votes, the
-pairs of classes that are confused, and the labels that look wrong, ranked with cleanlab. `write_analysis` writes the tables.
+`analyse` takes results files and their corpus. It returns the most confident mistakes with their twins and FER+'s votes, and
+the pairs of classes that are confused. cleanlab ranks the labels that look wrong. `write_analysis` writes the tables.
 """
 
 from __future__ import annotations
@@ -35,18 +35,11 @@ SHARES = (0.01, 0.05, 0.1, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Another image of the corpus that shows the same picture.
+    """Another image of the corpus that shows the same picture."""
 
-    Attributes:
-        row: Its row in the corpus.
-        kind: `exact` (the same bytes), `near` or `mirrored`.
-        split: Its split; empty if it is in none.
-        label: Its class.
-    """
-
-    row: int
-    kind: str
-    split: str
+    row: int  # in the corpus
+    kind: str  # `exact` (the same bytes), `near` or `mirrored`
+    split: str  # empty if it is in none
     label: str
 
 
@@ -75,19 +68,12 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ConfusedPair:
-    """How often images of one class are taken for another.
+    """How often images of one class are taken for another."""
 
-    Attributes:
-        label: The class by the corpus.
-        predicted: The class by the network.
-        images: Number of such images.
-        share: Their share of the images of `label`.
-    """
-
-    label: str
-    predicted: str
+    label: str  # by the corpus
+    predicted: str  # by the network
     images: int
-    share: float
+    share: float  # of the images of `label`
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,9 +189,16 @@ def analyse(
         )
         for i in shown
     )
+    confusion = measured.confusion
+    pairs = [
+        ConfusedPair(classes[i], classes[j], int(count), float(count / confusion[i].sum()))
+        for (i, j), count in np.ndenumerate(confusion)
+        if i != j and count
+    ]
+    pairs.sort(key=lambda pair: -pair.images)
     order = np.argsort(quality, kind="stable")
     differ = None if votes is None else _differ(votes, classes, rows, target)
-    return Analysis(measured, corpus, rows, target, probs, mistakes, _pairs(measured), order, quality, issue, differ)
+    return Analysis(measured, corpus, rows, target, probs, mistakes, tuple(pairs), order, quality, issue, differ)
 
 
 def corpus_part(measured: Measured) -> dict[str, Any]:
@@ -270,17 +263,6 @@ def _differ(votes: Votes, classes: Sequence[str], rows: NDArray[np.int64], targe
     return counts[np.arange(len(rows)), target] < counts.max(1)
 
 
-def _pairs(measured: Measured) -> tuple[ConfusedPair, ...]:
-    confusion, classes = measured.confusion, measured.first["classes"]
-    totals = confusion.sum(1)
-    found = [
-        ConfusedPair(classes[i], classes[j], int(count), float(count / totals[i]))
-        for (i, j), count in np.ndenumerate(confusion)
-        if i != j and count
-    ]
-    return tuple(sorted(found, key=lambda pair: -pair.images))
-
-
 def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> list[Path]:
     """Write the tables of an analysis into a folder; return their paths.
 
@@ -303,20 +285,16 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     ]
     suspects, summary = folder / "suspects.csv", folder / "summary.json"
     write_row_list(suspects, analysis.corpus, analysis.rows[chosen], analysis.quality[chosen], more)
-    mistakes = [
-        [
-            each.row,
-            corpus_id(analysis.corpus),
-            each.label,
-            each.predicted,
-            f"{each.confidence:.5f}",
-            f"{each.label_prob:.5f}",
-            describe_twins(each),
-            describe_votes(each),
-            analysis.corpus.origin(each.row),
-        ]
-        for each in analysis.mistakes
-    ]
+    mistakes = []
+    for each in analysis.mistakes:
+        probs = f"{each.confidence:.5f}", f"{each.label_prob:.5f}"
+        twins = "; ".join(
+            f"{twin.kind} {twin.row} ({twin.split or 'no split'}, {twin.label or 'no class'})" for twin in each.twins
+        )
+        origin = analysis.corpus.origin(each.row)
+        mistakes.append(
+            [each.row, corpus_id(analysis.corpus), each.label, each.predicted, *probs, twins, describe_votes(each), origin]
+        )
     head = ["row", "corpus", "label", "predicted", "confidence", "label_prob", "twins", "votes", "image"]
     pairs = [[pair.label, pair.predicted, pair.images, f"{pair.share:.5f}"] for pair in analysis.pairs]
     written = [
@@ -330,20 +308,13 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     return written
 
 
-def describe_twins(mistake: Mistake) -> str:
-    """Return the twins of a mistake as text, such as `exact 12 (train, happy); near 7 (public_test, sad)`."""
-    return "; ".join(
-        f"{twin.kind} {twin.row} ({twin.split or 'no split'}, {twin.label or 'no class'})" for twin in mistake.twins
-    )
-
-
 def describe_votes(mistake: Mistake) -> str:
     """Return the votes on a mistake as text, such as `8 happy, 2 neutral`."""
     return ", ".join(f"{count} {name}" for name, count in (mistake.votes or {}).items())
 
 
 def _risk_rows(analysis: Analysis) -> list[list[Any]]:
-    """Return images, lowest confidence and error rate at every twentieth of coverage."""
+    """Return coverage, images, lowest confidence and error rate at every twentieth of coverage."""
     confidence = analysis.probs.max(1)
     coverage, risk = risk_coverage(confidence, analysis.probs.argmax(1) == analysis.target)
     ordered = np.sort(confidence)[::-1]

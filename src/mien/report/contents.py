@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.errors import DataError, EditedError
+from mien.errors import DataError, EditedError, RecipeError
 from mien.languages import translate
+from mien.recipe import parse_recipe, recipe_hash
 from mien.report.blocks import (
     VIEWS,
     class_blocks,
@@ -43,21 +44,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What a report is about: a measurement, the run behind it, or both.
+    """What a report is about: a measurement, the run behind it, or both."""
 
-    Attributes:
-        path: The path that was given.
-        measured: The measurement that is shown in full; None if the run was not evaluated.
-        others: Every measurement in the folder of the run.
-        run: The run; None if only a results file is at hand.
-        recipe: The recipe as JSON types, of the run or of the weights; empty if it is not at hand.
-    """
-
-    path: Path
-    measured: Measured | None
-    others: Sequence[Measured] = ()
-    run: Run | None = None
-    recipe: dict[str, Any] | None = None
+    path: Path  # that was given
+    measured: Measured | None  # shown in full; None if the run was not evaluated
+    others: Sequence[Measured] = ()  # every measurement in the folder of the run
+    run: Run | None = None  # None if only a results file is at hand
+    recipe: dict[str, Any] | None = None  # of the run or of the weights, as JSON types; empty if it is not at hand
 
 
 def read_subject(path: Path, study: Study | None = None) -> Subject | StudyRuns:
@@ -76,7 +69,14 @@ def read_subject(path: Path, study: Study | None = None) -> Subject | StudyRuns:
         return Subject(path, measured, run=run, recipe=run.recipe if run else None)
     if (path / RECIPE).is_file():
         (run,) = read_runs([path])
-        found = _measurements(path)
+        found: list[Measured] = []
+        for file in sorted(path.glob("*.json")):
+            try:
+                found += pool_folds([file])
+            except EditedError:
+                raise
+            except DataError:  # JSON of another kind
+                continue
         if not found and run.history is None:
             raise DataError(f"{path}: this run has neither a finished epoch nor a results file; train it first: mien train")
         select = run.recipe["data"]["select"]
@@ -96,36 +96,17 @@ def read_subject(path: Path, study: Study | None = None) -> Subject | StudyRuns:
     )
 
 
-def _measurements(folder: Path) -> list[Measured]:
-    """Return the results files of a folder; other JSON files are not listed."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found += pool_folds([path])
-        except EditedError:
-            raise
-        except DataError:
-            continue
-    return found
-
-
 def _run_of(measured: Measured) -> Run | None:
     """Return the run in the folder of a results file, if it is the one that trained the model."""
     folder, model = measured.paths[0].parent, measured.first["model"]
     if not (folder / RECIPE).is_file():
         return None
     (run,) = read_runs([folder])
-    return run if _hash_of(run) in (model["recipe_hash"], None) and run.recipe["model"]["name"] == model["arch"] else None
-
-
-def _hash_of(run: Run) -> str | None:
-    from mien.errors import RecipeError
-    from mien.recipe import parse_recipe, recipe_hash
-
     try:
-        return recipe_hash(parse_recipe(run.recipe, str(run.folder)))
+        same = recipe_hash(parse_recipe(run.recipe, str(run.folder))) == model["recipe_hash"]
     except RecipeError:  # of an older format
-        return None
+        same = True
+    return run if same and run.recipe["model"]["name"] == model["arch"] else None
 
 
 def create_report(
@@ -135,7 +116,7 @@ def create_report(
 
     Args:
         subject: The subject, by `read_subject`.
-        shown: The corpus and what is known about its images, to show faces. None shows none.
+        shown: The corpus whose faces are shown. None shows none.
         explain: Returns pictures that explain an answer; None leaves them out.
         missing: Sentences that say what could not be shown, and why.
     """
@@ -243,7 +224,8 @@ def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
     from mien.evaluate import notes
 
     results, data = measured.first, recipe.get("data") or {}
-    found = [_sentence(note.removeprefix("WARNING: ")) for note in notes(results)] if results["twins"] else []
+    warnings = [note.removeprefix("WARNING: ") for note in notes(results)] if results["twins"] else []
+    found = [translate("{sentence}.", sentence=text[:1].upper() + text[1:]) for text in warnings]
     same = data.get("corpus") == results["data"]["corpus"]
     if same and data.get("select") == results["data"]["split"]:
         text = "{split} also chose the epoch of this run, so its figure is optimistic."
@@ -252,10 +234,6 @@ def _notes(measured: Measured, recipe: dict[str, Any]) -> list[str]:
         text = "The model was trained on {split}, so this figure says nothing about other images."
         found.append(translate(text, split=data["train"]))
     return found
-
-
-def _sentence(text: str) -> str:
-    return translate("{sentence}.", sentence=text[:1].upper() + text[1:])
 
 
 def _tiles(measured: Measured) -> list[tuple[str, str, str]]:

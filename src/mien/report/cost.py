@@ -25,15 +25,10 @@ ENGINES = {"eager": "torch", "fp32": "ONNX Runtime", "int8": "ONNX Runtime"}
 
 @dataclass(frozen=True)
 class Latencies:
-    """How long one face takes in each of several networks.
+    """How long one face takes in each of several networks."""
 
-    Attributes:
-        milliseconds: Median time by network; see `of`.
-        machine: Software and processor they were measured with.
-    """
-
-    milliseconds: dict[str, float]
-    machine: str
+    milliseconds: dict[str, float]  # median by network; see `of`
+    machine: str  # the software and the processor
 
     def of(self, measured: Measured) -> float:
         """Return the latency of a measured network, ms."""
@@ -41,11 +36,7 @@ class Latencies:
 
 
 def count_parameters(measured: Measured) -> int:
-    """Return the number of parameters of a measured network.
-
-    Raises:
-        UnknownNameError: This version of mien has no such network or argument.
-    """
+    """Return the number of parameters of a measured network."""
     return sum(parameter.numel() for parameter in _create(measured, "meta").parameters())
 
 
@@ -93,12 +84,18 @@ def read_latencies(measured: Sequence[Measured], runs: Sequence[Path]) -> Latenc
     Raises:
         DataError: A file is not such a run, the runs are of several machines, or no run fits a network.
     """
+    from mien.predict.onnx_backend import OnnxBackend
+    from mien.weights import resolve
+
     known: dict[str, float] = {}
     machines = set()
     for path in runs:
         values = _read_benchmark(path)
-        known |= _milliseconds(values)
         machines.add(values["hardware"]["processor"])
+        info = OnnxBackend(resolve(values["model"].split(" and ")[0]), threads=1).info
+        model = {"arch": info.arch, "arguments": info.arguments, "input": list(info.preprocess.size)}
+        times = values["one_face_one_thread"]["ms"]
+        known |= {_key(model, name): times[f"{name} network"]["median"] for name in ENGINES if f"{name} network" in times}
     if len(machines) > 1:
         raise DataError(f"the benchmarks are of several machines ({', '.join(sorted(machines))}); give those of one")
     for each in measured:
@@ -143,17 +140,6 @@ def _read_benchmark(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(f"{path}: is not a run of benchmarks/inference.py; give such a file from benchmarks/runs/")
-
-
-def _milliseconds(values: dict[str, Any]) -> dict[str, float]:
-    """Return the time of one face by network and engine."""
-    from mien.predict.onnx_backend import OnnxBackend
-    from mien.weights import resolve
-
-    info = OnnxBackend(resolve(values["model"].split(" and ")[0]), threads=1).info
-    model = {"arch": info.arch, "arguments": info.arguments, "input": list(info.preprocess.size)}
-    times = values["one_face_one_thread"]["ms"]
-    return {_key(model, engine): times[f"{engine} network"]["median"] for engine in ENGINES if f"{engine} network" in times}
 
 
 def _network(measured: Measured) -> str:

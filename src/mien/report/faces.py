@@ -33,17 +33,11 @@ Explain = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.uint8]]]
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The corpus whose faces are shown.
-
-    Attributes:
-        corpus: The corpus.
-        train: Name of its split that trained the model, to find twins; None if that is unknown.
-        votes: How many people chose each class of the corpus, for every row, (rows, K); None if that is unknown.
-    """
+    """The corpus whose faces are shown."""
 
     corpus: Corpus
-    train: str | None = None
-    votes: NDArray[np.int64] | None = None
+    train: str | None = None  # name of the split that trained the model, to find twins; None if that is unknown
+    votes: NDArray[np.int64] | None = None  # how many people chose each class, (rows, K); None if that is unknown
 
 
 def people(shown: Shown | None) -> list[str]:
@@ -74,8 +68,10 @@ def faces_sections(
         lines = [f"{answer}, {share}"]
         if label[i] != target[i]:
             lines.append(f"{translate('label')}: {truth}")
-        if shown.votes is not None and (chosen := _votes(shown, row)):
-            lines.append(f"{translate('votes')}: {chosen}")
+        if shown.votes is not None and shown.votes[row].any():
+            counts = shown.votes[row]
+            ranked = [(counts[k], translate(shown.corpus.classes[k])) for k in np.argsort(-counts, kind="stable") if counts[k]]
+            lines.append(f"{translate('votes')}: {', '.join(f'{count} {name}' for count, name in ranked)}")
         if row in twins:
             lines.append(f"{translate('twin in training')}: {translate(shown.corpus.classes[shown.corpus.target[twins[row]]])}")
         alt = translate("Face labelled {label}, answered {answer} with {share}", label=truth, answer=answer, share=share)
@@ -95,15 +91,6 @@ def faces_sections(
             blocks += [_explained(face(kind, *pair), explain) for pair in enumerate(chosen[:EXPLAINED], 1)]
         sections.append(Section("Explanations", blocks))
     return sections
-
-
-def _votes(shown: Shown, row: int) -> str:
-    """Return who voted for what, the most frequent first: `6 sad, 4 neutral`."""
-    assert shown.votes is not None
-    counts = shown.votes[row]
-    return ", ".join(
-        f"{counts[k]} {translate(shown.corpus.classes[k])}" for k in np.argsort(-counts, kind="stable") if counts[k]
-    )
 
 
 def _training_twins(shown: Shown, rows: NDArray[np.int64]) -> dict[int, int]:
@@ -145,12 +132,6 @@ def _explained(face: Face, explain: Explain) -> Faces:
     """Return a face followed by the maps that explain its answer."""
     pictures = [Face(f"explain-{face.name}-0", face.lines, face.alt, face.pixels)]
     for number, (name, picture) in enumerate(explain(face.pixels).items(), 1):
-        pictures.append(
-            Face(
-                f"explain-{face.name}-{number}",
-                [name],
-                f"{face.alt}; {translate('the map {name} over it', name=name)}",
-                picture,
-            )
-        )
+        alt = f"{face.alt}; {translate('the map {name} over it', name=name)}"
+        pictures.append(Face(f"explain-{face.name}-{number}", [name], alt, picture))
     return Faces(pictures)

@@ -32,6 +32,7 @@ from mien.statistics import interval_of_images, risk_coverage
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 BINS = 10
 """Bins of the confidence in a reliability diagram."""
 
@@ -82,10 +83,14 @@ def rates_figure(measured: Sequence[Measured]) -> Figure:
     for number, (each, offset) in enumerate(zip(measured, offsets, strict=True)):
         style = look(number) | {"linestyle": "none", "capsize": 1.5, "elinewidth": 0.7, "clip_on": False}
         where = np.arange(len(classes)) + offset
-        for axes, (rate, below, above) in zip(panels, _rates(each.confusion), strict=True):
+        counts = each.confusion
+        right, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+        rates = _with_interval(right, true), _with_interval(predicted - right, counts.sum() - true)
+        for axes, (rate, below, above) in zip(panels, rates, strict=True):
             axes.errorbar(where, rate, [below, above], label=labels[number], **style)
-            if len(measured) == 1:
-                _write_values(axes, where, rate, rate + above)
+            for x, value, top in zip(where, rate, rate + above, strict=True) if len(measured) == 1 else ():
+                if np.isfinite(value):
+                    axes.annotate(f"{value:.1f}", (x, top), (0, 1.5), textcoords="offset points", ha="center", fontsize=7)
     for axes, name in zip(panels, ("true positive rate, %", "false positive rate, %"), strict=True):
         axes.set_ylabel(translate(name))
         axes.set_xticks(np.arange(len(classes) - 1) + 0.5, minor=True)
@@ -157,8 +162,8 @@ def intervals_figure(names: Sequence[str], accuracies: Sequence[float], interval
 def curves_figure(runs: Sequence[Run]) -> Figure:
     """Return accuracy by epoch, on the training split above and on the selection split below, one line per recipe.
 
-    Runs that differ only in seed or fold are averaged: a line is their mean, its band one standard deviation to each side, over
-    the epochs that all of them have. Runs without a finished epoch are left out.
+    Runs that differ only in seed or fold are averaged over the epochs that all of them have. A line is their mean; its band is
+    one standard deviation to each side. Runs without a finished epoch are left out.
 
     Raises:
         DataError: No run has a finished epoch, or the runs are of several corpora or selection splits.
@@ -184,7 +189,14 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (column, label) in zip(all_axes, panels.items(), strict=True):
         for number, row in enumerate(rows):
-            _draw_curve(axes, row, column, label=labels[number], markevery=(number % step, step), **look(number))
+            histories = [history for run in row if (history := run.history) is not None]
+            epochs = min(len(history["epoch"]) for history in histories)
+            values = 100 * np.array([history[column][:epochs] for history in histories])
+            x, mean, deviation = histories[0]["epoch"][:epochs], values.mean(0), values.std(0)
+            axes.plot(x, mean, label=labels[number], markevery=(number % step, step), **look(number))
+            if len(histories) > 1:
+                colour = look(number)["color"]
+                axes.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
         axes.set_ylabel(label)
         axes.grid()
     all_axes[-1].set_xlabel(translate("epoch"))
@@ -341,16 +353,6 @@ def _draw_matrix(axes: Axes, values: NDArray[Any], classes: Sequence[str], form:
     axes.spines[:].set_visible(False)
 
 
-def _draw_curve(axes: Axes, row: Sequence[Run], column: str, **style: Any) -> None:
-    histories = [history for run in row if (history := run.history) is not None]
-    epochs = min(len(history["epoch"]) for history in histories)
-    values = 100 * np.array([history[column][:epochs] for history in histories])
-    x, mean, deviation = histories[0]["epoch"][:epochs], values.mean(0), values.std(0)
-    axes.plot(x, mean, **style)
-    if len(histories) > 1:
-        axes.fill_between(x, mean - deviation, mean + deviation, color=style["color"], alpha=0.2, linewidth=0)
-
-
 def _value_axis(axes: Axes, values: Sequence[Any]) -> Callable[[Any], float]:
     """Set ticks at the swept values, on a log axis if they span decades, and return the position of a value."""
     from matplotlib.ticker import NullLocator
@@ -378,19 +380,6 @@ def _mean_and_deviation(points: Sequence[tuple[float, list[float]]]) -> tuple[li
     deviations = [float(np.std(values)) for _, values in points]
     single = all(len(values) == 1 for _, values in points)
     return [x for x, _ in points], [float(np.mean(values)) for _, values in points], None if single else deviations
-
-
-def _write_values(axes: Axes, where: NDArray[Any], values: NDArray[Any], tops: NDArray[Any]) -> None:
-    """Write the value of each point above its bar."""
-    for x, value, top in zip(where, values, tops, strict=True):
-        if np.isfinite(value):
-            axes.annotate(f"{value:.1f}", (x, top), (0, 1.5), textcoords="offset points", ha="center", fontsize=7)
-
-
-def _rates(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the true and the false positive rates of the classes in per cent: each (3, K), see `_with_interval`."""
-    right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    return _with_interval(right, true), _with_interval(predicted - right, confusion.sum() - true)
 
 
 def _with_interval(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:

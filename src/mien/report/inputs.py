@@ -1,7 +1,7 @@
 """What figures are drawn from: results files of `mien evaluate`, and folders of runs.
 
-Results are pooled, and runs averaged, only where that is sound: folds of one run of a study, and runs whose recipes differ in
-nothing but seed and fold.
+Results are pooled only if they are the folds of one run of a study. Runs are averaged only if their recipes differ in nothing
+but seed and fold.
 """
 
 from __future__ import annotations
@@ -44,15 +44,10 @@ CPU, FULL = "cpu", "full"
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One measurement: a results file, or those of the folds of one run, pooled.
-
-    Attributes:
-        paths: The files.
-        results: Their contents.
-    """
+    """One measurement: a results file, or those of the folds of one run, pooled."""
 
     paths: tuple[Path, ...]
-    results: tuple[dict[str, Any], ...]
+    results: tuple[dict[str, Any], ...]  # the contents of the files
 
     @property
     def first(self) -> dict[str, Any]:
@@ -67,8 +62,7 @@ class Measured:
     def accuracy(self, part: str = "standard") -> float | None:
         """Return the share of images classified correctly, over all folds; None if a file lacks this part.
 
-        Args:
-            part: `standard`, or `twin_free` for the images without a twin in the training split.
+        The part is `standard`, or `twin_free` for the images without a twin in the training split.
         """
         parts = [values for each in self.results if (values := each.get(part))]
         if len(parts) < len(self.results):
@@ -115,11 +109,7 @@ def pool_folds(paths: Sequence[Path]) -> list[Measured]:
 
 
 def one_measurement(measured: Sequence[Measured]) -> Measured:
-    """Return the only measurement.
-
-    Raises:
-        DataError: There are several: their files are not the folds of one run of a study.
-    """
+    """Return the only measurement; raise a `DataError` if there are several."""
     if len(measured) > 1:
         raise DataError(
             f"{_names([each.paths[0] for each in measured])} are not the folds of one run of a study, so they are not pooled; "
@@ -129,11 +119,7 @@ def one_measurement(measured: Sequence[Measured]) -> Measured:
 
 
 def require_one_split(measured: Sequence[Measured]) -> None:
-    """Check that measurements can be compared in one figure.
-
-    Raises:
-        DataError: They are of different splits, corpora, copies of a corpus or classes.
-    """
+    """Raise a `DataError` if measurements are of different splits, corpora, copies of a corpus, classes or scales."""
     for other in measured[1:]:
         _require_same(measured[0].first, other.first, other.paths[0], str(measured[0].paths[0]))
 
@@ -210,15 +196,10 @@ def _require_same(one: dict[str, Any], other: dict[str, Any], path: Path, what: 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The folder of a run of `mien train` or `mien study`.
-
-    Attributes:
-        folder: The folder.
-        recipe: Its recipe as JSON types, complete with defaults if it is valid in this version.
-    """
+    """The folder of a run of `mien train` or `mien study`."""
 
     folder: Path
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # as JSON types, complete with defaults if it is valid in this version
 
     @cached_property
     def values(self) -> dict[str, Any]:

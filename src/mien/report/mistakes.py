@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mien.errors import DataError
 from mien.languages import translate
-from mien.report.analysis import Analysis, Mistake
+from mien.report.analysis import Analysis
 from mien.report.inputs import Measured, measured_labels, require_one_split
 from mien.report.style import COLUMN, PAGE, add_legend, add_title, figure_style, look, new_figure
 from mien.report.titles import describe_measured
@@ -58,9 +58,13 @@ def mistakes_figure(analysis: Analysis) -> Figure:
     for i, mistake in enumerate(analysis.mistakes):
         left, up = (i % COLUMNS) * width / COLUMNS + 0.06, height - top - (i // COLUMNS) * cell
         draw(mistake.row, left, up, FACE)
-        words = _words(mistake)
-        figure.text(left / width, (up - FACE - 0.05) / height, words[0], fontsize=7, fontweight="bold", va="top")
-        figure.text(left / width, (up - FACE - 0.18) / height, "\n".join(words[1:]), fontsize=6, va="top", linespacing=1.1)
+        confidence = math.floor(1000 * mistake.confidence) / 10  # not rounded up to 100 %
+        answer, words = f"{mistake.label} → {mistake.predicted} {confidence:.1f} %", [f"row {mistake.row}"]
+        if mistake.votes is not None:
+            votes = ", ".join(f"{count}\N{NO-BREAK SPACE}{name}" for name, count in list(mistake.votes.items())[:3])
+            words += textwrap.wrap(f"votes: {votes}", CHARACTERS)[:2]
+        figure.text(left / width, (up - FACE - 0.05) / height, answer, fontsize=7, fontweight="bold", va="top")
+        figure.text(left / width, (up - FACE - 0.18) / height, "\n".join(words), fontsize=6, va="top", linespacing=1.1)
         if mistake.twins:
             twin = mistake.twins[0]
             draw(twin.row, left + FACE + 0.1, up, TWIN)
@@ -68,14 +72,6 @@ def mistakes_figure(analysis: Analysis) -> Figure:
             text = f"{twin.kind} twin\n{twin.label or 'no class'}{more}"
             figure.text((left + FACE + 0.1) / width, (up - TWIN - 0.04) / height, text, fontsize=6, va="top", linespacing=1.1)
     return figure
-
-
-def _words(mistake: Mistake) -> list[str]:
-    """Return the lines below a face."""
-    confidence = math.floor(1000 * mistake.confidence) / 10  # not rounded up to 100 %
-    votes = ", ".join(f"{count}\N{NO-BREAK SPACE}{name}" for name, count in list((mistake.votes or {}).items())[:3])
-    shown = textwrap.wrap(f"votes: {votes}", CHARACTERS)[:2] if mistake.votes is not None else []
-    return [f"{mistake.label} → {mistake.predicted} {confidence:.1f} %", f"row {mistake.row}", *shown]
 
 
 @figure_style()
@@ -96,9 +92,8 @@ def risk_coverage_figure(measured: Sequence[Measured]) -> Figure:
         coverage, risk = risk_coverage(confidence, right)
         if len(measured) == 1:
             best = risk_coverage(right.astype(float), right)[1]
-            axes.plot(
-                100 * coverage, 100 * best, color="0.6", lw=0.8, label=f"{translate('best order')} (AURC {best.mean():.3f})"
-            )
+            best_label = f"{translate('best order')} (AURC {best.mean():.3f})"
+            axes.plot(100 * coverage, 100 * best, color="0.6", lw=0.8, label=best_label)
         style = look(number) | {"marker": ""}
         begun = coverage >= min(0.02, coverage[-1])  # the first few answers say little
         axes.plot(100 * coverage[begun], 100 * risk[begun], label=f"{label} (AURC {risk.mean():.3f})", **style)

@@ -11,10 +11,10 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -46,11 +46,9 @@ FACE_SIDE = 112
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. `kind` is empty, or `warning` for what a reader must not miss."""
+    """A paragraph."""
 
     text: str
-    kind: Literal["", "warning"] = ""
-    block: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,6 @@ class Bullets:
     """A list of sentences."""
 
     items: Sequence[str]
-    block: ClassVar[str] = "bullets"
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,6 @@ class Facts:
     """Names with values, such as `("seed", "0")`."""
 
     items: Sequence[tuple[str, str]]
-    block: ClassVar[str] = "facts"
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,6 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: Sequence[int] = (0,)
-    block: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,6 @@ class Drawings:
     """Figures next to each other, where there is room."""
 
     items: Sequence[Drawing]
-    block: ClassVar[str] = "drawings"
 
 
 @dataclass(frozen=True)
@@ -113,7 +107,6 @@ class Faces:
     """Faces next to each other."""
 
     items: Sequence[Face]
-    block: ClassVar[str] = "faces"
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,6 @@ class Code:
     """Lines of a file."""
 
     lines: Sequence[str]
-    block: ClassVar[str] = "code"
 
 
 Block = Text | Bullets | Facts | Table | Drawings | Faces | Code
@@ -142,21 +134,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A report, ready to be written.
-
-    Attributes:
-        title: What was measured, in a few words.
-        lead: The result in one sentence or two.
-        notes: What a reader must know before using the figures.
-        tiles: The most important figures: name, value, and a detail such as the interval.
-        sections: The parts, in order. One without blocks is left out.
-    """
+    """A report, ready to be written."""
 
     title: str
-    lead: str
-    notes: Sequence[str] = ()
-    tiles: Sequence[tuple[str, str, str]] = ()
-    sections: Sequence[Section] = field(default=())
+    lead: str  # the result in one sentence or two
+    notes: Sequence[str] = ()  # what a reader must know before using the figures
+    tiles: Sequence[tuple[str, str, str]] = ()  # the most important figures: name, value, and a detail such as the interval
+    sections: Sequence[Section] = ()  # one without blocks is left out
 
 
 def write_report(path: Path, report: Report) -> list[Path]:
@@ -192,7 +176,7 @@ def drawn(figure: Figure, form: Literal["svg", "png"]) -> bytes:
     return buffer.getvalue()
 
 
-def _encoded(pixels: NDArray[np.uint8], form: Literal["png", "jpeg"]) -> bytes:
+def _encoded(pixels: NDArray[np.uint8], form: str) -> bytes:
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((FACE_SIDE, FACE_SIDE))
     buffer = io.BytesIO()
@@ -223,7 +207,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _face_uri(face: Face) -> str:
-    form: Literal["png", "jpeg"] = "png" if max(face.pixels.shape[:2]) <= FACE_SIDE else "jpeg"
+    form = "png" if max(face.pixels.shape[:2]) <= FACE_SIDE else "jpeg"
     return _uri(form, _encoded(face.pixels, form))
 
 
@@ -260,7 +244,7 @@ def _markdown(block: Block, folder: Path, pictures: dict[Path, bytes]) -> str:
 
     match block:
         case Text():
-            return f"> {_escape(block.text)}" if block.kind == "warning" else _escape(block.text)
+            return _escape(block.text)
         case Bullets():
             return "\n".join(f"- {_escape(item)}" for item in block.items)
         case Facts():
@@ -276,11 +260,10 @@ def _markdown(block: Block, folder: Path, pictures: dict[Path, bytes]) -> str:
                 for each in block.items
             )
         case Faces():
-            found = (
+            return "\n".join(
                 f"- {picture(each.name, each.alt, _encoded(each.pixels, 'png'))} {_escape(', '.join(each.lines))}"
                 for each in block.items
             )
-            return "\n".join(found)
         case Code():
             text = "\n".join(map(printable, block.lines))
             fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])

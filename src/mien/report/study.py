@@ -28,27 +28,16 @@ MAX_ROWS = 12
 
 @dataclass(frozen=True, eq=False)
 class StudyRuns:
-    """A study and what is measured of it.
+    """A study and what is measured of it."""
 
-    Attributes:
-        path: The folder that was given.
-        study: What the study is; None if it is neither bundled nor given, so that only its finished runs are known.
-        scale: Name of its scale.
-        jobs: Its runs, as far as they are known.
-        rows: Its table.
-        measured: The measurements of each row, one for each seed: folds are pooled.
-        runs: The folders of its runs.
-        changed: Results files that were made with another recipe than the study has now.
-    """
-
-    path: Path
-    study: Study | None
+    path: Path  # the folder that was given
+    study: Study | None  # None if it is neither bundled nor given, so that only its finished runs are known
     scale: str
-    jobs: Sequence[Job]
+    jobs: Sequence[Job]  # its runs, as far as they are known
     rows: Sequence[TableRow]
-    measured: dict[str, list[Measured]]
+    measured: dict[str, list[Measured]]  # by row, one for each seed: folds are pooled
     runs: Sequence[Run]
-    changed: Sequence[Path]
+    changed: Sequence[Path]  # results files that were made with another recipe than the study has now
 
     @property
     def name(self) -> str:
@@ -187,11 +176,8 @@ def _notes(subject: StudyRuns) -> list[str]:
         found.append(translate(text, scale=subject.scale))
     if subject.changed:
         names = ", ".join(sorted({path.parent.parent.name for path in subject.changed}))
-        text, runs = (
-            "{runs} were made with another recipe than the study has now ({names}).",
-            count([len(subject.changed)], "run"),
-        )
-        found.append(translate(text, runs=runs, names=names))
+        text = "{runs} were made with another recipe than the study has now ({names})."
+        found.append(translate(text, runs=count([len(subject.changed)], "run"), names=names))
     if subject.study is None:
         text = "This study is not bundled with mien, so runs that were not started are not listed. Give its file with --study."
         found.append(text)
@@ -219,6 +205,8 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
     for row in subject.rows:
         found = row.comparison
         spread = "" if row.deviation is None else f" ± {100 * row.deviation:.2f}"
+        ends = found.interval if found else None
+        difference = f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}" if ends else ""
         line = {
             "row": row.name,
             "reported": reported_text(row.reported),
@@ -228,9 +216,7 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
             "runs": _of(row.runs, row.expected),
             translate("against {row}", row=reference): f"{100 * found.difference:+.2f}" if found else "",
             "p": f"{found.p:.2g}" if found else "",
-            "interval of the difference": f"{100 * found.interval[0]:+.1f} to {100 * found.interval[1]:+.1f}"
-            if found and found.interval
-            else "",
+            "interval of the difference": difference,
             "macro F1": percent(row.macro_f1),
             "balanced accuracy": percent(row.uar),
             "parameters": f"{row.parameters:,}",
@@ -244,13 +230,10 @@ def _table_blocks(subject: StudyRuns) -> list[Block]:
     blocks: list[Block] = []
     if complete := _complete(subject):
         low, high = _extremes(complete)
-        ends = {"low": f"{percent(low.accuracy)} ({low.name})", "high": f"{percent(high.accuracy)} ({high.name})"}
-        alt = translate("Measured accuracy of each row with its 95 % interval, from {low} to {high}.", **ends)
-        figure = intervals_figure(
-            [row.name for row in complete],
-            [row.accuracy or 0 for row in complete],
-            [row.interval or (0, 0) for row in complete],
-        )
+        shown = {"low": f"{percent(low.accuracy)} ({low.name})", "high": f"{percent(high.accuracy)} ({high.name})"}
+        alt = translate("Measured accuracy of each row with its 95 % interval, from {low} to {high}.", **shown)
+        names, accuracies = [row.name for row in complete], [row.accuracy or 0 for row in complete]
+        figure = intervals_figure(names, accuracies, [row.interval or (0, 0) for row in complete])
         rows = "Measured accuracy of each complete row, with its 95 % interval."
         blocks.append(Drawings([Drawing("rows", rows, alt, figure)]))
     text = translate(
@@ -312,7 +295,10 @@ def _mean_predictions(subject: StudyRuns) -> Predictions | None:
 
 
 def _recipe_blocks(subject: StudyRuns) -> list[Block]:
-    runs = [Run(Path(job.row), job.recipe.to_dict()) for job in {job.row: job for job in reversed(subject.jobs)}.values()][::-1]
+    first: dict[str, Job] = {}  # of each row
+    for job in subject.jobs:
+        first.setdefault(job.row, job)
+    runs = [Run(Path(row), job.recipe.to_dict()) for row, job in first.items()]
     keys = differing(runs)
     head = ["row", "recipe", *keys[:6]]
     cells = [[run.folder.name, str(run.recipe["name"]), *(show(run.values.get(key)) for key in keys[:6])] for run in runs]

@@ -1,9 +1,15 @@
-"""Progress bars for work that takes a while; they appear in a terminal only."""
+"""What commands show in a terminal: lines, tables and progress bars.
+
+Text from outside, such as a file name, is shown with its control characters escaped and is never read as Rich's markup.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import typer
 
 from mien.text import printable
 
@@ -14,13 +20,57 @@ if TYPE_CHECKING:
     from mien.video.reader import VideoReader
 
 
-class _Bar:
-    """A progress bar of Rich that is removed when its block ends.
+def echo(line: object, err: bool = False) -> None:
+    """Print a line, to standard error if `err`."""
+    typer.echo(printable(str(line)), err=err)
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    left: int = 1,
+    lines: bool = True,
+    sums: bool = False,
+) -> None:
+    """Print a table of texts.
 
     Args:
-        columns: What appears between the bar and the time left.
-        shown: Whether there is a bar at all.
-        console: Prints other text while the bar is shown; in a terminal the bar stays below that text.
+        head: The names of the columns.
+        rows: The rows; cells missing at the end are empty.
+        title: A line above the table.
+        left: How many columns, from the first, hold words. The others are numbers, aligned right.
+        lines: Draw lines around the cells. Without them, the first column keeps its width.
+        sums: Set the last row apart.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    look: dict[str, Any] = {} if lines else {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False}
+    table = Table(title=Text(printable(title)) if title else None, **look)
+    for number, name in enumerate(head):
+        justify: Literal["left", "right"] = "left" if number < left else "right"
+        table.add_column(Text(printable(name)), justify=justify, no_wrap=not (lines or number))
+    for number, row in enumerate(rows):
+        table.add_row(*(Text(printable(cell)) for cell in row), end_section=sums and number == len(rows) - 2)
+    Console().print(table)
+
+
+def per_cent(share: float | None, digits: int = 2) -> str:
+    """Return a share in per cent; a hyphen for None.
+
+    >>> per_cent(0.70118), per_cent(0.9, 0), per_cent(None)
+    ('70.12 %', '90 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+class Bar:
+    """A progress bar of Rich that is removed when its block ends.
+
+    It appears in a terminal only, below the text that `console` prints. `columns` are between the bar and the time left.
     """
 
     def __init__(self, *columns: Any, shown: bool = True, console: Console | None = None) -> None:
@@ -32,7 +82,7 @@ class _Bar:
         parts = (TextColumn("{task.description}", markup=False), BarColumn(), *columns, TimeRemainingColumn())
         self.bar = Progress(*parts, console=console, disable=not (shown and _is_terminal(console)), transient=True)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -44,7 +94,7 @@ def _is_terminal(console: Console) -> bool:
     return console.is_terminal and console.file.isatty()  # with FORCE_COLOR Rich takes a file for a terminal
 
 
-class StepBar(_Bar):
+class StepBar(Bar):
     """One bar per named step: how much is done, and the time left."""
 
     def __init__(self) -> None:
@@ -60,14 +110,8 @@ class StepBar(_Bar):
         self.bar.update(self.tasks[what], completed=done, total=total)
 
 
-class ReadingBar(_Bar):
-    """The source being read, frames per second and the time left.
-
-    Args:
-        total: Number of sources.
-        shown: Whether there is a bar at all.
-        console: Prints other text while the bar is shown.
-    """
+class ReadingBar(Bar):
+    """The source being read, frames per second and the time left."""
 
     def __init__(self, total: int, shown: bool, console: Console | None = None) -> None:
         from rich.progress import TextColumn
@@ -78,7 +122,7 @@ class ReadingBar(_Bar):
         self.task = self.bar.add_task("reading", total=total, rate="")
 
     def opened(self, options: VideoOptions, video: VideoReader) -> None:
-        """Take note of a video that was opened, and of the part of it that is read."""
+        """Note which part of the opened video is read."""
         start, end = options.start or 0.0, video.duration
         if options.end is not None:
             end = options.end if end is None else min(end, options.end)
