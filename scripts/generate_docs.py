@@ -276,6 +276,26 @@ def balance() -> str:
     return f"{table}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
 
 
+def contrast() -> str:
+    """Return what spreading dark and pale faces costs and gains: the newest run of benchmarks/contrast.py."""
+    run = pictures.newest_run("contrast")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    columns = {
+        "public_test": "public_test",
+        "dark 0.3": "30 % of the light",
+        "dark 0.1": "10 %",
+        "contrast 0.3": "30 % of the contrast",
+        "contrast 0.1": "10 %",
+    }
+    rows = []
+    for name, model in read["models"].items():
+        for value, found in model["values"].items():
+            shown = f"**{value}**" if float(value) == read["chosen"] else "none" if float(value) == 0 else value
+            rows.append([f"`{name}`", shown, *(_per_cent(found[key]) for key in columns)])
+    table = markdown_table(["model", "least contrast", *columns.values()], rows)
+    return f"{table}\n\nFrom `{run.relative_to(ROOT).as_posix()}`; the last four columns are of {read['degraded_faces']} faces."
+
+
 def all_results() -> str:
     """Return a table per split with one row per evaluation in results/."""
     tables: dict[str, list[list[str]]] = {}
@@ -712,6 +732,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recall": recall,
     "selection": selection,
     "balance": balance,
+    "contrast": contrast,
     "all-results": all_results,
     "recipes": recipes,
     "crop": crop,
