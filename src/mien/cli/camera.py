@@ -129,17 +129,13 @@ def _raise_failure(run: RunWriter, kind: type[MienError]) -> None:
 
 def _show(readings: Iterator[Reading], window: Window | None, closing: Event) -> None:
     """Show the readings, or wait for them, until they end or the user stops; then set `closing`."""
+    from mien.cli.window import wait_for
     from mien.video.live import Newest
 
     feed = Newest(readings)
     with suppress(KeyboardInterrupt):  # Ctrl-C is one way to stop
         try:
-            if window is not None:
-                window.show(feed)
-            while window is None and not feed.ended:
-                reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
-                if reading is not None and reading.error is not None:
-                    raise reading.error
+            wait_for(feed) if window is None else window.show(feed)
         finally:
             closing.set()
             with uninterrupted():  # another thread is finishing the files

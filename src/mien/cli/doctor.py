@@ -66,8 +66,8 @@ def _checked(subject: str, check: Callable[[], str]) -> Finding:
 def _version(distribution: str) -> Finding:
     from importlib.metadata import PackageNotFoundError, version
 
-    others = ("", "-gpu", "-openvino", "-directml")  # one of which may be installed instead of onnxruntime
-    for name in (f"{distribution}{other}" for other in others):
+    for suffix in ("", "-gpu", "-openvino", "-directml"):  # one of which may be installed instead of onnxruntime
+        name = f"{distribution}{suffix}"
         with suppress(PackageNotFoundError):
             return Finding(name, True, version(name))
     return Finding(distribution, False, "is missing; run: pip install --force-reinstall mien")

@@ -165,7 +165,7 @@ def _check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
     from mien.atomic import check_outputs
     from mien.output.fonts import require_font
     from mien.output.table import check_ending
-    from mien.report.style import FORMATS
+    from mien.output.timeline import FORMATS
 
     require_font()
     check_ending(out, "figure", FORMATS)

@@ -60,33 +60,32 @@ def observe(
         raise InputError("name what to write: --events FILE, or --windows FILE with --out FILE")
     if (windows is None) != (out is None):
         raise InputError("--windows names the windows and --out the table to write; give both")
-    chosen = baseline is not None or baseline_seconds is not None
-    if chosen and windows is None:
+    has_baseline = baseline is not None or baseline_seconds is not None
+    if has_baseline and windows is None:
         raise InputError("a baseline needs --windows")
     if baseline is not None and baseline_seconds is not None:
         raise InputError("--baseline and --baseline-seconds name two baselines; choose one of them")
     check_outputs([events, out], [table, *([windows] if windows is not None else [])])
     read = read_rows(table, one_person)
-    segments = (
-        EventWriter(events, read.classes, EventOptions(min_seconds, merge_gap, events_format)) if events is not None else None
-    )
-    sums = None
+    event_writer = window_table = None
+    if events is not None:
+        event_writer = EventWriter(events, read.classes, EventOptions(min_seconds, merge_gap, events_format))
     if windows is not None and out is not None:
         check_window_table(out)
-        compared = Baseline(None if baseline == "auto" else baseline, baseline_seconds) if chosen else None
-        sums = WindowTable(read.classes, read_windows(windows), compared)
+        compared = Baseline(None if baseline == "auto" else baseline, baseline_seconds) if has_baseline else None
+        window_table = WindowTable(read.classes, read_windows(windows), compared)
     for row in read.rows:
-        if segments is not None:
-            segments.events.add(row)
-        if sums is not None:
-            sums.add(row)
+        if event_writer is not None:
+            event_writer.events.add(row)
+        if window_table is not None:
+            window_table.add(row)
     written = []
-    if sums is not None and out is not None:
-        write_window_table(out, sums, read.all_frames)
+    if window_table is not None and out is not None:
+        write_window_table(out, window_table, read.all_frames)
         written.append(out)
-    if segments is not None:
-        written += segments.write()
-    for note in sums.notes if sums is not None else []:
+    if event_writer is not None:
+        written += event_writer.write()
+    for note in window_table.notes if window_table is not None else []:
         echo(note, err=True)
     for path in written:
         echo(f"wrote {path}")

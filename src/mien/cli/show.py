@@ -104,13 +104,13 @@ def _faces_table(predictions: tuple[Prediction, ...], ascii_only: bool, bar_widt
     table.add_column(translate("Expression"), no_wrap=True)
     table.add_column(translate("Probabilities"), no_wrap=True)
     for number, prediction in enumerate(predictions, 1):
-        place = translate("whole picture")
+        position = translate("whole picture")
         if prediction.face is not None:
             left, top, right, bottom = (round(float(edge)) for edge in prediction.face.box_xyxy)
-            place = f"{right - left} x {bottom - top}\n" + translate("at {left}, {top}", left=left, top=top)
+            position = f"{right - left} x {bottom - top}\n" + translate("at {left}, {top}", left=left, top=top)
         label = f"{_word(prediction.label)} {prediction.confidence:.0%}"
         label += f"\n{translate('unsure')}" if prediction.unsure else ""
-        table.add_row(str(number), place, Text(label), _bars(prediction, ascii_only, bar_width))
+        table.add_row(str(number), position, Text(label), _bars(prediction, ascii_only, bar_width))
     return table
 
 
@@ -184,14 +184,14 @@ def _faces(count: int) -> str:
 def _summary_cells(source: str | None, person: dict[str, Any]) -> list[str | Text]:
     from rich.text import Text
 
-    most = sorted(person["share"].items(), key=lambda item: -item[1])[:3]
+    top = sorted(person["share"].items(), key=lambda item: -item[1])[:3]
     stretches = [(each["length"], each["start"], name) for name, each in person["longest"].items() if each and each["length"]]
     length, start, name = max(stretches, default=(0.0, 0.0, ""))
     return [
         Text(translate("in memory") if source is None else printable(source)),  # a str would be read as markup
         translate("all") if person["track"] is None else str(person["track"]),
         f"{person['seconds']:.1f} s" if person["seconds"] else _faces(person["faces"]),
-        Text(", ".join(f"{_word(name)} {share:.0%}" for name, share in most if share >= 0.005)),
+        Text(", ".join(f"{_word(name)} {share:.0%}" for name, share in top if share >= 0.005)),
         Text(f"{_word(name)} {_span(length, start)}" if stretches else ""),
         str(person["changes"]),
     ]

@@ -102,10 +102,10 @@ def _check(path: Path, data: Path | None, weights: Path | None, corpora: dict[st
     tolerance = 0 if exact else int(TOLERANCE * measured["standard"]["images"])
     problems: list[str] = []
     for part in PARTS:
-        more = _correct(measured[part]) - _correct(recorded[part])
-        if more:
-            line = f"{part}: {_shown(measured[part])}, {abs(more):,} {'more' if more > 0 else 'fewer'} than in the file"
-            (problems if abs(more) > tolerance else notes).append(line)
+        gained = _correct(measured[part]) - _correct(recorded[part])
+        if gained:
+            line = f"{part}: {_shown(measured[part])}, {abs(gained):,} {'more' if gained > 0 else 'fewer'} than in the file"
+            (problems if abs(gained) > tolerance else notes).append(line)
     if measured["confusion"] == recorded["confusion"]:  # else a class may have gained the image that another one lost
         problems += _other_figures(recorded, measured)
     if predictions is not None:

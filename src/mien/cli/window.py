@@ -167,6 +167,14 @@ def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, 
     return replace(frame, image=np.ascontiguousarray(frame.image[:, ::-1])), tuple(moved)
 
 
+def wait_for(feed: Newest[Reading]) -> None:
+    """Wait until the readings end, when there is no window; raise the error of a source that cannot be read."""
+    while not feed.ended:
+        reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
+        if reading is not None and reading.error is not None:
+            raise reading.error
+
+
 def _open_display() -> Any:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     pygame = require("pygame", "camera")

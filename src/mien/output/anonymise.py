@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -160,31 +161,32 @@ def find_boxes(frames: Iterable[Frame], detector: Detector) -> dict[int, list[Bo
     tracker = Tracker(LOST)
     times: dict[int, float] = {}
     tracks: dict[int, list[tuple[int, Box]]] = {}  # by person: the number of each frame with the face, and the cover
-    before: Sequence[Face] = []
+    previous: Sequence[Face] = []
     for frame in frames:
         index, time = frame.index or 0, frame.time or 0.0
         faces = list(find(frame.image))
         if isinstance(detector, Follower):  # a face of the frame before that is not detected may still be followed
-            followed = [face for face in detector.follow(frame.image, before) if face is not None]
-            known = (iou(followed, faces) >= SAME_FACE).sum(axis=1).tolist()
-            faces += [face for face, found in zip(followed, known, strict=True) if not found]
+            followed = [face for face in detector.follow(frame.image, previous) if face is not None]
+            detected = (iou(followed, faces) >= SAME_FACE).sum(axis=1).tolist()
+            faces += [face for face, again in zip(followed, detected, strict=True) if not again]
         times[index] = time
         for number, face in zip(tracker.update(time, frame.image, faces), faces, strict=True):
             tracks.setdefault(number, []).append((index, _grown(face)))
-        before = faces
+        previous = faces
     boxes: dict[int, list[Box]] = {index: [] for index in times}
-    numbers = sorted(times)
-    place = {index: i for i, index in enumerate(numbers)}
-    for found in tracks.values():
-        for (index, box), (later, other) in zip(found, [*found[1:], found[-1]], strict=True):
+    order = sorted(times)
+    position = {index: i for i, index in enumerate(order)}
+    for track in tracks.values():
+        for index, box in track:
             boxes[index].append(box)
-            around = _around(box, other)
-            for between in numbers[place[index] + 1 : place[later]]:
+        for (index, box), (later, other) in pairwise(track):  # while the face was lost
+            around = Box(*map(min, box[:2], other[:2]), *map(max, box[2:], other[2:]))
+            for between in order[position[index] + 1 : position[later]]:
                 boxes[between].append(around)
-        for (index, box), step in ((found[0], -1), (found[-1], 1)):
-            i = place[index] + step
-            while 0 <= i < len(numbers) and abs(times[numbers[i]] - times[index]) <= HOLD:
-                boxes[numbers[i]].append(box)
+        for (index, box), step in ((track[0], -1), (track[-1], 1)):  # before it was first found, and after it was last found
+            i = position[index] + step
+            while 0 <= i < len(order) and abs(times[order[i]] - times[index]) <= HOLD:
+                boxes[order[i]].append(box)
                 i += step
     return boxes
 
@@ -192,7 +194,3 @@ def find_boxes(frames: Iterable[Frame], detector: Detector) -> dict[int, list[Bo
 def _grown(face: Face) -> Box:
     box = Box(*face.box_xyxy.astype(float).tolist())
     return box.grown(MARGIN * max(box.right - box.left, box.bottom - box.top))
-
-
-def _around(box: Box, other: Box) -> Box:
-    return Box(min(box.left, other.left), min(box.top, other.top), max(box.right, other.right), max(box.bottom, other.bottom))

@@ -173,5 +173,5 @@ def _tile(picture: Image.Image) -> Tile:
 def font(size: int, text: str = "") -> Font:
     """Return a font at that size, px, with the letters of the language in use and, if possible, those of the text."""
     letters = language_in_use().letters
-    more = "" if text.isascii() else "".join(sorted(set(text)))
-    return load_font(find_font(letters + more) or find_font(letters) or PILLOWS, size)
+    further = "" if text.isascii() else "".join(sorted(set(text)))
+    return load_font(find_font(letters + further) or find_font(letters) or PILLOWS, size)

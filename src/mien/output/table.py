@@ -145,12 +145,11 @@ def row(prediction: Prediction, number: int = 1) -> Row:
     landmarks = [None] * 10 if face is None or face.landmarks is None else _rounded_pixels(face.landmarks)
     score = None if face is None else _rounded(face.score)
     probs = np.round(p.probs.astype(np.float64), 6).tolist()
-    place = (p.source, p.frame, _rounded(p.time), p.track, number, *box, *landmarks, score)
+    where = (p.source, p.frame, _rounded(p.time), p.track, number, *box, *landmarks, score)
     measured = {} if p.quality is None else p.quality.to_dict()
     quality = map(measured.get, _QUALITY)
-    names = None if p.set is None else "; ".join(p.set)
-    answer = (p.label, max(probs), p.unsure, names)
-    return dict(zip(_column_names(p.classes), (*place, *quality, *answer, *probs), strict=True))
+    answer = (p.label, max(probs), p.unsure, None if p.set is None else "; ".join(p.set))
+    return dict(zip(_column_names(p.classes), (*where, *quality, *answer, *probs), strict=True))
 
 
 def empty_row(classes: Sequence[str], source: str, frame: int, time: float | None) -> Row:

@@ -235,8 +235,8 @@ def matplotlib_defaults() -> Iterator[None]:
 
 def class_colours(classes: Sequence[str]) -> list[Any]:
     """Return a colour for each class, as matplotlib accepts them."""
-    others = iter(GREYS * len(classes))
-    return [tuple(part / 255 for part in COLOURS[name]) if name in COLOURS else next(others) for name in classes]
+    greys = iter(GREYS * len(classes))
+    return [tuple(part / 255 for part in COLOURS[name]) if name in COLOURS else next(greys) for name in classes]
 
 
 def _draw_lane(axes: Any, lane: Lane, number: int, colours: Sequence[Any]) -> None:

@@ -277,14 +277,14 @@ def write_analysis(folder: Path, analysis: Analysis, worst: float = 0.05) -> lis
     Raises:
         OutputError: A file cannot be written.
     """
-    classes, chosen = analysis.classes, analysis.worst(worst)
-    more = [
-        ("label", [classes[i] for i in analysis.target[chosen]]),
-        ("suggested", [classes[i] for i in analysis.probs[chosen].argmax(1)]),
-        ("issue", ["yes" if found else "no" for found in analysis.issue[chosen]]),
+    classes, indices = analysis.classes, analysis.worst(worst)
+    columns = [
+        ("label", [classes[i] for i in analysis.target[indices]]),
+        ("suggested", [classes[i] for i in analysis.probs[indices].argmax(1)]),
+        ("issue", ["yes" if found else "no" for found in analysis.issue[indices]]),
     ]
     suspects, summary = folder / "suspects.csv", folder / "summary.json"
-    write_row_list(suspects, analysis.corpus, analysis.rows[chosen], analysis.quality[chosen], more)
+    write_row_list(suspects, analysis.corpus, analysis.rows[indices], analysis.quality[indices], columns)
     mistakes = []
     for each in analysis.mistakes:
         probs = f"{each.confidence:.5f}", f"{each.label_prob:.5f}"

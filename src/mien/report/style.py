@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mien.atomic import atomic_path
 from mien.errors import require
 from mien.output.table import check_ending
-from mien.output.timeline import METADATA, matplotlib_defaults
+from mien.output.timeline import FORMATS, METADATA, matplotlib_defaults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".svg")
-"""File endings of a figure."""
 
 COLUMN, PAGE = 3.35, 6.85
 """Width of a figure of one and of two columns: 8.5 and 17.4 cm, in inches."""
