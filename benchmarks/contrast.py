@@ -3,7 +3,7 @@
     python -m benchmarks.contrast fer2013.csv
 
 For each model: accuracy on FER2013's PublicTest as it is, and on some of its faces in the dark and with little contrast. The
-value is chosen on PublicTest as it is: the largest whose accuracy, averaged over the models, is not below that without.
+value is chosen on PublicTest as it is: the largest that costs no model more than a tenth of a point.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from mien.predict.onnx_backend import OnnxBackend
 from mien.preprocess import PreprocessSpec, preprocess
 
 VALUES = (0.0, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225)
+
+TOLERANCE = 0.001
+"""Largest loss of accuracy on PublicTest of a model, as a share."""
 
 STRENGTHS = {"dark": (0.3, 0.2, 0.1, 0.05), "contrast": (0.3, 0.2, 0.1, 0.05)}
 """Damages of `benchmarks.robustness` and their strengths."""
@@ -57,11 +60,14 @@ def main() -> None:
             models[name]["values"][str(value)] = found = {key: accuracy(backend, *faces, spec) for key, faces in sets.items()}
             print(name, value, found, flush=True)
 
-    def mean(value: float) -> float:
-        return float(np.mean([model["values"][str(value)]["public_test"] for model in models.values()]))
+    def largest_loss(value: float) -> float:
+        found = [model["values"] for model in models.values()]
+        return max(each["0.0"]["public_test"] - each[str(value)]["public_test"] for each in found)
 
-    chosen = max(value for value in VALUES if mean(value) >= mean(0.0))
-    rows: list[Row] = [(f"min_contrast {value:g}: accuracy on public_test", f"{mean(value):.2%}", "") for value in VALUES]
+    chosen = max(value for value in VALUES if largest_loss(value) <= TOLERANCE)
+    rows: list[Row] = [
+        (f"min_contrast {value:g}: largest loss on public_test", f"{largest_loss(value):.2%}", "") for value in VALUES
+    ]
     write_run("contrast", {"models": models, "chosen": chosen, "degraded_faces": len(some.images)}, rows, arguments)
 
 
