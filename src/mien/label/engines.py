@@ -213,7 +213,7 @@ class _Actor:
         import ray
 
         if self.worker is None:
-            _enter(self.work.folder)
+            enter_folder(self.work.folder)
             self.worker = Worker(self.work)
         if ray.get(self.begins.add.remote(unit.number)) > MAX_KILLS:
             write_failed(self.work, unit, f"its worker was killed {MAX_KILLS} times; perhaps memory ran out")
@@ -221,7 +221,7 @@ class _Actor:
             self.worker(unit)
 
 
-def _enter(folder: str) -> None:
+def enter_folder(folder: str) -> None:
     """Make relative paths mean the same as where the job was started."""
     try:
         if folder:
