@@ -54,7 +54,7 @@ def actors(session: str) -> list[int]:
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment that leads to a cluster of two nodes; `MIEN_TEST` in it marks the cluster's processes."""
-    environment = os.environ | {"MIEN_TEST": str(tmp_path)}
+    environment = os.environ | {"MIEN_TEST": str(tmp_path), "RAY_worker_niceness": "0"}  # else a busy machine starves them
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     for _ in range(STARTS):
         printed = ""

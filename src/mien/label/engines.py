@@ -63,6 +63,7 @@ def _run_local(work: Work, units: Sequence[Unit], workers: int | None) -> Iterat
     free: set[Any] = set()
     doing: dict[Any, Unit] = {}
     kills, lost_starts = Counter[int](), 0
+    pipe: Any
     try:
         while left:
             while len(processes) < min(size, left):
@@ -169,9 +170,9 @@ def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator
             compute=data.ActorPoolStrategy(size=min(size, len(units)), max_tasks_in_flight_per_actor=1),
         )
         for batch in answers.iter_batches(batch_size=1, prefetch_batches=0):
-            (error,) = map(pickle.loads, batch["error"])
-            if error is not None:
-                raise error
+            (stop,) = map(pickle.loads, batch["error"])
+            if stop is not None:
+                raise stop
             yield
     finally:
         if not joined:
