@@ -14,6 +14,7 @@ from crops import crop, read, shard, write_crops, write_parquet, write_video
 from mien import Recognizer, cli
 from mien.errors import CheckpointError, DataError, InputError, OutputError, UnknownNameError
 from mien.label import Report, label_collection
+from mien.label.engines import enter_folder
 from mien.output.table import reading_rows
 
 Label = Callable[..., Report]
@@ -198,6 +199,11 @@ def test_relative_paths_belong_to_a_folder(label: Label, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path / "in")
     with pytest.raises(OutputError, match="folder: "):
         label(["in"], tmp_path / "out")
+
+
+def test_a_machine_without_the_folder_of_relative_paths(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone: the worker's machine cannot enter it \(No such file"):
+        enter_folder(str(tmp_path / "gone"))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")

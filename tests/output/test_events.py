@@ -186,6 +186,7 @@ def test_bids_describes_each_column(tmp_path: Path, video: Video) -> None:
     assert table["onset"].tolist() == [0, 1.5, 0.5, 2.0]
     assert table["duration"].tolist() == [1.5, 2.54, 0.5, 1.0]
     described = json.loads(path.with_suffix(".json").read_text())
+    assert described.pop("TaskName") == "film"
     assert [*described] == [*table.columns]
     assert all(each["Description"] for each in described.values())
     assert [*described["trial_type"]["Levels"]] == [*CLASSES]

@@ -1,6 +1,6 @@
 """How the units of a job are divided among workers: processes of this machine, or actors of a Ray cluster.
 
-Both run `mien.label.job.Worker`, one unit at a time. A worker that is killed is replaced, and its unit is done again. A unit
+Both run `mien.label.work.Worker`, one unit at a time. A worker that is killed is replaced, and its unit is done again. A unit
 that kills its worker three times is written as an error, and the job continues.
 """
 
@@ -13,124 +13,104 @@ import pickle
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
 from mien.errors import DataError, MienError, UnknownNameError, reason, require
-from mien.label.job import Result, Work, Worker, write_failed
-from mien.label.sources import Unit
+from mien.label.plan import Unit
+from mien.label.work import Work, Worker, write_failed
 from mien.provenance import available_cores
 
 MAX_KILLS = 3
 """How many workers a unit may kill."""
 
 
-def check_engine(engine: str) -> None:
-    """Raise the errors of an engine that can be known before any work.
+Engine = Callable[[Work, Sequence[Unit], int | None], Iterator[None]]
+"""Does units with so many workers, or with all cores, and yields when one is done; raises the `MienError` of a worker that
+cannot continue, for example because credentials have expired."""
+
+
+def find_engine(name: str) -> Engine:
+    """Return an engine by its name, before any work.
 
     Raises:
         UnknownNameError: There is no such engine.
         MissingExtraError: Its package is not installed.
     """
-    if engine not in ("local", "ray"):
-        raise UnknownNameError(f"unknown engine {engine!r}; choose local or ray")
-    if engine == "ray":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads these when it is imported
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        require("ray.data", "label")
-
-
-def run_engine(engine: str, work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[Result]:
-    """Yield the result of each unit when it is done, in any order.
-
-    Args:
-        engine: `local` or `ray`.
-        work: What to do with the units.
-        units: The units.
-        workers: Number of workers; None takes every core, and 0 works in this process.
-
-    Raises:
-        MienError: A worker cannot continue, for example because credentials have expired.
-    """
-    if not units:
-        return iter(())
-    if engine == "ray":
-        return _run_ray(work, units, workers)
-    return map(Worker(work), units) if workers == 0 else _run_local(work, units, workers or available_cores())
+    if name == "local":
+        return _run_local
+    if name != "ray":
+        raise UnknownNameError(f"unknown engine {name!r}; choose local or ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; Ray reads these when it is imported
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    require("ray.data", "label")
+    return _run_ray
 
 
 # Processes of this machine ----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class _Process:
-    """A worker process: whether its model is loaded, and the unit that it is doing."""
-
-    process: Any
-    ready: bool = False
-    unit: Unit | None = None
-
-
-def _run_local(work: Work, units: Sequence[Unit], workers: int) -> Iterator[Result]:
-    context = multiprocessing.get_context("spawn")
-    todo, kills, lost_starts = deque(units), Counter[int](), 0
-    crew: dict[Any, _Process] = {}
+def _run_local(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[None]:
+    """Do units in processes of this machine, each of which says True when it is free; or in this process, if `workers` is 0."""
+    if workers == 0:
+        yield from map(Worker(work), units)
+        return
+    context, size = multiprocessing.get_context("spawn"), workers or available_cores()
+    todo, left = deque(units), len(units)
+    processes: dict[Any, Any] = {}  # by their pipes, as the next two
+    free: set[Any] = set()
+    doing: dict[Any, Unit] = {}
+    kills, lost_starts = Counter[int](), 0
+    pipe: Any
     try:
-        while busy := sum(each.unit is not None for each in crew.values()) + len(todo):
-            while len(crew) < min(workers, busy):
-                begin, end = context.Pipe()
+        while left:
+            while len(processes) < min(size, left):
+                pipe, end = context.Pipe()
                 process = context.Process(target=_serve, args=(work, end), daemon=True)
                 process.start()
                 end.close()  # so that the pipe ends with the process
-                crew[begin] = _Process(process)
-            pipe: Any
-            for pipe, each in crew.items():
-                if each.ready and each.unit is None and todo:
-                    each.unit = todo.popleft()
-                    with suppress(OSError):  # it was killed while it waited, which the next lines notice
-                        pipe.send(each.unit)
-            for pipe in wait(list(crew)):
-                each, answer = crew[pipe], _receive(pipe)
-                if isinstance(answer, MienError):
-                    raise answer
-                if isinstance(answer, Result):
-                    each.unit = None
-                    yield answer
-                if answer is not None:
-                    each.ready, lost_starts = True, 0
-                    continue
-                each.process.join()
-                pipe.close()
-                del crew[pipe]
-                unit, why = each.unit, _end_of(each.process.exitcode)
-                if unit is not None:
+                processes[pipe] = process
+            while free and todo:
+                pipe = free.pop()
+                doing[pipe] = todo.popleft()
+                with suppress(OSError):  # it was killed while it waited, which the next lines notice
+                    pipe.send(doing[pipe])
+            for pipe in wait(list(processes)):
+                unit = doing.pop(pipe, None)
+                try:
+                    answer = pipe.recv()
+                except (EOFError, OSError):
+                    process = processes.pop(pipe)
+                    process.join()
+                    pipe.close()
+                    free.discard(pipe)
+                    how = _end_of(process.exitcode)
+                    if unit is None:
+                        lost_starts += 1
+                        if lost_starts == MAX_KILLS:
+                            advice = "perhaps memory ran out: try fewer --workers"
+                            raise DataError(f"a worker {how} {MAX_KILLS} times while it started; {advice}") from None
+                        continue
                     kills[unit.number] += 1
                     if kills[unit.number] < MAX_KILLS:
                         todo.appendleft(unit)
-                    else:
-                        yield write_failed(work, unit, f"its worker {why} {MAX_KILLS} times; perhaps memory ran out")
-                elif not each.ready:
-                    lost_starts += 1
-                    if lost_starts == MAX_KILLS:
-                        raise DataError(
-                            f"a worker {why} {MAX_KILLS} times while it started; perhaps memory ran out: try fewer --workers"
-                        )
+                        continue
+                    write_failed(work, unit, f"its worker {how} {MAX_KILLS} times; perhaps memory ran out")
+                else:
+                    if isinstance(answer, MienError):
+                        raise answer
+                    free.add(pipe)
+                    lost_starts = 0
+                if unit is not None:
+                    left -= 1
+                    yield
     finally:
-        for each in crew.values():
-            each.process.kill()
-        for each in crew.values():
-            each.process.join()
-
-
-def _receive(pipe: Any) -> Any:
-    """Return the next message of a process; None if the process has ended."""
-    try:
-        return pipe.recv()
-    except (EOFError, OSError):
-        return None
+        for process in processes.values():
+            process.kill()
+        for process in processes.values():
+            process.join()
 
 
 def _end_of(status: int) -> str:
@@ -143,14 +123,15 @@ def _end_of(status: int) -> str:
 
 
 def _serve(work: Work, pipe: Any) -> None:
-    """Do units in a process of its own: send True when the model is loaded, then a `Result` for each `Unit`."""
+    """Do units in a process of its own: send True when the model is loaded and after each unit, or the error that stops it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = Worker(work)
         pipe.send(True)
         while True:
-            pipe.send(worker(pipe.recv()))
+            worker(pipe.recv())
+            pipe.send(True)
     except MienError as error:
         pipe.send(error)
 
@@ -166,11 +147,12 @@ def _end_with_parent() -> None:
 # Actors of a Ray cluster ------------------------------------------------------------------------------------------------
 
 
-def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[Result]:
+def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator[None]:
+    """Do units in actors of the cluster of RAY_ADDRESS, or of one on this machine that ends with the job."""
     ray, data = require("ray", "label"), require("ray.data", "label")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     joined = ray.is_initialized()
-    if not joined:  # the cluster of RAY_ADDRESS, or one of this machine that ends with the job
+    if not joined:
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         except Exception as error:
@@ -188,11 +170,10 @@ def _run_ray(work: Work, units: Sequence[Unit], workers: int | None) -> Iterator
             compute=data.ActorPoolStrategy(size=min(size, len(units)), max_tasks_in_flight_per_actor=1),
         )
         for batch in answers.iter_batches(batch_size=1, prefetch_batches=0):
-            (answer,) = batch["answer"]
-            answer = pickle.loads(answer)
-            if isinstance(answer, MienError):
-                raise answer
-            yield answer
+            (stop,) = map(pickle.loads, batch["error"])
+            if stop is not None:
+                raise stop
+            yield
     finally:
         if not joined:
             ray.shutdown()
@@ -218,24 +199,35 @@ class _Actor:
 
     def __init__(self, work: Work, begins: Any) -> None:
         self.work, self.begins = work, begins
-        try:
-            self.worker: Worker | MienError = Worker(work)
-        except MienError as error:
-            self.worker = error
+        self.worker: Worker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        (unit,) = map(pickle.loads, batch["unit"])
+        error: MienError | None = None
+        try:
+            self._do(unit)
+        except MienError as caught:
+            error = caught
+        return {"error": [pickle.dumps(error)]}
+
+    def _do(self, unit: Unit) -> None:
         import ray
 
-        (packed,) = batch["unit"]
-        unit: Unit = pickle.loads(packed)
-        answer: Result | MienError
-        try:
-            if isinstance(self.worker, MienError):
-                answer = self.worker
-            elif ray.get(self.begins.add.remote(unit.number)) > MAX_KILLS:
-                answer = write_failed(self.work, unit, f"its worker was killed {MAX_KILLS} times; perhaps memory ran out")
-            else:
-                answer = self.worker(unit)
-        except MienError as error:
-            answer = error
-        return {"answer": [pickle.dumps(answer)]}
+        if self.worker is None:
+            enter_folder(self.work.folder)
+            self.worker = Worker(self.work)
+        if ray.get(self.begins.add.remote(unit.number)) > MAX_KILLS:
+            write_failed(self.work, unit, f"its worker was killed {MAX_KILLS} times; perhaps memory ran out")
+        else:
+            self.worker(unit)
+
+
+def enter_folder(folder: str) -> None:
+    """Make relative paths mean the same as where the job was started."""
+    try:
+        if folder:
+            os.chdir(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the worker's machine cannot enter it ({reason(error)}); share it, or name sources by absolute paths"
+        ) from None

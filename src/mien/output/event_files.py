@@ -9,6 +9,7 @@ import csv
 import json
 import mimetypes
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
@@ -87,7 +88,7 @@ def write_events(path: Path, videos: Sequence[Video], classes: Sequence[str]) ->
         write(tmp_path, videos, classes, path)
     if ending != ".tsv":
         return [path]
-    write_json(sidecar(path), _bids_description(classes))
+    write_json(sidecar(path), _bids_description(path, classes))
     return [path, sidecar(path)]
 
 
@@ -237,9 +238,11 @@ def _write_bids(path: Path, videos: Sequence[Video], classes: Sequence[str], tar
             writer.writerow((each.start, seconds, each.expression, each.person, each.probability, each.frames))
 
 
-def _bids_description(classes: Sequence[str]) -> dict[str, Any]:
-    """Return what the sidecar of a BIDS events file says about its columns."""
+def _bids_description(path: Path, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what the sidecar of a BIDS events file says about its task and its columns."""
+    task = re.search(r"_task-([0-9A-Za-z+]+)_", path.name)
     return {
+        **({"TaskName": task[1]} if task else {}),
         "onset": {"Description": "Start of the segment, from the first frame of the video", "Units": "s"},
         "duration": {"Description": "Length of the segment", "Units": "s"},
         "trial_type": {
