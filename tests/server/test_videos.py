@@ -50,6 +50,9 @@ def test_a_video_becomes_a_table_and_a_summary(client: TestClient, clip: bytes) 
     header, *lines = client.get(f"{table}?format=csv").text.splitlines()
     assert header.split(",") == columns(client.get("/v1/model").json()["classes"])
     assert len(lines) == 20
+    described = client.get("/openapi.json").json()["paths"]["/v1/videos/{job_id}/table"]["get"]["responses"]["200"]["content"]
+    kinds = {client.get(f"{table}?format={name}").headers["content-type"] for name in ("json", "jsonl", "csv")}
+    assert {kind.partition(";")[0] for kind in kinds} == set(described)
     assert "format: input should be" in client.get(f"{table}?format=xls").json()["detail"]
     folder = client.app.state.service.jobs.folder / job["id"]  # type: ignore[attr-defined]
     assert {path.name for path in folder.iterdir()} == {"job.json", "rows.jsonl"}  # the video is gone

@@ -172,7 +172,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     face_list = list[face]  # type: ignore[valid-type]
 
-    @app.get("/v1/videos/{job_id}/table", tags=["videos"], response_model=face_list, responses={404: {"model": Problem}})
+    @app.get("/v1/videos/{job_id}/table", tags=["videos"], response_model=face_list, responses=_TABLE)
     async def table(job_id: str, format: Annotated[Literal["json", "jsonl", "csv"], Query()] = "json") -> Response:
         """Return the table of a video so far: one row per face and frame."""
         return await asyncio.to_thread(_table, service, find(job_id).id, format)
@@ -197,6 +197,12 @@ _VIDEO = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+_TABLE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("text/csv", "application/jsonl")}},
+    404: {"model": Problem},
+}
+"""What the documentation says of a table besides its JSON."""
 
 
 @cache
