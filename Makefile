@@ -44,7 +44,7 @@ PACKAGING = tests/test_base_install.py tests/test_docs.py
 # What tests need beyond the packages whose versions are tested.
 HELP = httpx httpx2 onnx pyyaml scikit-image tifffile
 
-lowest: EXTRAS = tables,events,heic,hub,detectors,camera,serve
+lowest: EXTRAS = tables,events,heic,hub,detectors,camera,label,serve
 lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
 lowest-train: EXTRAS = train,tables,analyse,explain,report,wandb,mlflow,heic,hub,detectors,camera,serve
 lowest-train: TESTS = $(TRAINING)
