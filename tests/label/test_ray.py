@@ -45,7 +45,7 @@ def actors(session: str) -> list[int]:
     found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            is_actor = command.read_bytes().startswith(b"ray::MapWorker")
+            is_actor = command.read_bytes().startswith((b"ray::MapWorker", b"ray::_MapWorker"))  # Ray 2.40
             if is_actor and session.encode() in command.with_name("environ").read_bytes():
                 found.append(int(command.parent.name))
     return found

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 Running = Callable[..., AbstractContextManager[tuple[subprocess.Popen[bytes], str, Path]]]
@@ -107,6 +108,11 @@ def test_slow_clients_and_those_that_go_away_leave_nothing_behind(running: Runni
         with connect(f"ws://{host}:{port}/v1/camera") as camera:
             camera.send(photo)
             camera.socket.shutdown(socket.SHUT_RDWR)  # gone without a word
+        with connect(f"ws://{host}:{port}/v1/camera") as camera:
+            camera.send(photo)
+            camera.send("not a picture")  # refused while its frame is read
+            with pytest.raises(ConnectionClosed, match="1008"):
+                list(camera)
 
         _until(lambda: _gauge(client, "mien_requests_waiting") == _gauge(client, "mien_cameras") == 0)
         assert client.post("/v1/pictures", content=photo).status_code == 200

@@ -163,9 +163,11 @@ def test_a_camera_follows_faces_and_goes_on_after_a_bad_frame(client: TestClient
 
 
 def test_a_silent_camera_is_closed(photo: bytes) -> None:
-    with TestClient(create_app(Settings(camera_seconds=0.2))) as client, client.websocket_connect("/v1/camera") as socket:
+    app = create_app(Settings(threads=1, camera_seconds=0.4))
+    with TestClient(app) as client, client.websocket_connect("/v1/camera") as socket:
+        app.state.service.threads.submit(time.sleep, 0.8)  # a busy server: who waits for an answer is not silent
         socket.send_bytes(photo)
-        socket.receive_json()
+        assert len(socket.receive_json()["faces"]) == 1
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
         assert closed.value.code == 1008

@@ -76,14 +76,19 @@ class _Camera:
         try:
             while True:
                 waiting = asyncio.create_task(newest.get())
-                await asyncio.wait({waiting, receiving}, return_when=asyncio.FIRST_COMPLETED)
+                silence = self.service.settings.camera_seconds  # counted from the last answer: a client may wait for it
+                await asyncio.wait({waiting, receiving}, timeout=silence, return_when=asyncio.FIRST_COMPLETED)
                 if not waiting.done():
                     waiting.cancel()
+                    if not receiving.done():
+                        await self.socket.close(POLICY, "no frame arrived for too long")
                     return
                 number, arrived, data = waiting.result()
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self.service.threads, self._read, number, arrived, data
                 )
+                if receiving.done():  # the client left, or was refused, in the meantime: nothing may be sent any more
+                    return
                 await self.socket.send_json(answer | {"skipped": number - answered - 1})
                 answered = number
         finally:
@@ -92,15 +97,10 @@ class _Camera:
                 await receiving
 
     async def _receive(self, newest: asyncio.Queue[tuple[int, float, bytes]]) -> None:
-        """Keep the newest frame, until the client leaves or is silent."""
+        """Keep the newest frame, until the client leaves or sends what is not allowed."""
         number = 0
         while True:
-            try:
-                async with asyncio.timeout(self.service.settings.camera_seconds):
-                    message = await self.socket.receive()
-            except TimeoutError:
-                await self.socket.close(POLICY, "no frame arrived for too long")
-                return
+            message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             data = message.get("bytes")
