@@ -1,9 +1,13 @@
 """The client examples, the systemd unit and the Dockerfile, as far as this machine can run them."""
 
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -66,3 +70,53 @@ def test_the_commands_of_the_image_and_the_unit_are_commands_of_mien() -> None:
         assert done.returncode == 0, done.stderr
     for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text(encoding="utf-8").split():
         assert line == "*" or (ROOT / line[1:]).exists()
+
+
+SANDBOX = """
+root=$1 user=$2; shift 2
+mount --bind "$root" "$root" && mount -o remount,bind,ro "$root"
+mount -t tmpfs tmpfs "$root/tmp"; mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"
+ip link set lo up
+exec setpriv --no-new-privs chroot --userspec="$user" --groups= "$root" env -i "$@"
+"""
+"""A container by hand: a read-only root with a temporary folder, and a network of its own that leads nowhere."""
+
+
+def buildah(*arguments: str) -> str:
+    return subprocess.run(["buildah", *arguments], capture_output=True, text=True, timeout=600, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(
+    any(shutil.which(name) is None for name in ("buildah", "unshare", "nsenter", "setpriv", "ip"))
+    or os.geteuid() != 0
+    or not buildah("images", "--quiet", "--filter", "reference=localhost/mien"),
+    reason="needs Linux, root, and an image from: buildah bud -f deploy/Dockerfile -t mien .",
+)
+def test_the_image_answers_without_rights_network_or_disk(tmp_path: Path) -> None:
+    config, log = json.loads(buildah("inspect", "--type", "image", "localhost/mien"))["Docker"]["config"], tmp_path / "log"
+    container, server = buildah("from", "--pull-never", "localhost/mien"), None
+    try:
+        spaces = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child"]
+        sandbox = ["sh", "-ec", SANDBOX, "sh", buildah("mount", container), config["User"]]
+        with log.open("wb") as file:
+            server = subprocess.Popen([*spaces, *sandbox, *config["Env"], *config["Entrypoint"]], stdout=file, stderr=file)
+        while "Uvicorn running" not in log.read_text():
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        process = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().strip()
+        status = Path(f"/proc/{process}/status").read_text()
+        assert re.search(rf"^Uid:(\t{config['User']}){{4}}$", status, re.MULTILINE)
+        assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+
+        def inside(*command: str) -> str:
+            enter = ["nsenter", "--target", process, "--net", *command]
+            return subprocess.run(enter, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+
+        assert inside(sys.executable, "examples/client.py", "docs/assets/astronaut.jpg").startswith("happy 0.9")
+        inside("nsenter", "--target", process, "--mount", "--root", "env", *config["Env"], *config["Healthcheck"]["Test"][1:])
+        os.kill(int(process), signal.SIGTERM)
+        assert server.wait(120) == 0
+    finally:
+        if server is not None and server.poll() is None:
+            server.kill()
+        buildah("rm", container)

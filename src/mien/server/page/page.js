@@ -206,7 +206,7 @@ async function startCamera() {
 
 /** Have one frame after the other recognised until the camera is stopped. */
 async function watch(card, connection, video, signal, using, mirrored) {
-  const times = [];
+  const times = [performance.now()];
   let drawn = 0;
   while (!signal.aborted) {
     await sleep(0); // so that the page stays alive, however fast the answers come
@@ -218,10 +218,10 @@ async function watch(card, connection, video, signal, using, mirrored) {
     if (card.rows.length > MOST_ROWS) card.rows.splice(0, card.rows.length - MOST_ROWS);
     const now = performance.now();
     times.push(now);
-    while (times[0] < now - 2000) times.shift();
+    while (times.length > 2 && times[0] < now - 2000) times.shift(); // a slow device has less than one in two seconds
     if (now - drawn > 500) {
       drawn = now;
-      const speed = (times.length > 1 ? ((times.length - 1) * 1000) / (now - times[0]) : 0).toFixed(1);
+      const speed = (((times.length - 1) * 1000) / (now - times[0])).toFixed(1);
       const faces = plural(answer.faces.length, "{count} face", "{count} faces");
       card.setProgress(undefined, `${faces} · ${t("{speed} frames per second", { speed })}`);
       const start = Math.max(0, answer.time - LAST_SECONDS);
