@@ -34,7 +34,7 @@ def analyse(
     ] = 0.05,
     option: options.CorpusOptions = None,
 ) -> None:
-    """Show confident mistakes with their twins and votes, confused classes, suspect labels and the risk of answering.
+    """Show confident mistakes with their twins and votes, confused classes, suspect labels, and the error rate by confidence.
 
     The folds of one run of a study are pooled; give all their files.
     """

@@ -71,7 +71,7 @@ def explain(
     split: Annotated[str, option("The split to explain.", "NAME", CORPUS)] = "public_test",
     images: Annotated[int, option("Faces of each class, drawn at random.", "N", CORPUS)] = 10,
 ) -> None:
-    """Show where a network looked in each face, and say by number whether that is so."""
+    """Show where a network looked in each face, and measure whether the map is right."""
     from mien.atomic import write_json
     from mien.explain import (
         METHODS,

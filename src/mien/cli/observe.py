@@ -44,7 +44,7 @@ def observe(
         tuple[float, float] | None, option("Also give the change from these seconds of each video.", "A B", WINDOWS)
     ] = None,
     one_person: Annotated[
-        bool, option("Each video shows one person: take all its tracks for person 1.", None, WINDOWS, "--one-person")
+        bool, option("Each video shows one person: treat all its tracks as person 1.", None, WINDOWS, "--one-person")
     ] = False,
     min_seconds: options.MinSeconds = 0.3,
     merge_gap: options.MergeGap = 0.3,

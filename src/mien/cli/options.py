@@ -74,7 +74,11 @@ Align = Annotated[
 UnsureBelow = Annotated[float, option("Mark predictions whose confidence is below this as unsure.", "P", FACES)]
 Coverage = Annotated[
     float | None,
-    option("Name all expressions it may be, so that this share of the sets is right: 0.8, 0.9, 0.95 or 0.99.", "SHARE", FACES),
+    option(
+        "Also list every expression it may be. This share of the lists has the right one: 0.8, 0.9, 0.95 or 0.99.",
+        "SHARE",
+        FACES,
+    ),
 ]
 DetectEvery = Annotated[
     int, option("Detect faces in every Nth frame and at least every 0.25 s. Track them in between.", "N", VIDEOS)
@@ -92,7 +96,7 @@ MergeGap = Annotated[
 EventsFile = Annotated[
     Path | None,
     option(
-        "Write who showed what from when to when: .csv, .eaf (ELAN), .TextGrid (Praat), .boris or _events.tsv (BIDS). "
+        "Write when each person showed which expression: .csv, .eaf (ELAN), .TextGrid (Praat), .boris or _events.tsv (BIDS). "
         "For several videos, name a folder, or one .csv or .boris.",
         "FILE|FOLDER",
         FILES,

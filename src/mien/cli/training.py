@@ -37,10 +37,16 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
     ],
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="Folder of the run. If it holds this run already, the run resumes.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the run. If it holds this run already, the run resumes.")
+    ],
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Use this seed instead of the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Train this many epochs instead of the recipe's.")] = None,
@@ -119,7 +125,9 @@ def finetune(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder of the run. If it holds this run already, the run resumes.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Folder of the run. If it holds this run already, the run resumes.", show_default=False
+        ),
     ],
     subject: Annotated[
         str | None,
@@ -137,7 +145,10 @@ def finetune(
         typer.Option(min=2, metavar="N", help="Cross-validate: train N times, so that each image is a test image once."),
     ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as --set optim.lr=0.01. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the recipe, such as --set optim.lr=0.01. Repeatable."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the splits and of the training.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train at most this many epochs. Default: 30.")] = None,
