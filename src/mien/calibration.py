@@ -84,7 +84,7 @@ def class_bias(frequencies: NDArray[np.floating[Any]], strength: float) -> list[
     if not 0 <= strength <= 1:
         raise InputError(f"the strength of the correction must be from 0 to 1, got {strength:g}")
     if not (frequencies > 0).all():
-        raise DataError("the training split has no image of some class, so there is no frequency to correct for")
+        raise DataError("the training split has no image of some class, so its frequency cannot be corrected for")
     log = np.log(frequencies / frequencies.sum())
     return [round(float(value), 4) + 0.0 for value in strength * (log.mean() - log)]
 

@@ -63,7 +63,7 @@ def load_language(name: str) -> Language:
             of the bundled table, so a file may add a language, replace words, or name the classes of your own model.
 
     Raises:
-        InputError: There is no such language, or the file cannot be read or is not such a table.
+        InputError: The language is unknown, or the file cannot be read or is not such a table.
     """
     if name.lower().endswith(".csv"):
         try:

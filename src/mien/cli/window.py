@@ -168,7 +168,7 @@ def mirrored(frame: Frame, predictions: tuple[Prediction, ...]) -> tuple[Frame, 
 
 
 def wait_for(feed: Newest[Reading]) -> None:
-    """Wait until the readings end, when there is no window; raise the error of a source that cannot be read."""
+    """Wait without a window until the readings end; raise the error of a source that cannot be read."""
     while not feed.ended:
         reading = feed.take(0.2)  # a short wait, because on Windows Ctrl-C does not end a long one
         if reading is not None and reading.error is not None:

@@ -36,7 +36,7 @@ def find_engine(name: str) -> Engine:
     """Return an engine by its name, before any work.
 
     Raises:
-        UnknownNameError: There is no such engine.
+        UnknownNameError: The engine is unknown.
         MissingExtraError: Its package is not installed.
     """
     if name == "local":

@@ -86,7 +86,7 @@ def label_collection(
         on_step: Called with the number of units done and the total.
 
     Raises:
-        UnknownNameError: There is no such engine.
+        UnknownNameError: The engine is unknown.
         InputError: An argument is out of range, or a source is missing or contains nothing to read.
         DataError: A store cannot be read, or a Parquet file lacks the column.
         OutputError: `out` has other content or settings, is in use, or cannot be written.

@@ -78,7 +78,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a feature map (N, O, H/s, W/s), sizes rounded up, from one of (N, I, H, W)."""
-        # There is no padding to count, but ONNX Runtime before 1.29 would count what `ceil_mode` adds.
+        # Without this, ONNX Runtime before 1.29 counts the pixels that `ceil_mode` adds at the border.
         short = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if self.stride == 2 else x
         if self.new:
             short = F.pad(short, (0, 0, 0, 0, 0, self.new))

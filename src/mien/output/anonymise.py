@@ -55,9 +55,9 @@ def create_face_finder(min_face: float = MIN_FACE) -> Detector:
 
 
 def check_style(style: str) -> None:
-    """Raise an `UnknownNameError` if there is no such style."""
+    """Raise an `UnknownNameError` for an unknown style."""
     if style not in STYLES:
-        raise UnknownNameError(f"there is no style {style!r}; choose one of {', '.join(STYLES)}")
+        raise UnknownNameError(f"unknown style {style!r}; choose one of {', '.join(STYLES)}")
 
 
 def cover(image: NDArray[np.uint8], boxes: Iterable[Box], style: str = "mask") -> NDArray[np.uint8]:
