@@ -47,7 +47,8 @@ def create_optimizer(recipe: Recipe, model: Model, loss: Loss) -> Optimizer:
     groups = _parameter_groups(part, model)
     if loss_parameters := list(loss.parameters()):
         groups.append({"params": loss_parameters, "weight_decay": 0.0, "lr": recipe.loss.lr, LOSS_GROUP: True})
-    extra: dict[str, Any] = {"fused": True} if part.name in ("sgd", "momentum") else {}  # one pass over each weight
+    fused = part.name in ("sgd", "momentum", "adam", "adamw")  # one pass over each weight
+    extra: dict[str, Any] = {"fused": True} if fused else {}
     try:
         if (info := get_optimizer_info(part.name)).has_betas and info.num_betas == 2:
             extra["betas"] = (part.momentum, 0.999)
