@@ -168,7 +168,7 @@ def _option(option: Any) -> list[str]:
 
 
 def _value(option: Any) -> str:
-    return (option.metavar or option.name.upper()).strip("[]")
+    return option.metavar or option.name.upper()
 
 
 def columns() -> str:
