@@ -401,6 +401,8 @@ def browser() -> str:
     worst, largest = max(
         ((name, found["largest_probability_difference"]) for name, found in same.items()), key=lambda at: at[1]
     )
+    gpu_run = pictures.newest_run("browser_webgpu")
+    gpu = [at for name, at in json.loads(gpu_run.read_text(encoding="utf-8"))["parity"].items() if name in same]
     ways = ("server", "wasm_1", "wasm_2")
     times = [
         [what, *(f"{read['processor_ms'][f'{kind}, {way}']:.0f} ms" for way in ways)]
@@ -415,6 +417,9 @@ def browser() -> str:
             markdown_table(["pictures", "faces", "largest difference of a probability", "other labels"], parity),
             f"If both see the same pixels, {faces - over:,} of {faces:,} faces agree within 0.001. The largest difference, "
             f"{largest:.5f}, is that of a face among the {titles[worst].removesuffix(', as PNG')}.",
+            f"On WebGPU, computed by Chromium's SwiftShader, the largest difference of {sum(at['faces'] for at in gpu)} faces is "
+            f"{max(at['largest_probability_difference'] for at in gpu):.5f}, with {sum(at['other_label'] for at in gpu)} other "
+            f"labels (`{gpu_run.relative_to(ROOT).as_posix()}`).",
             "Processor time on one machine; on an idle one, one thread takes about as long:",
             markdown_table(["", "server", "WebAssembly, 1 thread", "WebAssembly, 2 threads"], times),
             f"Model `{read['options'].get('model', weights.DEFAULT)}`, from `{run.relative_to(ROOT).as_posix()}`.",
