@@ -417,7 +417,7 @@ def browser() -> str:
             markdown_table(["pictures", "faces", "largest difference of a probability", "other labels"], parity),
             f"If both see the same pixels, {faces - over:,} of {faces:,} faces agree within 0.001. The largest difference, "
             f"{largest:.5f}, is that of a face among the {titles[worst].removesuffix(', as PNG')}.",
-            f"On WebGPU, computed by Chromium's SwiftShader, the largest difference of {sum(at['faces'] for at in gpu)} faces is "
+            f"On WebGPU, computed by SwiftShader, the largest difference of {sum(at['faces'] for at in gpu)} faces is "
             f"{max(at['largest_probability_difference'] for at in gpu):.5f}, with {sum(at['other_label'] for at in gpu)} other "
             f"labels (`{gpu_run.relative_to(ROOT).as_posix()}`).",
             "Processor time on one machine; on an idle one, one thread takes about as long:",
