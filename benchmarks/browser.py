@@ -9,10 +9,13 @@ CK+ are enlarged three times and put on grey sheets of twelve. The server's answ
 Times are of one picture or frame, 640 x 480, with one face: `picture` searches it, `video` follows its face from frame to frame
 (the server's figure is that of `Recognizer.frames`, which its cameras use). Processor time hardly depends on what else runs; on
 one thread it is about what an idle machine takes.
+
+`--webgpu` compares only, with the networks on WebGPU. Without a graphics processor Chromium computes that with SwiftShader.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import itertools
@@ -59,6 +62,11 @@ READ = """async (data) => {
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
   context.drawImage(bitmap, 0, 0);
   window.image = context.getImageData(0, 0, bitmap.width, bitmap.height);
+}"""
+
+ADAPTER = """async () => {
+  const { vendor, architecture } = (await navigator.gpu.requestAdapter()).info;
+  return `${vendor} ${architecture}`;
 }"""
 
 DETECT_EVERY = 5
@@ -161,6 +169,22 @@ def compare(pictures: Sequence[tuple[bytes, bytes]], browser: Browser, server: S
     return found | largest | {"faces_over_0.001": over}
 
 
+def compare_webgpu(
+    pictures: dict[str, list[tuple[bytes, bytes]]], browser: Browser, server: Server, arguments: argparse.Namespace
+) -> None:
+    """Write how far the answers on WebGPU are from the server's."""
+    browser.page.goto(f"{server.address}/empty.html")
+    browser.load(provider="webgpu")
+    adapter = browser.page.evaluate(ADAPTER)
+    parity, rows = {}, []
+    for name, each in pictures.items():
+        parity[name] = found = compare(each, browser, server)
+        what = f"{name}: largest difference of a probability, {found['faces']} faces"
+        rows.append((what, str(found["largest_probability_difference"]), "at most 0.001"))
+        print(rows[-1], flush=True)  # with SwiftShader a picture takes minutes
+    write_run("browser_webgpu", {"adapter": adapter, "parity": parity}, rows, arguments)
+
+
 def processor_seconds(call: Callable[[], object], rounds: int) -> float:
     """Return the processor time that a call takes, with that of Chromium: the mean of several."""
     before = _used()
@@ -199,6 +223,7 @@ def main() -> None:
     parser.add_argument("--model", help="a bundled model or an .onnx file")
     parser.add_argument("--chromium", default=shutil.which("chromium"), metavar="FILE", help="the browser")
     parser.add_argument("--faces", type=int, default=120, metavar="N", help="faces of each corpus (120)")
+    parser.add_argument("--webgpu", action="store_true", help="only compare the answers on WebGPU with the server's")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng, rounds = np.random.default_rng(arguments.seed), 2 if arguments.quick else 5
@@ -218,7 +243,12 @@ def main() -> None:
     pictures["photos_as_jpeg"] = [(jpeg, jpeg) for jpeg in jpegs]
 
     with started(arguments.model) as server, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(
+            executable_path=arguments.chromium, args=["--no-sandbox", "--enable-unsafe-webgpu"]
+        )
+        if arguments.webgpu:
+            compare_webgpu(pictures, Browser(chromium.new_page()), server, arguments)
+            return
         browsers = {}
         loads: dict[str, list[float]] = {}
         for threads in (1, 2):

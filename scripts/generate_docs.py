@@ -14,6 +14,7 @@ import ast
 import inspect
 import json
 import re
+import statistics
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -168,7 +169,7 @@ def _option(option: Any) -> list[str]:
 
 
 def _value(option: Any) -> str:
-    return (option.metavar or option.name.upper()).strip("[]")
+    return option.metavar or option.name.upper()
 
 
 def columns() -> str:
@@ -395,6 +396,13 @@ def browser() -> str:
         [titles[name], f"{found['faces']:,}", f"{found['largest_probability_difference']:.5f}", f"{found['other_label']}"]
         for name, found in read["parity"].items()
     ]
+    same = {name: found for name, found in read["parity"].items() if name != "photos_as_jpeg"}
+    faces, over = (sum(found[key] for found in same.values()) for key in ("faces", "faces_over_0.001"))
+    worst, largest = max(
+        ((name, found["largest_probability_difference"]) for name, found in same.items()), key=lambda at: at[1]
+    )
+    gpu_run = pictures.newest_run("browser_webgpu")
+    gpu = [at for name, at in json.loads(gpu_run.read_text(encoding="utf-8"))["parity"].items() if name in same]
     ways = ("server", "wasm_1", "wasm_2")
     times = [
         [what, *(f"{read['processor_ms'][f'{kind}, {way}']:.0f} ms" for way in ways)]
@@ -407,11 +415,48 @@ def browser() -> str:
         (
             "Differences from the server's answers, in Chromium. As JPEG, the browser's decoder differs from Pillow's:",
             markdown_table(["pictures", "faces", "largest difference of a probability", "other labels"], parity),
+            f"If both see the same pixels, {faces - over:,} of {faces:,} faces agree within 0.001. The largest difference, "
+            f"{largest:.5f}, is that of a face among the {titles[worst].removesuffix(', as PNG')}.",
+            f"On WebGPU, computed by SwiftShader, the largest difference of {sum(at['faces'] for at in gpu)} faces is "
+            f"{max(at['largest_probability_difference'] for at in gpu):.5f}, with {sum(at['other_label'] for at in gpu)} other "
+            f"labels (`{gpu_run.relative_to(ROOT).as_posix()}`).",
             "Processor time on one machine; on an idle one, one thread takes about as long:",
             markdown_table(["", "server", "WebAssembly, 1 thread", "WebAssembly, 2 threads"], times),
             f"Model `{read['options'].get('model', weights.DEFAULT)}`, from `{run.relative_to(ROOT).as_posix()}`.",
         )
     )
+
+
+def load() -> str:
+    """Return how fast the server is under load, and its memory: the newest run of benchmarks/server_load.py."""
+    run = pictures.newest_run("server_load")
+    read = json.loads(run.read_text(encoding="utf-8"))
+    rates, times = read["faces"]["faces_per_second"], read["faces"]["times_one_at_a_time"]
+    photos, steady = read["photos"], read["steady"]
+    lost = steady["requests"] - steady["answers"].get("same", 0)
+    rows = [
+        ["from the command to the first answer of `/ready`", f"{statistics.median(read['start_seconds']):.1f} s"],
+        [
+            "ready faces per second, one per request, from 32 clients",
+            f"{rates['batches, 32 clients']:,}, which is {times['batches, 32 clients']:.1f} times as many as without batches",
+        ],
+        ["32 ready faces in one request", f"{rates['32 faces in a request, 1 clients']:,} faces per second"],
+        [
+            "photos per second",
+            f"{photos['server_per_second']}; `Recognizer.stream` reads {photos['stream_per_second']} in one process",
+        ],
+        [
+            f"32 clients for {float(read['options']['minutes']):g} minutes, one request in eight a photo",
+            f"{steady['requests']:,} answers, {lost or 'none'} lost or different; half within "
+            f"{steady['ms']['p50'] / 1000:.2f} s, 99 % within {steady['ms']['p99'] / 1000:.2f} s",
+        ],
+        [
+            "memory meanwhile",
+            f"{steady['peak_mb']:.0f} MB at most; {steady['second_fifth_mb']:.0f} MB in the second fifth of the time and "
+            f"{steady['last_fifth_mb']:.0f} MB in the last",
+        ],
+    ]
+    return f"{markdown_table(['', 'figure'], rows)}\n\nFrom `{run.relative_to(ROOT).as_posix()}`."
 
 
 SHARD_READS, SHARD_WRITES = 6, 2
@@ -754,6 +799,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "detection": detection,
     "unsure": unsure,
     "browser": browser,
+    "load": load,
     "labelling": labelling,
     "corpus-facts": corpus_facts,
     "class-counts": class_counts,

@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import json
+import os
 import shutil
 import threading
 import time
@@ -90,7 +91,7 @@ def server() -> Iterator[str]:
 def tab(server: str) -> Iterator[Any]:
     """A tab of Chromium in which `window.device` is loaded; `requests` has the address of everything it asked for."""
     with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-webgpu"])
         tab = chromium.new_page()
         tab.requests = []
         tab.context.on("request", lambda request: tab.requests.append(request.url))
@@ -109,6 +110,16 @@ def tab(server: str) -> Iterator[Any]:
 
 def ask(tab: Any, picture: bytes, video: bool = False) -> dict[str, Any]:
     return tab.evaluate(RECOGNISE, [base64.b64encode(picture).decode(), video])
+
+
+def assert_same_faces(here: list[dict[str, Any]], there: list[dict[str, Any]], classes: list[str]) -> None:
+    for mine, its in zip(here, there, strict=True):
+        assert list(mine) == columns(classes)
+        for key, value in its.items():
+            if isinstance(value, float):
+                assert mine[key] == pytest.approx(value, abs=1e-3 if key in classes else 0.02), key
+            else:
+                assert mine[key] == value, key
 
 
 @needs_runtime
@@ -141,13 +152,31 @@ def test_answers_are_those_of_the_server(tab: Any, server: str, name: str) -> No
     there = tab.request.post(f"{server}/v1/pictures", data=data, headers={"Content-Type": "image/png"}).json()["pictures"][0]
     assert len(here["faces"]) == len(there["faces"]) == {"group": 4, "nothing": 0, "tiny": 0}.get(name, 1)
     assert {key: value for key, value in here.items() if key != "faces"} == {k: v for k, v in there.items() if k != "faces"}
-    for mine, its in zip(here["faces"], there["faces"], strict=True):
-        assert list(mine) == columns(tab.about["classes"])
-        for key, value in its.items():
-            if isinstance(value, float):
-                assert mine[key] == pytest.approx(value, abs=1e-3 if key in tab.about["classes"] else 0.02), key
-            else:
-                assert mine[key] == value, key
+    assert_same_faces(here["faces"], there["faces"], tab.about["classes"])
+
+
+@needs_runtime
+@needs_chromium
+@pytest.mark.slow
+def test_webgpu_gives_the_answers_of_webassembly(tab: Any, server: str) -> None:
+    page = tab.context.browser.new_page()
+    page.goto(f"{server}/empty.html")
+    adapter = page.evaluate("async () => (await navigator.gpu?.requestAdapter())?.info.architecture")
+    if adapter is None:
+        pytest.skip("this Chromium has no WebGPU adapter, not even with --enable-unsafe-webgpu")
+    if adapter == "swiftshader" and "MIEN_SWIFTSHADER" not in os.environ:
+        pytest.skip("Chromium would compute WebGPU on the processor, for 40 s; set MIEN_SWIFTSHADER=1 to run this")
+    load = """async () => {
+      window.device = await (await import("/device/device.js")).load("device/", () => {}, { provider: "webgpu" });
+      return device.provider;
+    }"""
+    assert page.evaluate(load) == "WebGPU"
+    head = Image.open(ASTRONAUT).convert("RGB").crop((120, 0, 320, 250)).resize((100, 125))
+    for picture in (head, head.rotate(-8).point(lambda value: value // 2)):
+        here, there = (ask(each, png(picture))["faces"] for each in (page, tab))
+        assert len(there) == 1
+        assert_same_faces(here, there, tab.about["classes"])
+    page.close()
 
 
 @needs_runtime

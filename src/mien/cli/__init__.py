@@ -36,6 +36,7 @@ from mien.cli.predict import predict
 from mien.cli.report import report
 from mien.cli.serve import serve
 from mien.cli.study import study
+from mien.cli.terminal import Command, Group
 from mien.cli.training import finetune, is_first_process, recipes, train
 from mien.cli.verify import verify
 from mien.errors import MienError, reason
@@ -43,6 +44,7 @@ from mien.provenance import available_cores, core_quotas
 from mien.text import printable
 
 app = typer.Typer(
+    cls=Group,
     help="Facial expression recognition: photos and videos in, expressions out.",
     no_args_is_help=True,
     add_completion=False,
@@ -66,12 +68,18 @@ def _options(
     pass
 
 
-for command in (
-    predict, camera, observe, anonymise, label, explain, serve, page, models, info, doctor, train, finetune, evaluate, analyse,
-    verify, calibrate, export, push, recipes, study, report, audit, prepare, split,
-):  # fmt: skip
-    app.command()(command)
-app.add_typer(figure, name="figure")
+for group, commands in {
+    "Photos and videos": (predict, camera, observe, anonymise, explain),
+    "Servers, pages and large collections": (serve, page, label),
+    "Models": (models, info, calibrate, export, push),
+    "Training": (recipes, train, finetune, study),
+    "Measurements": (evaluate, analyse, verify, report),
+    "Corpora": (audit, prepare, split),
+    "This installation": (doctor,),
+}.items():
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=group)(command)
+app.add_typer(figure, name="figure", rich_help_panel="Measurements")
 
 
 @contextmanager

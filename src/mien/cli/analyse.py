@@ -11,6 +11,7 @@ import typer
 from mien.cli import options
 from mien.cli.figure import Results
 from mien.cli.inputs import open_corpus
+from mien.cli.options import option
 from mien.cli.terminal import StepBar, echo, print_table
 from mien.errors import InputError, require
 
@@ -21,17 +22,12 @@ if TYPE_CHECKING:
 def analyse(
     results: Results,
     data: options.Data,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the tables and figures.", show_default=False)],
+    out: Annotated[Path, option("Folder for the tables and figures.", "FOLDER", show_default=False)],
     votes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="FER+'s votes on FER2013. Default: fer2013new.csv next to the table, if it is there."
-        ),
+        str | None, option("FER+'s votes on FER2013. Default: fer2013new.csv next to the table, if it is there.", "FILE")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Number of confident mistakes to show.")] = 24,
-    worst: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the labels to list as suspects, from above 0 to 0.5.")
-    ] = 0.05,
+    top: Annotated[int, option("Number of confident mistakes to show.", "N", min=1)] = 24,
+    worst: Annotated[float, option("Share of the labels to list as suspects, from above 0 to 0.5.", "SHARE")] = 0.05,
     option: options.CorpusOptions = None,
 ) -> None:
     """Show confident mistakes with their twins and votes, confused classes, suspect labels, and the error rate by confidence.

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def anonymise(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Pictures, videos, folders or patterns.", show_default=False)
-    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Pictures, videos, folders or patterns.")],
     out: Annotated[
         Path, option("The picture or video to write. For several sources, name a folder.", "FILE|FOLDER", FILES, "--out", "-o")
     ],

@@ -13,6 +13,7 @@ import typer
 
 from mien.atomic import uninterrupted
 from mien.cli import options
+from mien.cli.options import option
 from mien.cli.predict import other_inputs, settings
 from mien.cli.terminal import echo
 from mien.errors import InputError, MienError, OutputError
@@ -36,7 +37,7 @@ def camera(
             "--mirror/--no-mirror", help="Mirror the picture in the window. Default: only for cameras.", show_default=False
         ),
     ] = None,
-    snapshots: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pictures that the key S saves.")] = Path(),
+    snapshots: Annotated[Path, option("Folder for the pictures that the key S saves.", "FOLDER")] = Path(),
     model: options.Model = None,
     detector: options.DetectorName = "centerface",
     min_face: options.MinFace = None,
@@ -49,7 +50,10 @@ def camera(
     smooth_seconds: options.SmoothSeconds = 0.3,
     language: options.Language = "en",
 ) -> None:
-    """Show a camera live and draw the expression of every face. Q quits; the window lists the other keys."""
+    """Show a camera live and draw the expression of every face.
+
+    Q quits; the window lists the other keys.
+    """
     from mien.output.run import RunWriter
     from mien.predict.recognizer import Recognizer, VideoOptions
     from mien.video.live import paced

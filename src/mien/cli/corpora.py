@@ -10,6 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.inputs import open_corpus
+from mien.cli.options import option
 from mien.cli.terminal import StepBar, echo, print_table
 from mien.errors import DataError, InputError, OutputError, require
 
@@ -26,32 +27,24 @@ EXAMPLE = "'{name: kfold, folds: 10, fold: 0, by: subject}'"
 
 def prepare(
     photos: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PHOTOS", help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.", show_default=False
-        ),
+        Path, typer.Argument(metavar="PHOTOS", help="A folder: train/<class>/* (and val, test), <class>/*, or loose photos.")
     ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="Folder to write. If the run is interrupted, the same command resumes it."),
-    ],
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of the pictures that are written.")] = 224,
+    out: Annotated[Path, option("Folder to write. If the run is interrupted, the same command resumes it.", "FOLDER")],
+    size: Annotated[int, option("Side of the pictures that are written.", "PX")] = 224,
     augment: Annotated[
         int | None,
-        typer.Option(
-            metavar="1|5|10|15",
-            help="Pictures per training face: 5 at five angles, 10 also flipped left to right, 15 also top to bottom. "
+        option(
+            "Pictures per training face: 5 at five angles, 10 also flipped left to right, 15 also top to bottom. "
             "Default: 15 with split folders, else 1. Without them, more than 1 turns all photos into training photos.",
+            "1|5|10|15",
             show_default=False,
         ),
     ] = None,
     all_faces: Annotated[bool, typer.Option("--all-faces", help="Crop every face of a photo, not only the largest.")] = False,
     grey: Annotated[bool, typer.Option("--grey", help="Write grey pictures.")] = False,
     jpeg: Annotated[bool, typer.Option("--jpeg", help="Write JPEG of quality 95 instead of PNG.")] = False,
-    min_face: Annotated[float, typer.Option(metavar="PX", help="Side of the smallest face to find.")] = 40,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of processes. Default: one per core.", show_default=False)
-    ] = None,
+    min_face: Annotated[float, option("Side of the smallest face to find.", "PX")] = 40,
+    jobs: Annotated[int | None, option("Number of processes. Default: one per core.", "N", show_default=False)] = None,
 ) -> None:
     """Make a corpus from photos: crop the faces, augment them as in vgg16_gcca's paper, and write a manifest and a report."""
     from mien.prepare import Settings
@@ -84,8 +77,8 @@ def audit(
     data: options.CorpusData,
     corpus: options.CorpusName,
     option: options.CorpusOptions = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report (.json) and a table of twins.")] = None,
-    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw some of the twins (.png, .jpg).")] = None,
+    out: Annotated[Path | None, option("Write the report (.json) and a table of twins.", "FILE")] = None,
+    picture: Annotated[Path | None, option("Draw some of the twins (.png, .jpg).", "FILE")] = None,
 ) -> None:
     """Find twins (copies of an image), conflicting labels, blank and broken images, and people who are in two splits."""
     require("imagehash", "train")
@@ -148,13 +141,14 @@ def _show_audit(done: Audit) -> None:
 def split(
     data: options.CorpusData,
     corpus: options.CorpusName,
-    protocol: Annotated[
-        str, typer.Option(metavar="YAML", help=f"How to split it: {EXAMPLE}, or a list of such steps.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The protocol file to write (.json).", show_default=False)],
+    protocol: Annotated[str, option(f"How to split it: {EXAMPLE}, or a list of such steps.", "YAML", show_default=False)],
+    out: Annotated[Path, option("The protocol file to write (.json).", "FILE", show_default=False)],
     option: options.CorpusOptions = None,
 ) -> None:
-    """Split a corpus and write a file that says which image is in which split. Recipes can read the file."""
+    """Split a corpus and write a file that says which image is in which split.
+
+    Recipes can read the file.
+    """
     from mien.atomic import check_kind, check_outputs
     from mien.datasets import write_protocol
     from mien.datasets.cache import files_outside

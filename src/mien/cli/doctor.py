@@ -24,7 +24,10 @@ class Finding(NamedTuple):
 
 
 def doctor() -> None:
-    """Check the installation: versions, extras, GPU, models, face detector. The exit status is 1 if something is broken."""
+    """Check the installation: versions, extras, GPU, models, face detector.
+
+    The exit status is 1 if something is broken.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -11,6 +11,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
+from mien.cli.options import option
 from mien.cli.terminal import StepBar, echo, per_cent, print_table
 from mien.errors import DataError, InputError, require
 from mien.labels import label_set
@@ -34,51 +35,41 @@ def evaluate(
     data: options.Data,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Split to measure on. Use a test split only once, at the end. Default: public_test, or the only split."
-        ),
+        option("Split to measure on. Use a test split only once, at the end. Default: public_test, or the only split.", "NAME"),
     ] = None,
     corpus: Annotated[
         str | None,
-        typer.Option(
-            "--corpus",
-            metavar="NAME",
-            help="What the data are, such as folder, manifest or ckplus. Default: the corpus that trained the model.",
-        ),
+        option("What the data are, such as folder, manifest or ckplus. Default: the corpus that trained the model.", "NAME"),
     ] = None,
     option: options.CorpusOptions = None,
     map_to: Annotated[
         str | None,
-        typer.Option(
-            metavar="LABELSET",
-            help="Measure these classes only, such as ckplus, as far as the model has them. Default: all classes of the model.",
+        option(
+            "Measure these classes only, such as ckplus, as far as the model has them. Default: all classes of the model.",
+            "LABELSET",
         ),
     ] = None,
     training_data: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="The data that trained the model, to count the images that it has seen in training."),
+        Path | None, option("The data that trained the model, to count the images that it has seen in training.", "PATH")
     ] = None,
     view: Annotated[
         str,
-        typer.Option(
-            metavar="VIEW",
-            help="single: each image as it is. mirror: the mean with its mirror image. ten: the mean of corners and centre, "
+        option(
+            "single: each image as it is. mirror: the mean with its mirror image. ten: the mean of corners and centre, "
             "mirrored or not.",
+            "VIEW",
         ),
     ] = "single",
     group_by: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Also measure each group of this column: of the manifest, of --groups, or gender, race or age of RAF-DB. "
+        option(
+            "Also measure each group of this column: of the manifest, of --groups, or gender, race or age of RAF-DB. "
             "Repeat it for several columns.",
+            "COLUMN",
         ),
     ] = None,
     groups: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.csv", help="Table with the columns of --group-by, and path or row to say which image it is."
-        ),
+        Path | None, option("Table with the columns of --group-by, and path or row to say which image it is.", "FILE.csv")
     ] = None,
     detect: Annotated[
         bool,
@@ -89,10 +80,9 @@ def evaluate(
         ),
     ] = False,
     providers: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Run an .onnx file on these execution providers of ONNX Runtime, such as cuda,cpu."),
+        str | None, option("Run an .onnx file on these execution providers of ONNX Runtime, such as cuda,cpu.", "NAMES")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Results file to write (.json). Default: next to the weights.")] = None,
+    out: Annotated[Path | None, option("Results file to write (.json). Default: next to the weights.", "FILE")] = None,
 ) -> None:
     """Measure a model on a corpus or on your own labelled pictures.
 

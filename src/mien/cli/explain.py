@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,11 @@ from mien.cli.terminal import echo, print_table
 from mien.errors import InputError, MienError
 
 if TYPE_CHECKING:
+    from mien.datasets import Corpus
     from mien.explain import Explanation, Faithfulness
+    from mien.predict.recognizer import Recognizer
+
+    Score = Callable[[Explanation], Mapping[str, Faithfulness]]
 
 CORPUS = "Corpus"
 """A group of options in the help."""
@@ -31,8 +36,7 @@ VERDICTS = {
 
 def explain(
     photos: Annotated[
-        list[str],
-        typer.Argument(metavar="PHOTO...", help="Photos, folders or patterns; with --corpus, its DATA.", show_default=False),
+        list[str], typer.Argument(metavar="PHOTO...", help="Photos, folders or patterns; with --corpus, its DATA.")
     ],
     model: Annotated[
         str | None, option("A bundled model, an .onnx file, hf://user/model, a checkpoint or a run.", "NAME|RUN|FILE", FACES)
@@ -67,29 +71,17 @@ def explain(
     corpus: Annotated[
         str | None, option("Explain a corpus, such as fer2013: a montage with a row per class.", "NAME", CORPUS)
     ] = None,
-    corpus_option: Annotated[list[str] | None, option("Set an option of this corpus.", "KEY=VALUE", CORPUS)] = None,
+    option: Annotated[
+        list[str] | None, option("Set an option of this corpus. Repeat it to set several.", "KEY=VALUE", CORPUS)
+    ] = None,
     split: Annotated[str, option("The split to explain.", "NAME", CORPUS)] = "public_test",
     images: Annotated[int, option("Faces of each class, drawn at random.", "N", CORPUS)] = 10,
 ) -> None:
     """Show where a network looked in each face, and measure whether the map is right."""
     from mien.atomic import write_json
-    from mien.explain import (
-        METHODS,
-        compare_scores,
-        explain_corpus,
-        explain_faces,
-        load_backend,
-        montage,
-        photo_overlay,
-        score_maps,
-        sheet,
-    )
-    from mien.image import read_image
-    from mien.output.annotate import write_picture
-    from mien.output.paths import OutputPaths
+    from mien.explain import METHODS, load_backend, score_maps
     from mien.predict.recognizer import Recognizer
     from mien.provenance import current_commit
-    from mien.video.sources import expand
     from mien.weights import sha256
 
     for name in method or []:
@@ -99,29 +91,56 @@ def explain(
     backend = load_backend(model)
     detects: Any = None if no_detect or corpus is not None else detector
     recognizer = Recognizer(backend, detector=detects, min_face=min_face, max_faces=max_faces, align=align)
-    facts = {"model": backend.info.arch, "weights_sha256": sha256(backend.path), "seed": seed, "commit": current_commit()}
-
+    how = {"method": method, "target": expression, "seed": seed}
+    score: Score = partial(score_maps, backend, seed=seed) if faithfulness else lambda each: {}
+    failed = 0
     if corpus is not None:
         from mien.datasets import load_corpus
 
-        chosen = options.parse_pairs(corpus_option, "--corpus-option")
-        loaded = load_corpus(corpus, photos[0], options=chosen)
-        classes = explain_corpus(recognizer, loaded, split, images, method, target=expression, seed=seed)
-        found = [each for _, explanations in classes.values() for each in explanations]
-        result = facts | {
-            "corpus": {"name": loaded.name, "split": split, "fingerprint": loaded.fingerprint},
-            "images": len(found),
-            "maps": compare_scores([score_maps(backend, each, seed) for each in found] if faithfulness else []),
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        for name in found[0].crop_maps:
-            rows = {title: (faces, [each.crop_maps[name] for each in own]) for title, (faces, own) in classes.items()}
-            write_picture(path := out / f"{corpus}-{split}-{name}.png", montage(rows))
-            echo(f"wrote {path}")
-        _show_comparison(result)
-        write_json(out / "explain.json", result)
-        echo(f"wrote {out / 'explain.json'}")
-        return
+        loaded = load_corpus(corpus, photos[0], options=options.parse_pairs(option))
+        found = _explain_corpus(recognizer, loaded, split, images, how, score, out)
+    else:
+        found, failed = _explain_photos(recognizer, photos, how, score, out)
+    facts = {"model": backend.info.arch, "weights_sha256": sha256(backend.path), "seed": seed, "commit": current_commit()}
+    write_json(out / "explain.json", facts | found)
+    echo(f"wrote {out / 'explain.json'}")
+    if failed:
+        typer.echo(f"{failed:,} of {failed + len(found['photos']):,} photos could not be explained", err=True)
+        raise typer.Exit(3)
+
+
+def _explain_corpus(
+    recognizer: Recognizer, corpus: Corpus, split: str, images: int, how: Mapping[str, Any], score: Score, out: Path
+) -> dict[str, Any]:
+    """Write a montage for each map, print how faithful the maps are, and return what explain.json says about the corpus."""
+    from mien.explain import compare_scores, explain_corpus, montage
+    from mien.output.annotate import write_picture
+
+    classes = explain_corpus(recognizer, corpus, split, images, **how)
+    found = [each for _, explanations in classes.values() for each in explanations]
+    result = {
+        "corpus": {"name": corpus.name, "split": split, "fingerprint": corpus.fingerprint},
+        "images": len(found),
+        "maps": compare_scores(list(map(score, found))),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name in found[0].crop_maps:
+        rows = {title: (faces, [each.crop_maps[name] for each in own]) for title, (faces, own) in classes.items()}
+        write_picture(path := out / f"{corpus.name}-{split}-{name}.png", montage(rows))
+        echo(f"wrote {path}")
+    _show_comparison(result)
+    return result
+
+
+def _explain_photos(
+    recognizer: Recognizer, photos: Sequence[str], how: Mapping[str, Any], score: Score, out: Path
+) -> tuple[dict[str, Any], int]:
+    """Write pictures of each photo; return what explain.json says about the photos, and how many could not be explained."""
+    from mien.explain import explain_faces, photo_overlay, sheet
+    from mien.image import read_image
+    from mien.output.annotate import write_picture
+    from mien.output.paths import OutputPaths
+    from mien.video.sources import expand
 
     sources, explained, failed = list(expand(photos)), list[dict[str, Any]](), 0
     out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +152,7 @@ def explain(
             if source.kind != "picture":
                 raise InputError(f"{source.name}: is not a picture; save a frame of the video and explain that")
             image = read_image(source.value, source.name)
-            found = explain_faces(recognizer, image, method, target=expression, seed=seed)
+            found = explain_faces(recognizer, image, **how)
             if not found:
                 raise InputError(f"{source.name}: no face found; lower --min-face, or use --no-detect if it is a face crop")
         except MienError as error:
@@ -142,22 +161,18 @@ def explain(
             typer.echo(f"error: {error}", err=True)
             failed += 1
             continue
-        scores = [score_maps(backend, each, seed) if faithfulness else {} for each in found]
+        scores = list(map(score, found))
         target = paths.path(source.name)
         pictures = {target: sheet(image, found, scores)}
         for name in found[0].crop_maps:
-            if name in (method or ("grad_cam", "rise")):
+            if name in (how["method"] or ("grad_cam", "rise")):
                 pictures[target.with_name(f"{target.stem}-{name}.png")] = photo_overlay(image, found, name)
         _show_faces(source.name, found, scores)
         for path, picture in pictures.items():
             write_picture(path, picture)
             echo(f"wrote {path}")
         explained.append({"source": source.name, "faces": list(map(_to_dict, found, scores))})
-    write_json(out / "explain.json", facts | {"photos": explained})
-    echo(f"wrote {out / 'explain.json'}")
-    if failed:
-        typer.echo(f"{failed:,} of {len(sources):,} photos could not be explained", err=True)
-        raise typer.Exit(3)
+    return {"photos": explained}, failed
 
 
 def _to_dict(each: Explanation, scores: Mapping[str, Faithfulness]) -> dict[str, Any]:

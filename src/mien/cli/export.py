@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mien.cli.inputs import corpus_of
+from mien.cli.options import option
 from mien.cli.terminal import StepBar, echo, per_cent
 from mien.errors import InputError, require
 
@@ -23,8 +24,7 @@ def export(
         bool, typer.Option("--int8", help="Also write NAME-int8.onnx, calibrated on the training split. Needs --data.")
     ] = False,
     data: Annotated[
-        Path | None,
-        typer.Option(help="The corpus. Its training images are used to compare with torch and for --int8."),
+        Path | None, option("The corpus. Its training images are used to compare with torch and for --int8.", "DATA")
     ] = None,
     half_size: Annotated[
         bool,
@@ -76,10 +76,9 @@ def calibrate(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="An .onnx file, a .safetensors file or a run's folder. It is changed.")
     ],
-    data: Annotated[Path, typer.Option(help="The corpus that the model was trained on.", show_default=False)],
+    data: Annotated[Path, option("The corpus that the model was trained on.", "DATA", show_default=False)],
     balance: Annotated[
-        float,
-        typer.Option(help="How far to correct for uneven classes of the training data, which changes labels: 0 to 1."),
+        float, option("How far to correct for uneven classes of the training data, which changes labels: 0 to 1.", "SHARE")
     ] = 0.0,
 ) -> None:
     """Fit a model's probabilities on its selection split, so that its confidence equals its accuracy."""
@@ -105,17 +104,16 @@ def calibrate(
 
 
 def push(
-    model: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, an .onnx file, or a bundled model.", show_default=False)
-    ],
-    repo: Annotated[
-        str, typer.Argument(metavar="USER/MODEL", help="Repository on the Hub; made if it is missing.", show_default=False)
-    ],
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, an .onnx file, or a bundled model.")],
+    repo: Annotated[str, typer.Argument(metavar="USER/MODEL", help="Repository on the Hub; made if it is missing.")],
     private: Annotated[
         bool, typer.Option("--private", help="Make a private repository. Default: everyone can read it.")
     ] = False,
 ) -> None:
-    """Upload a model to the Hugging Face Hub with its card and recipe. A run is exported first."""
+    """Upload a model to the Hugging Face Hub with its card and recipe.
+
+    A run is exported first.
+    """
     require("huggingface_hub", "hub")
     from mien import weights
     from mien.predict.onnx_backend import OnnxBackend

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli import options
-from mien.cli.terminal import StepBar, echo
+from mien.cli.options import option
+from mien.cli.terminal import Command, Group, StepBar, echo
 from mien.errors import require
 
 if TYPE_CHECKING:
@@ -21,17 +22,14 @@ if TYPE_CHECKING:
     from mien.report import Run
 
 app = typer.Typer(
+    cls=Group,
     help="Draw a figure from results: confusion matrices, curves, sweeps, rates by class, reliability, risk, cost.",
     no_args_is_help=True,
 )
 
-Results = Annotated[
-    list[Path], typer.Argument(metavar="RESULT.json...", help="Results files that mien evaluate wrote.", show_default=False)
-]
-Folders = Annotated[
-    list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs, or the folder of a study.", show_default=False)
-]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure to write: .png or .svg.", show_default=False)]
+Results = Annotated[list[Path], typer.Argument(metavar="RESULT.json...", help="Results files that mien evaluate wrote.")]
+Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs, or the folder of a study.")]
+Out = Annotated[Path, option("The figure to write: .png or .svg.", "FILE", show_default=False)]
 TwinFree = Annotated[
     bool, typer.Option("--twin-free", help="Draw the accuracy on images without a byte-identical twin in the training split.")
 ]
@@ -45,13 +43,12 @@ class Matrix(StrEnum):
     normalised = "normalised"
 
 
-@app.command()
+@app.command(cls=Command)
 def confusion(
     results: Results,
     out: Out,
     show: Annotated[
-        Matrix,
-        typer.Option(metavar="both|counts|normalised", help="Counts, shares of each true class, or both side by side."),
+        Matrix, option("Counts, shares of each true class, or both side by side.", "both|counts|normalised")
     ] = Matrix.both,
     language: options.Language = "en",
 ) -> None:
@@ -63,7 +60,7 @@ def confusion(
     _write(out, confusion_figure(one_measurement(pool_folds(results)), show.value))
 
 
-@app.command()
+@app.command(cls=Command)
 def curves(folders: Folders, out: Out, language: options.Language = "en") -> None:
     """Draw accuracy by epoch on the training and the selection split, one line per recipe.
 
@@ -77,17 +74,14 @@ def curves(folders: Folders, out: Out, language: options.Language = "en") -> Non
     _report_left_out([run for run in runs if run.history is None], "no finished epoch")
 
 
-@app.command()
+@app.command(cls=Command)
 def sweep(
     folders: Folders,
     out: Out,
     field: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", help="The swept value of the recipe, such as optim.lr. Default: the only one that differs."
-        ),
+        str | None, option("The swept value of the recipe, such as optim.lr. Default: the only one that differs.", "KEY")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split, if the runs have results on several.")] = None,
+    split: Annotated[str | None, option("The split, if the runs have results on several.", "NAME")] = None,
     twin_free: TwinFree = False,
     language: options.Language = "en",
 ) -> None:
@@ -102,7 +96,7 @@ def sweep(
     _report_left_out([run for run in runs if split not in run.splits], f"no {split}.json")
 
 
-@app.command()
+@app.command(cls=Command)
 def rates(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw the true and the false positive rate of each class, for one network or several."""
     _check_out(out, results)
@@ -111,7 +105,7 @@ def rates(results: Results, out: Out, language: options.Language = "en") -> None
     _write(out, rates_figure(pool_folds(results)))
 
 
-@app.command()
+@app.command(cls=Command)
 def reliability(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw accuracy against confidence (a reliability diagram) and against the share of answers kept (risk and coverage)."""
     _check_out(out, results)
@@ -120,7 +114,7 @@ def reliability(results: Results, out: Out, language: options.Language = "en") -
     _write(out, reliability_figure(pool_folds(results)))
 
 
-@app.command()
+@app.command(cls=Command)
 def risk_coverage(results: Results, out: Out, language: options.Language = "en") -> None:
     """Draw the error rate against the share of answers kept, the most confident first."""
     _check_out(out, results)
@@ -129,16 +123,16 @@ def risk_coverage(results: Results, out: Out, language: options.Language = "en")
     _write(out, risk_coverage_figure(pool_folds(results)))
 
 
-@app.command()
+@app.command(cls=Command)
 def cost(
     results: Results,
     out: Out,
     latency: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Take the latency from this run of benchmarks/inference.py. Repeat it to give several. "
+        option(
+            "Take the latency from this run of benchmarks/inference.py. Repeat it to give several. "
             "Default: measure it here, in torch on one thread.",
+            "FILE",
         ),
     ] = None,
     twin_free: TwinFree = False,

@@ -20,7 +20,6 @@ def label(
         typer.Argument(
             metavar="SRC...",
             help="Folders, files and patterns of pictures, videos, tar shards and Parquet files; also s3://, gs:// and so on.",
-            show_default=False,
         ),
     ],
     out: Annotated[

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show only this network. timm/<name> works too.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show only this network. timm/<name> works too.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show the network layer by layer.")] = False,
 ) -> None:
     """List the bundled models and the networks you can train, with their size and number of operations."""

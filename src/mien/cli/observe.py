@@ -16,10 +16,7 @@ WINDOWS = "Windows"
 
 
 def observe(
-    table: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="What mien predict --out wrote: .csv, .parquet or .jsonl.", show_default=False),
-    ],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="What mien predict --out wrote: .csv, .parquet or .jsonl.")],
     events: options.EventsFile = None,
     out: Annotated[
         Path | None, option("Write a row per window and person: .csv. Needs --windows.", "FILE", FILES, "--out", "-o")

@@ -15,7 +15,7 @@ VIDEOS, EVENTS = "Videos", "Events"
 """Groups of options in the help."""
 
 
-def option(help: str, metavar: str | None, group: str, *names: str, **more: Any) -> Any:
+def option(help: str, metavar: str | None, group: str | None = None, *names: str, **more: Any) -> Any:
     """Return Typer's description of an option in a group of the help; `metavar` is what its value is called there."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group, **more)
 
@@ -40,9 +40,9 @@ def _use(context: typer.Context, name: str) -> str:
 
 Language = Annotated[
     str,
-    typer.Option(
-        metavar="CODE|FILE.csv",
-        help="Language of labels and headings: en, zh, es, fr, de, id, or a table of your own. Columns of tables stay English.",
+    option(
+        "Language of labels and headings: en, zh, es, fr, de, id, or a table of your own. Columns of tables stay English.",
+        "CODE|FILE.csv",
         envvar="MIEN_LANGUAGE",
         callback=_use,
     ),
@@ -50,9 +50,9 @@ Language = Annotated[
 
 PageLanguage = Annotated[
     str | None,
-    typer.Option(
-        metavar="CODE|FILE.csv",
-        help="Language in which the page starts, or a table of your own to add. Default: the browser's language.",
+    option(
+        "Language in which the page starts, or a table of your own to add. Default: the browser's language.",
+        "CODE|FILE.csv",
         envvar="MIEN_LANGUAGE",
     ),
 ]
@@ -106,14 +106,10 @@ EventFormat = Annotated[
     str, option("Format of the files if --events names a folder: csv, eaf, textgrid, boris or bids.", "NAME", EVENTS)
 ]
 
-Data = Annotated[Path, typer.Option("--data", help="The corpus: its file or folder, as published by its authors or on Kaggle.")]
-CorpusData = Annotated[
-    Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.", show_default=False)
-]
-CorpusName = Annotated[str, typer.Option(metavar="NAME", help="Name of the corpus, such as fer2013.", show_default=False)]
-CorpusOptions = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Set an option of this corpus. Repeat it to set several.")
-]
+Data = Annotated[Path, option("The corpus: its file or folder, as published by its authors or on Kaggle.", "DATA")]
+CorpusData = Annotated[Path, typer.Argument(metavar="DATA", help="The corpus's file or folder, such as fer2013.csv.")]
+CorpusName = Annotated[str, option("Name of the corpus, such as fer2013.", "NAME", show_default=False)]
+CorpusOptions = Annotated[list[str] | None, option("Set an option of this corpus. Repeat it to set several.", "KEY=VALUE")]
 
 
 def parse_pairs(

@@ -29,7 +29,6 @@ def predict(
         typer.Argument(
             metavar="PATH...",
             help="Pictures, videos, folders, patterns, URLs or camera:0. - is standard input, @FILE holds one path per line.",
-            show_default=False,
         ),
     ],
     out: Annotated[

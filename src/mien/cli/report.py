@@ -10,6 +10,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.options import option
 from mien.cli.terminal import echo
 from mien.cli.verify import find_weights
 from mien.errors import CheckpointError, DataError, InputError, require
@@ -31,31 +32,24 @@ def report(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|RESULT|STUDY",
-            help="The folder of a run, a results file of mien evaluate, or the folder of a study.",
-            show_default=False,
+            metavar="RUN|RESULT|STUDY", help="The folder of a run, a results file of mien evaluate, or the folder of a study."
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The report to write: .html or .md.", show_default=False)],
+    out: Annotated[Path, option("The report to write: .html or .md.", "FILE", show_default=False)],
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="CORPUS", help="The corpus it was measured on, to show faces. The page then contains pictures of people."
-        ),
+        option("The corpus it was measured on, to show faces. The page then contains pictures of people.", "CORPUS"),
     ] = None,
     format: Annotated[
         Format | None,
-        typer.Option(
-            metavar="html|md",
-            help="html: one page with everything in it. md: Markdown, with figures in a folder next to it. "
+        option(
+            "html: one page with everything in it. md: Markdown, with figures in a folder next to it. "
             "Default: by the ending of --out.",
+            "html|md",
         ),
     ] = None,
     study: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.yaml", help="What the study is, if it is not a bundled one: rows that are not run, reference."
-        ),
+        Path | None, option("What the study is, if it is not a bundled one: rows that are not run, reference.", "FILE.yaml")
     ] = None,
     language: options.Language = "en",
 ) -> None:

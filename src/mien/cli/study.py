@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli.inputs import open_corpus, votes_on
+from mien.cli.options import option
 from mien.cli.terminal import echo, print_table
 from mien.errors import InputError, MienError, require
 
@@ -29,29 +30,23 @@ if TYPE_CHECKING:
 
 def study(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", help="A bundled study or a YAML file. Without one, list the bundled ones."),
+        str | None, typer.Argument(metavar="STUDY", help="A bundled study or a YAML file. Without one, list the bundled ones.")
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", help="The corpus. For studies on several, repeat --data CORPUS=PATH."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder of the runs; stopped ones resume.")] = None,
+    data: Annotated[list[str] | None, option("The corpus. For studies on several, repeat --data CORPUS=PATH.", "PATH")] = None,
+    out: Annotated[Path | None, option("Folder of the runs; stopped ones resume.", "FOLDER")] = None,
     results: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Copy the small files here, such as results/studies. Runs that are here are done."),
+        Path | None, option("Copy the small files here, such as results/studies. Runs that are here are done.", "FOLDER")
     ] = None,
-    scale: Annotated[str, typer.Option(metavar="NAME", help="full, or a smaller scale of the study, such as cpu.")] = "full",
-    row: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run only this row. Repeat it for several.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Use this seed instead of the study's. Repeat it for several.")] = None,
+    scale: Annotated[str, option("full, or a smaller scale of the study, such as cpu.", "NAME")] = "full",
+    row: Annotated[list[str] | None, option("Run only this row. Repeat it for several.", "NAME")] = None,
+    seed: Annotated[list[int] | None, option("Use this seed instead of the study's. Repeat it for several.", "N")] = None,
     queue: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Run the studies of this file, in order, as far as they suit the processor."),
+        Path | None, option("Run the studies of this file, in order, as far as they suit the processor.", "FILE")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the plan with the estimated time, and stop.")] = False,
     table: Annotated[bool, typer.Option("--table", help="Print the table of what is measured so far, and stop.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time, each in its own process.")] = 1,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes, at the end of an epoch.")] = None,
+    jobs: Annotated[int, option("Number of runs at the same time, each in its own process.", "N", min=1)] = 1,
+    minutes: Annotated[float | None, option("Stop after this many minutes, at the end of an epoch.", "N", min=0)] = None,
     weights: Annotated[bool, typer.Option("--weights", help="Also copy the weights to --results, in float16.")] = False,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from mien.text import printable
 
@@ -18,6 +19,30 @@ if TYPE_CHECKING:
 
     from mien import Reading, VideoOptions
     from mien.video.reader import VideoReader
+
+
+class _Help:
+    """Help that shows what values are called, such as FILE, and none of Python's types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            shown = param.metavar if param.param_type_name == "option" else None
+            param.display_type_rich = lambda ctx, shown=shown: shown
+        return params
+
+
+class Command(_Help, TyperCommand):
+    """A command of mien."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words that follow the command's name in its usage line."""
+        arguments = [param for param in self.params if param.param_type_name == "argument"]
+        return [*(f"{each.metavar}" if each.required else f"[{each.metavar}]" for each in arguments), "[OPTIONS]"]
+
+
+class Group(_Help, TyperGroup):
+    """A command with commands of its own."""
 
 
 def echo(line: object, err: bool = False) -> None:

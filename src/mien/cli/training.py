@@ -12,6 +12,7 @@ import typer
 
 from mien.cli import options
 from mien.cli.inputs import open_corpus
+from mien.cli.options import option
 from mien.cli.terminal import Bar, echo, print_table
 from mien.errors import InputError, OutputError, RecipeError, require
 from mien.weights import DEFAULT
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from mien.engine.history import Epoch
     from mien.recipe import Recipe
 
-Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
+Threads = Annotated[int | None, option("Number of CPU threads. Default: all cores.", "N", min=1)]
 Logger = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Experiment tracker: tensorboard, wandb (offline unless WANDB_MODE=online is set) or mlflow (in the folder mlruns "
+    option(
+        "Experiment tracker: tensorboard, wandb (offline unless WANDB_MODE=online is set) or mlflow (in the folder mlruns "
         "next to the run unless MLFLOW_TRACKING_URI is set).",
+        "NAME",
     ),
 ]
 
@@ -37,28 +38,22 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A bundled recipe (see mien recipes), a YAML file, or FILE.yaml:VARIANT.")
     ],
     data: options.Data,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder of the run. If it holds this run already, the run resumes.")
-    ],
+    out: Annotated[Path, option("Folder of the run. If it holds this run already, the run resumes.", "FOLDER")],
     change: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a value of the recipe, such as --set train.epochs=2. Repeat it to change several.",
-        ),
+        option("Change a value of the recipe, such as --set train.epochs=2. Repeatable.", "KEY=VALUE", None, "--set"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Use this seed instead of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train this many epochs instead of the recipe's.")] = None,
+    seed: Annotated[int | None, option("Use this seed instead of the recipe's.", "N")] = None,
+    epochs: Annotated[int | None, option("Train this many epochs instead of the recipe's.", "N")] = None,
     devices: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of GPUs, or of processes on the CPU. Default: 1 GPU, or 1 process per core for small networks."
+        option(
+            "Number of GPUs, or of processes on the CPU. Default: 1 GPU, or 1 process per core for small networks.", "N", min=1
         ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true."),
+        option("bf16-mixed or 32-true. Default: bf16-mixed where it is fast (GPUs, some CPUs), else 32-true.", "NAME"),
     ] = None,
     threads: Threads = None,
     logger: Logger = "tensorboard",
@@ -120,38 +115,31 @@ def finetune(
         typer.Argument(
             metavar="FOLDER",
             help="Cropped faces: <class>/*, or train, val and test with <class>/*; or a table with the columns path and label.",
-            show_default=False,
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the run. If it holds this run already, the run resumes.", show_default=False
-        ),
+        Path, option("Folder of the run. If it holds this run already, the run resumes.", "FOLDER", show_default=False)
     ],
     subject: Annotated[
         str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="How a picture's path below its class names the person, such as 'S[0-9]+'. Nobody is then in two splits. A "
+        option(
+            "How a picture's path below its class names the person, such as 'S[0-9]+'. Nobody is then in two splits. A "
             "table names people in its column subject.",
+            "REGEX",
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Where to start: a bundled float32 model, an exported .onnx file or a run.")
+        str, option("Where to start: a bundled float32 model, an exported .onnx file or a run.", "NAME|FILE")
     ] = DEFAULT,
     folds: Annotated[
-        int | None,
-        typer.Option(min=2, metavar="N", help="Cross-validate: train N times, so that each image is a test image once."),
+        int | None, option("Cross-validate: train N times, so that each image is a test image once.", "N", min=2)
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value of the recipe, such as --set optim.lr=0.01. Repeatable."
-        ),
+        option("Change a value of the recipe, such as --set optim.lr=0.01. Repeatable.", "KEY=VALUE", None, "--set"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits and of the training.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Train at most this many epochs. Default: 30.")] = None,
+    seed: Annotated[int, option("Seed of the splits and of the training.", "N", min=0)] = 0,
+    epochs: Annotated[int | None, option("Train at most this many epochs. Default: 30.", "N", min=1)] = None,
     threads: Threads = None,
     logger: Logger = "tensorboard",
 ) -> None:
@@ -224,7 +212,7 @@ def finetune(
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Print this recipe, complete, as YAML.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Print this recipe, complete, as YAML.")] = None,
 ) -> None:
     """List the bundled recipes, or print one."""
     require("yaml", "train")

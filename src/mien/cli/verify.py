@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.cli.inputs import corpus_of, open_corpus, open_photos, votes_on
+from mien.cli.options import option
 from mien.cli.terminal import StepBar, echo
 from mien.errors import CheckpointError, DataError, EditedError, MienError, require
 from mien.text import printable
@@ -32,17 +33,18 @@ ROUNDING = 0.001
 
 
 def verify(
-    results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT...", help="Results files (.json) of mien evaluate.", show_default=False)
-    ],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Results files (.json) of mien evaluate.")],
     data: Annotated[
-        Path | None, typer.Option(help="The corpus they were measured on. Without it, nothing is measured again.")
+        Path | None, option("The corpus they were measured on. Without it, nothing is measured again.", "DATA")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The weights, if they are neither next to the results file nor bundled.")
+        Path | None, option("The weights, if they are neither next to the results file nor bundled.", "FILE")
     ] = None,
 ) -> None:
-    """Measure models again and check that the figures in their results files hold. Exit status 1 if one does not."""
+    """Measure models again and check that the figures in their results files hold.
+
+    Exit status 1 if one does not.
+    """
     require("torchmetrics", "train")
     corpora: dict[str, Corpus] = {}
     failed, unchecked = 0, 0
