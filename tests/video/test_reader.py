@@ -309,10 +309,14 @@ def test_damage_is_marked_until_the_next_key_frame(wandering: bytes, tmp_path: P
     assert "0 frames are missing or have errors" in failing(bytes(data), start=(number // 12 * 12 + 11) / RATE)[1]
 
 
-def test_zeroed_samples_of_an_mp4_are_noticed(clips: Path, wandering: bytes) -> None:
-    """The decoder gives no frame and no error for them; later it gives one that was due before."""
-    middle = len(wandering) // 2
-    frames, text = failing(wandering[:middle] + bytes(2000) + wandering[middle + 2000 :])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_zeroed_samples_of_an_mp4_are_noticed(wandering: bytes, at_start: bool) -> None:
+    """The decoder gives no frame and no error for them; later it gives one that was due before.
+
+    Without the first key frame, the file looks like one that was cut there.
+    """
+    begin = wandering.index(b"mdat") + 500 if at_start else len(wandering) // 2
+    frames, text = failing(wandering[:begin] + bytes(2000) + wandering[begin + 2000 :])
     numbers = [frame.index for frame in frames]
     assert numbers == sorted(set(numbers))
     assert len(frames) < COUNT

@@ -147,7 +147,8 @@ class DamageTracker:
 
     def undecodable(self) -> None:
         """Note that the latest packet could not be decoded."""
-        if not (self.counts_missing and self._coming):  # else its frame will be missing: decoders in threads report late
+        is_lost = self._latest.is_orphan and not self._is_broadcast  # a cut gives no error, so this is damage
+        if is_lost or not (self.counts_missing and self._coming):  # else its frame will be missing: threads report late
             self._mark(self._latest)
 
     def lost(self, after: Place) -> None:
