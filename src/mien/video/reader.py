@@ -278,7 +278,7 @@ class VideoReader:
             if packet.size:
                 self._failure = None
                 self._clock.packet(packet)
-            elif self._is_truncated():
+            elif packet.dts is None and self._is_truncated():  # the last one; AVI files have empty ones within
                 self._numbers.cut()
                 self._damage.cut()
             self._tail.extend(frame.is_corrupt and not self._is_broadcast for frame in frames)
