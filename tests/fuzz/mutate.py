@@ -163,16 +163,13 @@ class Outcome:
     stderr: str = ""
 
 
-OLD = ("-Wignore:The anyio.abc.BlockingPortal alias:DeprecationWarning", "-Wignore:`torch.cuda.amp.custom_fwd:FutureWarning")
-"""Options that let Starlette and kornia warn in their lowest versions."""
-
-
 def try_cases(script: str, kind: str, short: int) -> Outcome:
     """Try the first cases of a kind in new processes; fail if one of them crashed, hung, or did what no case may do."""
     outcome, first, last = Outcome(), 0, cases(short)
     while first < last:
         end = min(first + CHUNK, last)
-        command = [sys.executable, "-W", "error", *OLD, script, kind, str(first), str(end)]
+        old_client = "ignore:The anyio.abc.BlockingPortal alias:DeprecationWarning"  # Starlette's, with the lowest versions
+        command = [sys.executable, "-W", "error", "-W", old_client, script, kind, str(first), str(end)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         lines = done.stdout.splitlines()
         outcome.stderr += done.stderr
