@@ -33,11 +33,13 @@ test: .venv/dev.stamp
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 # Each file of tests/ belongs to one of the two: to `lowest` unless it is named here.
-TRAINING = $(addprefix tests/, audit contract datasets engine explain layers losses models report study \
+TRAINING = $(addprefix tests/, audit contract datasets engine explain layers losses models prepare report study \
 	cli/test_analyse.py cli/test_audit.py cli/test_figure.py cli/test_finetune.py cli/test_groups.py cli/test_models.py \
 	cli/test_split.py cli/test_training.py cli/test_training_processes.py cli/test_verify.py \
 	fuzz/test_corpora.py fuzz/test_models.py fuzz/test_recipes.py predict/test_recognizer.py test_augment.py test_calibration.py test_checkpoint.py test_evaluate.py test_groups.py \
 	test_metrics.py test_photos.py test_readme.py test_recipe.py test_results.py test_statistics.py test_transfer.py)
+# These belong to both: a few of their tests need torch, and are skipped without it.
+BOTH = $(addprefix tests/, predict/test_processes.py test_hub.py test_offline.py test_public_names.py)
 # Except these, whose answer does not depend on the versions: they check the wheel and the written pages.
 PACKAGING = tests/test_base_install.py tests/test_docs.py
 
@@ -49,7 +51,7 @@ lowest: HELP += 'moto[server]' s3fs
 lowest: EXTRAS = tables events heic hub detectors camera label serve
 lowest: TESTS = tests $(addprefix --ignore=,$(TRAINING) $(PACKAGING))
 lowest-train: EXTRAS = train tables analyse explain report wandb mlflow heic hub detectors camera serve
-lowest-train: TESTS = $(TRAINING)
+lowest-train: TESTS = $(TRAINING) $(BOTH)
 lowest lowest-train: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@

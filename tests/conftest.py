@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: beside a busy neighbour more of them are slower
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
@@ -29,6 +30,9 @@ with suppress(AttributeError, OSError):  # only glibc has it
     # A freed block of 1 MB or more goes back to the system at once. By default glibc soon keeps blocks of up to 32 MB, and
     # cannot reuse torch's, which are aligned: up to 0.8 GB more in one test.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+hypothesis.settings.register_profile("mien", deadline=None)  # an import or a busy machine takes longer than 200 ms
+hypothesis.settings.load_profile("mien")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -485,6 +485,8 @@ def test_errors_say_the_file_and_what_to_do(tmp_path: Path) -> None:
     assert "not a picture" in error(tmp_path / "notes.jpg", b"these are notes")
     assert "truncated" in error(tmp_path / "half.jpg", REAL["jpeg"][:-200])
     assert "truncated" in error(tmp_path / "half.png", REAL["png"][:-800])
+    assert "is corrupt or truncated" in error(tmp_path / "start.jpg", REAL["jpeg"][:22])
+    assert "is corrupt or truncated" in error(tmp_path / "start.png", REAL["png"][:30])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in the file system")

@@ -37,6 +37,9 @@ BYTES_PER_PIXEL = {"WEBP": 17, "AVIF": 13, "HEIF": 10}
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF")
 """Formats that are read. Pillow knows more, but some of those run other programs or read other files."""
 
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+"""First bytes of JPEG and PNG files."""
+
 ENDINGS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm",
      ".pnm", ".avif", ".heic", ".heif", ".hif")
@@ -247,6 +250,8 @@ def _from_stream(stream: BinaryIO, name: str, held: ExitStack, max_pixels: int) 
     except Image.DecompressionBombError:
         raise InputError(f"{name}: is larger than {MAX_PIXELS // 10**6} megapixels; make it smaller") from None
     except UnidentifiedImageError:
+        if start.startswith(SIGNATURES):  # cut or damaged in its header
+            raise InputError(f"{name}: is corrupt or truncated; copy or download it again") from None
         raise InputError(
             f"{name}: is not a picture mien reads ({', '.join(_formats())}, HEIC); convert it to JPEG or PNG"
         ) from None

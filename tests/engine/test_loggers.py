@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,11 +28,22 @@ def wandb_records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
             at += left
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + 7 + length > len(data):
+            return  # wandb's process is still writing
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # the record is whole, or this is its last part
             yield wandb_internal_pb2.Record.FromString(whole)
             whole = b""
+
+
+def finished_records(path: Path) -> list[wandb_internal_pb2.Record]:
+    """Read a .wandb file when wandb's process has written its last record, which may be after the run ended."""
+    end = time.monotonic() + 60
+    while not any(record.HasField("exit") for record in wandb_records(path)):
+        assert time.monotonic() < end, f"{path} has no end"
+        time.sleep(0.1)
+    return list(wandb_records(path))
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +99,7 @@ def test_wandb_records_offline_under_one_id(
     run_id = json.loads((out / "tracker.json").read_text())["wandb"]
     logged, configured = {}, set()
     for path in sorted((out / "wandb").glob(f"offline-run-*/run-{run_id}.wandb")):
-        for record in wandb_records(path):
+        for record in finished_records(path):
             row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
             logged |= {row["epoch"]: row["val_accuracy"]} if row else {}
             configured |= {item.key or item.nested_key[0] for item in (*record.config.update, *record.run.config.update)}

@@ -309,10 +309,14 @@ def test_damage_is_marked_until_the_next_key_frame(wandering: bytes, tmp_path: P
     assert "0 frames are missing or have errors" in failing(bytes(data), start=(number // 12 * 12 + 11) / RATE)[1]
 
 
-def test_zeroed_samples_of_an_mp4_are_noticed(clips: Path, wandering: bytes) -> None:
-    """The decoder gives no frame and no error for them; later it gives one that was due before."""
-    middle = len(wandering) // 2
-    frames, text = failing(wandering[:middle] + bytes(2000) + wandering[middle + 2000 :])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_zeroed_samples_of_an_mp4_are_noticed(wandering: bytes, at_start: bool) -> None:
+    """The decoder gives no frame and no error for them; later it gives one that was due before.
+
+    Without the first key frame, the file looks like one that was cut there.
+    """
+    begin = wandering.index(b"mdat") + 500 if at_start else len(wandering) // 2
+    frames, text = failing(wandering[:begin] + bytes(2000) + wandering[begin + 2000 :])
     numbers = [frame.index for frame in frames]
     assert numbers == sorted(set(numbers))
     assert len(frames) < COUNT
@@ -348,6 +352,45 @@ def test_packets_lost_in_the_container_leave_a_gap_and_move_no_other(tmp_path: P
     assert sound[-1].index > 100
     part = read(damaged, start=4.5)
     assert [number_in(frame.image[:HEIGHT]) for frame in part] == [frame.index for frame in part] == list(range(108, count))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("lost.webm", *LOSSY["lost.webm"]),
+        ("vp9.webm", "libvpx-vp9", LOSSY["lost.webm"][1]),
+        ("mjpeg.avi", "mjpeg", {}),
+        ("open.mkv", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:open-gop=1:keyint=8:pools=1"}),
+    ],
+)
+def test_the_frame_before_lost_bytes_is_marked(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
+    """The end of its packet is lost too, and decoders conceal that. Other frames keep their numbers."""
+    path = tmp_path / name
+    write(path, [landscape(i) for i in range(60)], codec=codec, options=options)
+    data, whole = path.read_bytes(), {frame.index: frame.image.astype(int) for frame in read(path)}
+    for place, length in packets(path)[40:52:4]:
+        begin = place + length // 2
+        for end in (begin + 3000, len(data)):
+            frames, _ = failing(data[:begin] + bytes(end - begin) + data[end:])
+            differing = [frame for frame in frames if np.abs(frame.image - whole[frame.index]).max() > 40]
+            assert all(frame.damaged for frame in differing)
+            assert sum(frame.damaged for frame in frames) < 14
+
+
+@pytest.mark.parametrize("name", ["lost.ts", "lost.flv"])
+def test_numbers_are_right_after_any_loss(tmp_path: Path, name: str) -> None:
+    """Frames from both sides of a loss alternate where frames are reordered, and some come late."""
+    images = [np.vstack([numbered(i), landscape(i)[:, :WIDTH]]) for i in range(96)]
+    write(tmp_path / name, images, codec="libx264", options={**DETAILED, "threads": "1"})
+    data = (tmp_path / name).read_bytes()
+    last = []
+    for place, length in packets(tmp_path / name)[40:56:2]:
+        begin = place + length // 2
+        frames, _ = failing(data[:begin] + bytes(4000) + data[begin + 4000 :])
+        sound = [frame for frame in frames if not frame.damaged]
+        assert [number_in(frame.image[:HEIGHT]) for frame in sound] == [frame.index for frame in sound]
+        last.append(sound[-1].index)
+    assert last.count(95) > 4  # in an FLV file, a loss may hide the rest
 
 
 def test_gaps_of_a_whole_file_are_no_loss(tmp_path: Path) -> None:

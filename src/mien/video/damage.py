@@ -141,9 +141,14 @@ class DamageTracker:
         if self._unstamped > MAX_HELD or len(self._coming) > 4 * MAX_HELD:
             self._coming.clear()
 
+    def cut(self) -> None:
+        """Note that bytes after the latest packet were skipped: its end may be missing."""
+        self._damage(self._latest)
+
     def undecodable(self) -> None:
         """Note that the latest packet could not be decoded."""
-        if not (self.counts_missing and self._coming):  # else its frame will be missing: decoders in threads report late
+        is_lost = self._latest.is_orphan and not self._is_broadcast  # a cut gives no error, so this is damage
+        if is_lost or not (self.counts_missing and self._coming):  # else its frame will be missing: threads report late
             self._mark(self._latest)
 
     def lost(self, after: Place) -> None:
@@ -184,8 +189,8 @@ class DamageTracker:
         self._coming.clear()
 
     def is_settled(self, decoded: Decoded) -> bool:
-        """Return whether it is known if a frame is damaged: all frames that are decoded before it have come."""
-        return not (self._hold and self._coming) or decoded.place.position < self._coming[0].position
+        """Return whether it is known if a frame is damaged: all frames decoded before it, and the next packet, have come."""
+        return not self._hold or decoded.place.position < min(each.position for each in (self._latest, *self._coming[:1]))
 
     def errors(self, decoded: Decoded | None = None) -> int:
         """Return how many frames up to one were missing or corrupt, and were not told before; None takes all."""
@@ -219,6 +224,7 @@ class Holes:
     Attributes:
         streams: Those whose packets `before` must see.
         found: Whether there was one so far.
+        cuts: Whether the packet before the latest one is the video's, so that its end may be missing.
         empty: Whether there were packets without data so far, which repeat a frame.
         shift: How many packets of an AVI file were lost before the latest one.
     """
@@ -226,7 +232,7 @@ class Holes:
     def __init__(self, container: InputContainer, stream: VideoStream, location: Location) -> None:
         self._kind, self._stream, self._location = container.format.name.split(",")[0], stream, location
         self.streams: list[Any] = list(container.streams) if self._kind in CONTIGUOUS else [stream]
-        self.found = self.empty = False
+        self.found = self.empty = self.cuts = False
         self.shift = 0
         self._video: tuple[int, int] | None = None  # position and number of the last packet of an AVI file's video
         self.restart()
@@ -234,6 +240,7 @@ class Holes:
     def restart(self) -> None:
         """Forget the last packet, because reading continues elsewhere."""
         self._start, self._end = -1, -1  # of the last packet
+        self._is_video = False  # whether that is the video's
 
     def before(self, packet: Packet) -> bool:
         """Return whether bytes were skipped before the next packet; in an AVI file, correct its time then."""
@@ -243,7 +250,9 @@ class Holes:
         hole = self._end >= 0 and start - self._end > MIN_HOLE
         self._end = (self._end if start == self._start else start) + packet.size  # parts of one block have one position
         self._start = start
-        self.found = self.found or hole
+        is_video, self._is_video = self._is_video, packet.stream_index == self._stream.index
+        if hole:
+            self.found, self.cuts = True, is_video
         self.empty = self.empty or not packet.size
         if self._kind == "avi" and packet.stream_index == self._stream.index and packet.dts is not None:
             if hole and self._video is not None and packet.dts is not None:

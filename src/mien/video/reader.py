@@ -141,15 +141,15 @@ class VideoReader:
         self._is_broadcast = self._container.format.name == "mpegts"  # its recordings may end within a frame
         self._numbers = FrameNumbers(has_own_times(self._container, self._stream), interval, self._is_broadcast)
         self._holes = Holes(self._container, self._stream, self._location)
-        self._damage = DamageTracker(self._stream.codec_context.name, self._is_broadcast, hold=not self._location.live)
+        self.duration = duration_of(self._container, self._stream)
+        self.live = self._location.live or (self._location.timeout is not None and self.duration is None)
+        self._damage = DamageTracker(self._stream.codec_context.name, self._is_broadcast, hold=not self.live)
         self._failure: str | None = None  # why reading stopped, if nothing came after
         self._tail: deque[bool] = deque(maxlen=TAIL)  # whether each of the last frames is corrupt
 
     def _describe(self, first: VideoFrame) -> None:
         """Set the attributes that need the header or the first frame."""
         stream = self._stream
-        self.duration = duration_of(self._container, stream)
-        self.live = self._location.live or (self._location.timeout is not None and self.duration is None)
         self.sound = len(self._container.streams.audio) > 0
         self.frames = stream.frames or (round(self.duration * self.fps) if self.duration and self.fps else None)
         self._rotation = _rotation(first)
@@ -260,7 +260,8 @@ class VideoReader:
         for packet, after_hole in self._packets():
             hole = hole or after_hole
             if is_shown(packet):
-                self._numbers.packet(packet, hole)
+                if self._numbers.packet(packet, hole):
+                    self._damage.cut()
                 self._damage.packet(packet, packet.pts if self._numbers.known else None, hole)
                 hole = False
             if self._is_broadcast:  # noted; the decoder would mark the frame, but another one may be meant
@@ -277,6 +278,9 @@ class VideoReader:
             if packet.size:
                 self._failure = None
                 self._clock.packet(packet)
+            elif packet.dts is None and self._is_truncated():  # the last one; AVI files have empty ones within
+                self._numbers.cut()
+                self._damage.cut()
             self._tail.extend(frame.is_corrupt and not self._is_broadcast for frame in frames)
             for frame in frames:
                 decoded = self._damage.frame(frame, frame.pts if self._numbers.known else None, not packet.size)
@@ -293,7 +297,10 @@ class VideoReader:
         for _ in range(100):  # give up after so many corrupt places
             try:
                 for packet in self._container.demux(*self._holes.streams):
-                    hole = self._holes.before(packet) or hole
+                    if self._holes.before(packet):
+                        hole = True
+                        if self._holes.cuts:
+                            self._damage.cut()
                     if packet.stream is self._stream:
                         yield packet, hole
                         hole = False
@@ -321,14 +328,20 @@ class VideoReader:
         image = image.swapaxes(0, 1) if transpose else image
         return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
+    def _is_truncated(self) -> bool:
+        """Return whether the video should have been longer, when it has been read."""
+        declared = declared_duration(self._container, self._stream)
+        return self._failure is not None or (any(self._tail) if declared is None else self._clock.falls_short(declared))
+
     def _check_end(self) -> None:
         """Raise an `InputError` if the video should have been longer."""
-        end, declared = self._clock.end, declared_duration(self._container, self._stream)
+        end = self._clock.end
         if self.live:
             raise InputError(
                 f"{self.name}: the stream stopped at {end:.2f} s ({self._failure or 'no more data'}). Start it again."
             )
-        if self._failure or (any(self._tail) if declared is None else self._clock.falls_short(declared)):
+        if self._is_truncated():
+            declared = declared_duration(self._container, self._stream)
             of = "" if declared is None else f" of {declared:.2f} s"
             raise InputError(
                 f"{self.name} is truncated or corrupt: it ends at {end:.2f} s{of}. The frames until there were read. "

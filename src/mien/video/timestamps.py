@@ -106,10 +106,15 @@ class FrameNumbers:
         self.from_stamp: int | None = None
         self.last_dts: int | None = None
 
-    def packet(self, packet: Packet, after_hole: bool = False) -> None:
-        """Note the time stamp of a packet that `is_shown`, and whether bytes before it were skipped."""
+    def packet(self, packet: Packet, after_hole: bool = False) -> bool:
+        """Note the time stamp of a packet that `is_shown`, and whether bytes before it were skipped.
+
+        Returns:
+            Whether packets of a broadcast are missing before it.
+        """
         self.after_hole = HOLE_PACKETS if after_hole else self.after_hole - 1
-        backwards = packet.dts is not None and self.last_dts is not None and packet.dts < self.last_dts
+        step = 0 if packet.dts is None or self.last_dts is None else packet.dts - self.last_dts
+        backwards = step < 0
         self.last_dts = packet.dts
         self.packets += 1
         if backwards or (packet.pts is None and self.packets <= HOLE_PACKETS):
@@ -118,6 +123,12 @@ class FrameNumbers:
             self.by_time = self.is_broadcast
         elif self.from_stamp is None or packet.pts >= self.from_stamp:
             heapq.heappush(self.waiting, packet.pts)
+        return self.is_broadcast and self._is_loss(step)
+
+    def cut(self) -> None:
+        """Note that the file ended too early: frames between its last ones may be missing."""
+        if self.even >= HOLE_PACKETS:
+            self.after_hole = HOLE_PACKETS
 
     def stamp(self, frame: VideoFrame) -> int | None:
         """Return a frame's time stamp; None if it has none of its own."""
@@ -156,6 +167,8 @@ class FrameNumbers:
             stamp = heapq.heappop(self.waiting)
             self.first = stamp if self.first is None else self.first
             if self.last_stamp is not None:
+                if stamp < self.last_stamp and self.after_hole > 0:
+                    continue  # its frame came too late, and was counted as lost
                 self._step(stamp - self.last_stamp)
             self.last_stamp = stamp
             self.passed += 1
@@ -163,16 +176,23 @@ class FrameNumbers:
     def _step(self, step: int) -> None:
         """Count the packets lost in the gap before a frame, if it is one and bytes were skipped there."""
         interval = self.interval or math.inf
-        is_gap = step > 1.5 * interval
-        if is_gap and (self.after_hole > 0 or (self.is_broadcast and self.even >= HOLE_PACKETS and step < MAX_GAP * interval)):
+        if self._is_loss(step):
+            if self.after_hole <= 0:
+                self.after_hole = HOLE_PACKETS  # frames from both sides of the hole alternate, with more gaps between them
             missing = round(step / interval) - 1 - self.unstamped if self.even else 0
             self.lost += max(missing, 0 if self.unstamped else 1)
             self.passed += max(missing, 0)
         if abs(step - interval) <= max(0.1 * interval, 1):
             self.even += 1
-        elif not (is_gap and self.after_hole > 0):
+        elif not self._is_loss(step):
             self.even = 0
         self.unstamped = 0
+
+    def _is_loss(self, step: int) -> bool:
+        """Return whether packets are missing in a step of the time stamps."""
+        interval = self.interval or math.inf
+        is_broken_rate = self.is_broadcast and self.even >= HOLE_PACKETS and step < MAX_GAP * interval
+        return step > 1.5 * interval and (self.after_hole > 0 or is_broken_rate)
 
 
 def is_shown(packet: Packet) -> bool:
