@@ -5,7 +5,6 @@ matplotlib is imported when a figure is drawn, because it belongs to an extra.
 
 from __future__ import annotations
 
-import logging
 import os
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -69,7 +68,6 @@ def figure_style() -> Iterator[None]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # its first import tells of a cache it made
     matplotlib = require("matplotlib", "train")
     with matplotlib_defaults(), matplotlib.rc_context(SETTINGS):
         yield
