@@ -167,6 +167,10 @@ def _newest(model: Path, benchmark: str) -> dict[str, Any] | None:
 def _speed(model: Path) -> dict[str, int]:
     """Return the crops per second on each kind of processor on which this model was measured, in its newest run there."""
     found = {}
+    for path in sorted((ROOT / "benchmarks/runs").glob("*-peer_fer.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if figures := run["ways"].get(model.stem):
+            found[f"2 cores of {run['hardware']['processor']}"] = round(figures["crops_per_second"])
     for path in sorted((ROOT / "benchmarks/runs").glob("*-inference*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         names = str(run.get("model", "")).split(" and ")
@@ -182,7 +186,7 @@ def _speed(model: Path) -> dict[str, int]:
 
 def trainings(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the trainings that led to a model, the last one first: recipe, start, teachers, epochs."""
-    steps, by_run = list[dict[str, Any]](), _recipes_by_run()
+    steps = list[dict[str, Any]]()
     while True:
         start = recipe["model"].get("start")
         steps.append(
@@ -190,18 +194,18 @@ def trainings(recipe: dict[str, Any]) -> list[dict[str, Any]]:
                 "recipe": RENAMED.get(recipe["name"], recipe["name"]),
                 "summary": recipe["summary"],
                 "epochs": f"up to {recipe['train']['epochs']}",
-                "start": STARTS[start]["network"] if start in STARTS else by_run.get(_run(start), start),
-                "teachers": [by_run.get(_run(each), each) for each in _teachers(recipe)],
+                "start": STARTS[start]["network"] if start in STARTS else _recipe_of(start) or start,
+                "teachers": [each if each in weights.bundled() else _recipe_of(each) or each for each in _teachers(recipe)],
             }
         )
-        if _run(start) not in by_run:
+        if not (name := _recipe_of(start)):
             return steps
-        recipe = load_recipe(by_run[_run(start)]).model_dump(mode="json")
+        recipe = load_recipe(name).model_dump(mode="json")
 
 
 def origins_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
     """Return the networks of others that a model began from, or learned from by a teacher's answers."""
-    by_run, seen, found = _recipes_by_run(), set[str](), list[dict[str, str]]()
+    seen, found = set[str](), list[dict[str, str]]()
 
     def visit(values: dict[str, Any], through: str) -> None:
         if values["name"] in seen:
@@ -210,11 +214,10 @@ def origins_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
         start = values["model"].get("start")
         if start in STARTS:
             found.append(STARTS[start] | {"as": through})
-        elif start and _run(start) not in by_run:
+        elif start and not _recipe_of(start):
             raise SystemExit(f"{values['name']} starts from {start}: add it to STARTS with its licence")
         for each, way in ((start, through), *((teacher, "teacher") for teacher in _teachers(values))):
-            card = weights.read_card(weights.bundled()[each]) if each in weights.bundled() else {}
-            if name := by_run.get(_run(each)) or card.get("recipe"):
+            if name := _recipe_of(each):
                 visit(load_recipe(name).model_dump(mode="json"), way)
 
     visit(recipe, "start")
@@ -225,13 +228,12 @@ def _teachers(recipe: dict[str, Any]) -> list[str]:
     return list((recipe.get("distill") or {}).get("teachers", []))
 
 
-def _recipes_by_run() -> dict[str, str]:
-    """Return the bundled recipes by the folder in which a recipe that begins from their run expects it."""
-    return {f"runs/{name.replace('/', '-')}": name for name in recipe_names()}
-
-
-def _run(file: str | None) -> str:
-    return (file or "").removesuffix("/best.safetensors")
+def _recipe_of(start: str | None) -> str | None:
+    """Return the bundled recipe of a bundled model or of the folder in which recipes expect their run; None for other files."""
+    if start in weights.bundled():
+        return str(weights.read_card(weights.bundled()[start])["recipe"])
+    by_run = {f"runs/{name.replace('/', '-')}": name for name in recipe_names()}
+    return by_run.get((start or "").removesuffix("/best.safetensors"))
 
 
 if __name__ == "__main__":
