@@ -71,6 +71,20 @@ print([name for name in ("torch", "tensorflow", "mtcnn", "pandas", "onnx") if na
     assert run(code) == "[]"
 
 
+@pytest.mark.slow
+def test_no_library_sets_up_logging() -> None:
+    """One that does makes all others print what they log, such as that matplotlib made its list of fonts."""
+    pytest.importorskip("torch", reason="the modules of training import it")
+    code = """
+import importlib, logging, pkgutil, mien
+for module in pkgutil.walk_packages(mien.__path__, "mien."):
+    importlib.import_module(module.name)
+print(logging.root, logging.root.handlers)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "<RootLogger root (WARNING)> []\n", done.stderr
+
+
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(mien.__file__).read_text())
     (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
