@@ -17,22 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conversion import check_file, load_bias, measure_norms, write
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from mien.atomic import atomic_path
-from mien.datasets import load_corpus
-from mien.engine.loader import Loader
 from mien.models import Model, create_model
 from mien.preprocess import PreprocessSpec
-from mien.weights import sha256
 
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 LAYER = re.compile(rb"con_4|affine_")
 SPEC = PreprocessSpec((96, 96), 3, (122.782 / 255, 117.001 / 255, 104.298 / 255), (256 / 255,) * 3)
 """dlib's preprocessing of RGB images, at a size that suits FER2013."""
-IMAGES = 2048
 
 
 def main() -> None:
@@ -42,15 +37,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="FER2013, for the batch norm statistics")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
-    if sha256(arguments.weights) != SHA256:
-        raise SystemExit(f"{arguments.weights}: is not dlib's file (its sha256 should be {SHA256})")
-    model = create_model("dlib_resnet").eval()
-    pairs = list(_pairs(model))
-    load(pairs, arguments.weights.read_bytes())
-    restore_norms(model, [norm for _, norm in pairs], _images(arguments.data))
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier")}
-    with atomic_path(arguments.out) as tmp_path:
-        save_file(state, tmp_path)
+    check_file(arguments.weights, SHA256, "dlib")
+    model = create_model("dlib_resnet")
+    load(list(_pairs(model)), arguments.weights.read_bytes())
+    measure_norms(model, arguments.data, SPEC)
+    write(model, arguments.out)
 
 
 def arrays(content: bytes) -> Iterator[NDArray[np.float32]]:
@@ -77,27 +68,7 @@ def load(pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]], content: bytes) -> None:
         bias = filters[-conv.out_channels :]
         conv.weight.data.copy_(filters[: -conv.out_channels].view_as(conv.weight))
         norm.weight.data.copy_(affine[: conv.out_channels])
-        norm.bias.data.copy_(affine[conv.out_channels :] + affine[: conv.out_channels] * bias)
-        norm.running_mean.zero_()  # type: ignore[union-attr, operator]
-        norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr, operator]
-
-
-@torch.no_grad()
-def restore_norms(model: Model, norms: list[nn.BatchNorm2d], images: Tensor) -> None:
-    """Set the statistics of batch norms to those on images (N, 3, H, W), without changing the network's function."""
-
-    def measure(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        var, mean = torch.var_mean(arguments[0], (0, 2, 3), correction=0)
-        std = (var + norm.eps).sqrt()
-        norm.bias.add_(norm.weight * mean)
-        norm.weight.mul_(std)
-        norm.running_mean, norm.running_var = mean, var
-
-    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
-    model(images)
-    for hook in hooks:
-        hook.remove()
+        load_bias(norm, affine[conv.out_channels :] + affine[: conv.out_channels] * bias)
 
 
 def _pairs(model: Model) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -106,12 +77,6 @@ def _pairs(model: Model) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         yield conv, norm
-
-
-def _images(data: Path) -> Tensor:
-    corpus = load_corpus("fer2013", data)
-    rows = np.random.default_rng(0).choice(corpus.where("train"), IMAGES, replace=False)
-    return torch.cat(list(Loader(corpus, np.sort(rows), torch.device("cpu")).inputs(SPEC)))
 
 
 if __name__ == "__main__":

@@ -226,15 +226,15 @@ def _undo_export(model: Model, weights: dict[str, Tensor], path: Path) -> list[s
 
 
 @torch.no_grad()
-def restore_norms(model: Model, folded: Sequence[str], inputs: Iterable[Tensor]) -> None:
-    """Give folded batch norms the statistics of some images, without changing what the network computes in evaluation mode.
+def restore_norms(model: Model, norms: Sequence[str], inputs: Iterable[Tensor]) -> None:
+    """Give batch norms the statistics of some images, without changing what the network computes in evaluation mode.
 
     Args:
         model: The network, after `start_from`; changed in place.
-        folded: The names of the norms.
+        norms: The names of the norms.
         inputs: Batches of preprocessed images, (N, C, H, W).
     """
-    sums: dict[Any, list[Tensor]] = {model.get_submodule(name): [] for name in folded}  # of the input of each norm
+    sums: dict[Any, list[Tensor]] = {model.get_submodule(name): [] for name in norms}  # of the input of each norm
 
     def add(norm: nn.Module, arguments: tuple[Tensor]) -> None:
         x = arguments[0].double()
@@ -250,10 +250,11 @@ def restore_norms(model: Model, folded: Sequence[str], inputs: Iterable[Tensor])
     for handle, (norm, parts) in zip(handles, sums.items(), strict=True):
         handle.remove()
         mean, square = torch.stack(parts).sum(0) / count
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias += scale * (mean - norm.running_mean)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_((square - mean.square()).clamp_min(0))
-        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
-        norm.bias += mean
+        norm.weight.copy_(scale * (norm.running_var + norm.eps).sqrt())
 
 
 def _download(url: str, path: Path) -> None:

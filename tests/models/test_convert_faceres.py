@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,17 +6,13 @@ from torch.nn import functional as F
 
 from mien.models import create_model
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_faceres.py"
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
 """Output channels and stride of MobileNetV1's blocks (Howard et al. 2017, Table 1)."""
 
 
 @pytest.fixture(scope="module")
-def convert():
-    spec = importlib.util.spec_from_file_location("convert_faceres", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def convert(script):
+    return script("convert_faceres")
 
 
 @pytest.fixture(scope="module")

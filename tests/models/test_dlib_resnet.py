@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,12 @@ from torch.nn import functional as F
 from mien.errors import MienError
 from mien.models import create_model
 from mien.models.dlib_resnet import BLOCKS, Block
-from mien.transfer import start_from
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_dlib.py"
+from mien.transfer import restore_norms, start_from
 
 
 @pytest.fixture(scope="module")
-def convert():
-    spec = importlib.util.spec_from_file_location("convert_dlib", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def convert(script):
+    return script("convert_dlib")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +73,7 @@ def test_it_has_dlibs_29_convolutions(convert):
     assert len(list(convert._pairs(model))) == 29
 
 
-def test_a_converted_file_computes_what_dlibs_layers_do(convert, layers):
+def test_a_converted_file_computes_what_dlibs_layers_do(convert, script, layers):
     model = create_model("dlib_resnet").eval().double()
     pairs = list(convert._pairs(model))
     convert.load(pairs, as_dlib_writes(layers))
@@ -87,7 +81,7 @@ def test_a_converted_file_computes_what_dlibs_layers_do(convert, layers):
     expected = dlib_forward(layers, x)
     torch.testing.assert_close(model.forward_features(x).mean((2, 3)), expected, rtol=1e-6, atol=1e-6)
 
-    convert.restore_norms(model, [norm for _, norm in pairs], x)
+    restore_norms(model, script("conversion").norm_names(model), [x[:1], x[1:]])
     torch.testing.assert_close(model.forward_features(x).mean((2, 3)), expected, rtol=1e-5, atol=1e-5)
     model.train()  # the norms now hold what this batch has, so training begins where the file ends
     torch.testing.assert_close(model.forward_features(x).mean((2, 3)), expected, rtol=1e-4, atol=1e-4)

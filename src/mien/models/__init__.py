@@ -8,6 +8,7 @@ from __future__ import annotations
 from mien.models import (  # noqa: F401 (each registers its networks)
     dlib_resnet,
     efficientnet,
+    facemesh,
     resemotenet,
     resnet,
     resnet50_cbam_erf,
