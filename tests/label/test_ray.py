@@ -87,7 +87,9 @@ def test_workers_and_the_driver_killed_on_a_cluster_of_two_nodes(
         begun = len(list(out.glob("faces/part*")))
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as job:
             wait_for(begun + random.randint(1, 4))
-            os.kill(random.choice(actors(f"MIEN_TEST={tmp_path}")), signal.SIGKILL)
+            while not (found := actors(f"MIEN_TEST={tmp_path}")):  # Ray renames its processes, and replaces them
+                assert job.poll() is None, job.stderr and job.stderr.read()
+            os.kill(random.choice(found), signal.SIGKILL)
             wait_for(begun + random.randint(8, 12))
             job.kill()
     begun = len(list(out.glob("faces/part*")))

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 ONE_FRAME_EACH = frozenset(("h264", "hevc", "vp8", "vp9", "av1", "mjpeg"))
 """Codecs whose packets give one frame each. Packets of other codecs may be placeholders that give none."""
 
-CONTIGUOUS = ("matroska", "flv", "avi")
-"""Containers in which packets follow each other without a gap, as ffmpeg names them."""
+MIN_HOLE = {"matroska": 64, "flv": 40, "avi": 64}
+"""Bytes between two packets from which some were skipped, where the headers of a packet take fewer; by ffmpeg's names."""
 
-MIN_HOLE = 64
-"""Bytes between two packets from which some were skipped: the headers of a packet take fewer."""
+FLV_HEADER = 16
+"""Fewest bytes around a packet of an FLV file; they end with its size."""
 
 AVI_INDEX = 32 * 2**20
 """Bytes at the end of an AVI file in which its index is looked for: that of twenty hours with sound takes fewer."""
@@ -225,29 +225,40 @@ class Holes:
         streams: Those whose packets `before` must see.
         found: Whether there was one so far.
         cuts: Whether the packet before the latest one is the video's, so that its end may be missing.
+        spoil_times: Whether the time stamps of that packet may be wrong too: an FLV file stores them in the packet, and ffmpeg
+            takes one that is partly zeros for a whole one.
+        left_out: How many packets of the video were left out for that reason.
         empty: Whether there were packets without data so far, which repeat a frame.
         shift: How many packets of an AVI file were lost before the latest one.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, location: Location) -> None:
         self._kind, self._stream, self._location = container.format.name.split(",")[0], stream, location
-        self.streams: list[Any] = list(container.streams) if self._kind in CONTIGUOUS else [stream]
+        self.streams: list[Any] = list(container.streams) if self._kind in MIN_HOLE else [stream]
         self.found = self.empty = self.cuts = False
+        self.spoil_times = self._kind == "flv"
+        if self.spoil_times:  # it has one video: ffmpeg takes some damaged bytes for the beginning of another
+            self.streams, self._size = [stream, *container.streams.audio], container.size
         self.shift = 0
         self._video: tuple[int, int] | None = None  # position and number of the last packet of an AVI file's video
         self.restart()
 
     def restart(self) -> None:
         """Forget the last packet, because reading continues elsewhere."""
+        self.left_out = 0
         self._start, self._end = -1, -1  # of the last packet
         self._is_video = False  # whether that is the video's
 
     def before(self, packet: Packet) -> bool:
         """Return whether bytes were skipped before the next packet; in an AVI file, correct its time then."""
         start = packet.pos
-        if self._kind not in CONTIGUOUS or start is None or start < 0:
+        if self.spoil_times and not packet.size and packet.dts is None:
+            start = self._size  # the end of the file
+        if self._kind not in MIN_HOLE or start is None or start < 0:
             return self._kind == "mpegts" and packet.is_corrupt
-        hole = self._end >= 0 and start - self._end > MIN_HOLE
+        if self.spoil_times and packet.stream is not self._stream and self._goes_past_the_end(packet):
+            return False  # damaged bytes that ffmpeg takes for the header of a sound
+        hole = self._end >= 0 and start - self._end > MIN_HOLE[self._kind]
         self._end = (self._end if start == self._start else start) + packet.size  # parts of one block have one position
         self._start = start
         is_video, self._is_video = self._is_video, packet.stream_index == self._stream.index
@@ -262,6 +273,10 @@ class Holes:
             packet.pts = None if packet.pts is None else packet.pts + self.shift
             self._video = start, packet.dts
         return hole
+
+    def _goes_past_the_end(self, packet: Packet) -> bool:
+        """Return whether a packet of an FLV file is longer than the rest of the file. Some codecs lose ffmpeg's mark for that."""
+        return packet.is_corrupt or 0 < self._size - FLV_HEADER < (packet.pos or 0) + packet.size
 
 
 def _number_in_avi(location: Location, packet: Packet, distance: int, number: int) -> int | None:

@@ -185,7 +185,7 @@ class VideoReader:
         else:
             while waiting:
                 yield from self._settled(*waiting.popleft())
-            self.damaged += self._damage.errors()
+            self.damaged = max(self.damaged + self._damage.errors(), self._holes.left_out)
             if not self._numbers.trusted and (self._holes.found or (self._damage.counts_missing and not self._holes.empty)):
                 self.damaged += max(0, self._stream.frames - self._numbers.passed)
             self._check_end()
@@ -278,7 +278,7 @@ class VideoReader:
             if packet.size:
                 self._failure = None
                 self._clock.packet(packet)
-            elif packet.dts is None and self._is_truncated():  # the last one; AVI files have empty ones within
+            elif packet.dts is None and (hole or self._is_truncated()):  # the last one; AVI files have empty ones within
                 self._numbers.cut()
                 self._damage.cut()
             self._tail.extend(frame.is_corrupt and not self._is_broadcast for frame in frames)
@@ -294,21 +294,35 @@ class VideoReader:
         from av.packet import Packet
 
         hole = False
+        hold = self._holes.spoil_times and not self.live
+        held: list[tuple[Packet, bool]] = []  # the latest packet, until it is known whether bytes after it were skipped
         for _ in range(100):  # give up after so many corrupt places
             try:
                 for packet in self._container.demux(*self._holes.streams):
                     if self._holes.before(packet):
                         hole = True
+                        if hold and (held or not packet.size):
+                            self._holes.left_out += 1
+                        for lost, after_hole in held:
+                            self._damage.packet(lost, None, after_hole)
+                        held.clear()
                         if self._holes.cuts:
                             self._damage.cut()
+                    yield from held
+                    held.clear()
                     if packet.stream is self._stream:
-                        yield packet, hole
+                        held.append((packet, hole))
                         hole = False
+                    if not hold:
+                        yield from held
+                        held.clear()
+                yield from held
                 return
             except (av.FFmpegError, OSError, LookupError) as error:  # LookupError: a stream that the header does not name
                 self._failure = reason(error)
                 if self._location.timeout is not None:
                     break
+        yield from held
         flush = Packet()  # makes the decoder return the frames it holds
         flush.stream = self._stream
         yield flush, False
