@@ -275,7 +275,7 @@ class Holes:
         return hole
 
     def _goes_past_the_end(self, packet: Packet) -> bool:
-        """Return whether a packet of an FLV file is longer than the rest of the file. Some codecs lose ffmpeg's mark for that."""
+        """Return whether a packet of an FLV file is longer than the rest of it. Some parsers drop the mark of ffmpeg."""
         return packet.is_corrupt or 0 < self._size - FLV_HEADER < (packet.pos or 0) + packet.size
 
 
