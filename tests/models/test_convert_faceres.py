@@ -63,10 +63,10 @@ def tensorflow_forward(found: dict[str, np.ndarray], x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [96, 75])
-def test_the_network_computes_what_the_file_says(convert, written, size):
+def test_the_network_computes_what_the_file_says(script, convert, written, size):
     manifest = [{"weights": [{"name": name, "shape": list(a.shape), "dtype": "float32"} for name, a in written.items()]}]
     model = create_model(convert.MODEL, **convert.ARGUMENTS).eval().double()
-    convert.load(model, convert.arrays(manifest, b"".join(array.tobytes() for array in written.values())))
+    convert.load(model, script("conversion").arrays(manifest, b"".join(array.tobytes() for array in written.values())))
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         features = model.forward_features(x)

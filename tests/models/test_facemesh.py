@@ -76,7 +76,7 @@ def tensorflow_forward(written: dict[str, np.ndarray], x: Tensor) -> Tensor:
 
 def test_a_converted_file_computes_what_the_graph_says(convert, script, written):
     model = create_model("facemesh").eval().double()
-    convert.load(model, convert.arrays(*as_published(written)))
+    convert.load(model, script("conversion").arrays(*as_published(written)))
     x = torch.rand(3, 3, 96, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = tensorflow_forward(written, x)
     assert expected.shape == (3, 128, 3, 2)
