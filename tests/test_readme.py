@@ -1,5 +1,6 @@
 """What README and the guides tell people to run, run."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -86,26 +87,37 @@ def run(folder: Path, command: list[str]) -> str:
     return done.stdout
 
 
+def run_here(folder: Path, words: list[str]) -> str:
+    """Return what a command of mien prints, run in this process: starting torch anew takes seconds."""
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIEN_CACHE", str(folder / "cache"))
+        done = CliRunner(env={"COLUMNS": "100"}).invoke(cli.app, words, catch_exceptions=False)
+    assert done.exit_code == 0, f"{shlex.join(words)}\n{done.output}"
+    return done.output
+
+
 def train(folder: Path, words: list[str]) -> None:
     """Train, or copy what the same words trained before."""
     kept, out = folder / "trained" / shlex.join(words).replace("/", "_"), folder / words[words.index("--out") + 1]
     if not kept.exists():
-        run(folder, ["-m", "mien", *words, *QUICK])
+        run_here(folder, [*words, *QUICK])
         shutil.copytree(out, kept)
     elif not out.exists():
         shutil.copytree(kept, out)
 
 
-def run_lines(folder: Path, text: str) -> None:
+def run_lines(folder: Path, text: str, here: bool = False) -> None:
+    """Run the commands of a block, each as a process of its own or in this one; trainings always in this one."""
+    call = run_here if here else (lambda folder, words: run(folder, ["-m", "mien", *words]))
     for line in text.splitlines():
         program, *words = shlex.split(line, comments=True) or [""]
         assert program in ("mien", ""), f"only mien's own commands are run, not: {line}"
         if program and words[0] == "train":
             train(folder, words)
         elif ">" in words:
-            (folder / words[-1]).write_text(run(folder, ["-m", "mien", *words[: words.index(">")]]))
+            (folder / words[-1]).write_text(call(folder, words[: words.index(">")]))
         elif program:
-            run(folder, ["-m", "mien", *words])
+            call(folder, words)
             for option, name in itertools.pairwise(words):
                 assert (
                     option not in ("--annotate", "--events", "--out", "--summary", "--timeline") or (folder / name).exists()
@@ -220,7 +232,7 @@ def test_outputs_are_what_the_commands_print(folder: Path, command: str, printed
 def test_training(folder: Path, text: str) -> None:
     if "train" not in {command.callback.__name__ for command in cli.app.registered_commands if command.callback}:
         pytest.skip("this version has no mien train yet")
-    run_lines(folder, text)
+    run_lines(folder, text, here=True)
 
 
 @pytest.mark.slow
@@ -231,7 +243,7 @@ def test_training_a_variant(folder: Path, text: str) -> None:
     assert shown
     values = load_recipe("sa_csp_ca/fer2013").to_dict() | read_yaml(shown[1])
     (folder / "my.yaml").write_text(yaml.safe_dump(values))
-    run_lines(folder, text)
+    run_lines(folder, text, here=True)
 
 
 @pytest.mark.slow
@@ -244,13 +256,13 @@ def test_studies(folder: Path, text: str) -> None:
             (folder / ("mine.yaml" if shown.startswith("name") else "queue.yaml")).write_text(shown)
     for line in text.splitlines():
         words = shlex.split(line.replace("--plan", ""), comments=True)[1:]
-        run(folder, ["-m", "mien", *words, *(["--table"] if len(words) > 1 else [])])
+        run_here(folder, [*words, *(["--table"] if len(words) > 1 else [])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", blocks("corpus"))
 def test_corpora(folder: Path, text: str) -> None:
-    run_lines(folder, text)
+    run_lines(folder, text, here=True)
 
 
 @pytest.mark.slow
@@ -267,14 +279,14 @@ def test_export(folder: Path) -> None:
     (folder / "trained").mkdir()  # runs of other tests were trained on other data
     run_lines(folder, "mien train sa_csp_ca/fer2013 --data fer2013.csv --out runs/first")
     for block in blocks("export"):
-        run_lines(folder, block.values[0])
+        run_lines(folder, block.values[0], here=True)
 
 
 @pytest.mark.slow
 def test_analysing(folder: Path) -> None:
     """The commands of docs/mistakes.md, one after the other."""
     for block in blocks("analyse"):
-        run_lines(folder, block.values[0])
+        run_lines(folder, block.values[0], here=True)
     for block in blocks("analyse_python"):
         run(folder, ["-W", "error", "-c", block.values[0]])
 
@@ -286,7 +298,7 @@ def test_training_from_dlib(folder: Path, text: str) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["pip", "tar", "python"], "they make what random weights stand for here"
     state = create_model("dlib_resnet").state_dict()
     save_file({name: value for name, value in state.items() if "classifier" not in name}, folder / lines[2].split()[-1])
-    run_lines(folder, "\n".join(lines[3:]))
+    run_lines(folder, "\n".join(lines[3:]), here=True)
 
 
 @pytest.mark.slow
