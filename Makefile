@@ -64,7 +64,7 @@ lowest lowest-train: .venv/python.stamp
 newest: .venv/python.stamp
 	@$(PIP) uv
 	@$(BIN)/uv venv -q --clear .venv/$@
-	@$(BIN)/uv pip install -q --python .venv/$@ -e '.[dev,docs]'
+	@$(BIN)/uv pip install -q --python .venv/$@ -e '.[dev,docs]' pip  # one of the tests installs the wheel
 	@.venv/$@/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev.stamp
