@@ -32,6 +32,18 @@ def test_training_draws_positions_by_their_activation():
         assert (drawn == value).float().mean().item() == pytest.approx(share, abs=0.015)  # four standard errors
 
 
+def test_training_never_draws_a_position_of_probability_0():
+    torch.manual_seed(0)
+    channel = torch.zeros(40, 40)
+    channel[20, 20], channel[30, 30] = 1e-3, 1e-3
+    drawn = StochasticPool2d()(channel.expand(1, 5_000, 40, 40))
+    assert drawn.unique().tolist() == [channel[20, 20].item()]
+
+
+def test_training_passes_nan_on():
+    assert StochasticPool2d()(torch.full((1, 2, 3, 3), torch.nan)).isnan().all()
+
+
 def test_training_is_repeated_by_its_seed():
     x, pool = torch.rand(2, 8, 5, 5), StochasticPool2d()
     draws = []

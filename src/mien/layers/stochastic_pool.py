@@ -37,10 +37,12 @@ class StochasticPool2d(nn.Module):
 
 
 def _sample(values: Tensor, weights: Tensor) -> Tensor:
-    """Return one value per channel, its position drawn by weight: the first arrival of exponential clocks of these rates."""
+    """Return one value per channel, its position drawn by weight."""
     with torch.no_grad():
-        winner = (weights / torch.empty_like(weights).exponential_()).argmax(2, keepdim=True)
-    return values.gather(2, winner)  # (N, C, 1)
+        sums = weights.cumsum(2)
+        drawn = (1 - torch.rand_like(sums[..., :1])) * sums[..., -1:]  # above 0, so that no position of weight 0 is drawn
+        position = torch.searchsorted(sums, drawn).clamp(max=sums.shape[2] - 1)  # (N, C, 1); beyond the end if NaN
+    return values.gather(2, position)
 
 
 def _expect(values: Tensor, weights: Tensor) -> Tensor:
