@@ -80,7 +80,7 @@ def test_the_table_is_computed_from_the_predictions(done: Path):
 def test_results_say_which_study_they_belong_to_and_hold_no_large_files(done: Path):
     folder = done / "results/tiny/rates/full/lr=0.05/seed1"
     assert read_results(folder / "private_test.json")["study"] == {
-        "name": "tiny/rates", "row": "lr=0.05", "scale": "full", "fold": None,
+        "name": "tiny/rates", "row": "lr=0.05", "scale": "full", "fold": None, "split": None,
     }  # fmt: skip
     names = {path.name for path in folder.iterdir()}
     assert {"recipe.yaml", "history.csv", "curves.png", "private_test.json", "private_test-predictions.csv"} <= names
@@ -114,6 +114,33 @@ def test_a_missing_seed_is_listed_and_continued(done: Path, tmp_path: Path, fer2
     assert read_results(here)["confusion"] == read_results(there)["confusion"]
 
 
+def test_only_the_studys_own_measurement_counts(done: Path, tmp_path: Path, fer2013_csv: Path):
+    """Also if it is one of a run that is not finished, of another split or corpus, or no results file."""
+    study, one = done / "study.yaml", ("--out", tmp_path / "runs", "--row", "lr=0.05", "--seed", 0)
+    run(study, "--data", fer2013_csv, *one, "--minutes", 0, status=3)
+    folder = tmp_path / "runs/tiny/rates/full/lr=0.05/seed0"
+    evaluated = CliRunner().invoke(app, ["evaluate", str(folder), "--data", str(fer2013_csv), "--split", "private_test"])
+    assert evaluated.exit_code == 0, evaluated.output
+    assert (folder / "private_test.json").is_file()
+    (folder / "card.json").write_text("{}")
+    assert "nothing is measured yet" in run(study, *one, "--table")
+    shown = run(study, "--data", fer2013_csv, *one)
+    assert "seed0: epoch 2/2" in shown
+    there = done / "results/tiny/rates/full/lr=0.05/seed0/private_test.json"
+    assert read_results(folder / "private_test.json")["confusion"] == read_results(there)["confusion"]
+
+
+def test_the_file_of_the_table_has_all_rows_and_seeds(done: Path, tmp_path: Path):
+    results = Path(shutil.copytree(done / "results", tmp_path / "results"))
+    path = results / "tiny/rates/full/table.csv"
+    whole = path.read_text()
+    for part, left_out in ((("--row", "lr=0.05"), r"(?m)^\W*lr=0.001"), (("--seed", 1), "of 3")):
+        shown = run(done / "study.yaml", "--results", results, "--table", *part)
+        assert "lr=0.05" in shown
+        assert not re.search(left_out, shown)
+        assert path.read_text() == whole
+
+
 def test_results_edited_by_hand_are_refused(done: Path, tmp_path: Path, fer2013_csv: Path):
     import shutil
 
@@ -134,6 +161,7 @@ def test_other_data_and_another_recipe_are_refused(done: Path, tmp_path: Path, f
     changed = tmp_path / "study.yaml"
     changed.write_text((done / "study.yaml").read_text().replace("train.epochs: 2", "train.epochs: 3"))
     assert "another recipe than the study has now" in refused(changed, "--data", fer2013_csv, *where)
+    assert "another recipe than the study has now" in refused(changed, *where, "--table")
 
 
 def test_a_copy_without_the_test_split_trains_and_another_measures(tmp_path: Path, fer2013_csv: Path, write_study: Write):

@@ -25,6 +25,31 @@ def test_a_grid_is_every_combination(tmp_path: Path, write_study: Write):
     assert rows["lr=0.005,name=adam,size=40x40"].set == {"optim.lr": 0.005, "optim.name": "adam", "preprocess.size": [40, 40]}
 
 
+def test_negative_values_have_rows_of_their_own(tmp_path: Path, write_study: Write):
+    more = "recipe: sa_csp_ca/fer2013\ngrid: {preprocess.crop_shift: [0.05, -0.05]}\n"
+    jobs = create_jobs(load_study(str(write_study(tmp_path, more))))
+    assert [(job.row, job.recipe.preprocess.crop_shift) for job in jobs] == [
+        ("crop_shift=0.05", 0.05),
+        ("crop_shift=-0.05", -0.05),
+    ]
+
+
+def test_two_rows_of_the_same_recipe_are_refused(tmp_path: Path, write_study: Write):
+    more = (
+        "rows:\n  a: {recipe: sa_csp_ca/fer2013, set: {train.epochs: 4}}\n  b: {recipe: sa_csp_ca/fer2013}\n"
+        "scales: {cpu: {train.epochs: 1}}\n"
+    )
+    study = load_study(str(write_study(tmp_path, more)))
+    assert len(create_jobs(study)) == 2
+    with pytest.raises(RecipeError, match="the rows a and b are the same recipe at the scale cpu"):
+        create_jobs(study, "cpu")
+
+
+def test_a_seed_that_is_given_twice_is_refused(tmp_path: Path, write_study: Write):
+    with pytest.raises(RecipeError, match="a seed is given twice"):
+        create_jobs(load_study(str(write_study(tmp_path))), seeds=[0, 0])
+
+
 def test_jobs_are_in_order_of_seeds_and_have_folders_of_their_own(tmp_path: Path, write_study: Write):
     jobs = create_jobs(load_study(str(write_study(tmp_path))), seeds=[3, 1])
     assert [(job.recipe.seed, job.recipe.optim.lr) for job in jobs] == [(3, 0.05), (3, 0.001), (1, 0.05), (1, 0.001)]
@@ -34,7 +59,8 @@ def test_jobs_are_in_order_of_seeds_and_have_folders_of_their_own(tmp_path: Path
 
 def test_a_scale_changes_every_row_and_a_row_may_change_more(tmp_path: Path, write_study: Write):
     more = (
-        "rows:\n  a: {recipe: sa_csp_ca/fer2013}\n  b: {recipe: sa_csp_ca/fer2013, scales: {cpu: {train.epochs: 4}}}\n"
+        "rows:\n  a: {recipe: sa_csp_ca/fer2013}\n"
+        "  b: {recipe: sa_csp_ca/fer2013, set: {optim.lr: 0.01}, scales: {cpu: {train.epochs: 4}}}\n"
         "scales: {cpu: {train.epochs: 3}}\n"
     )
     study = load_study(str(write_study(tmp_path, more)))
@@ -70,6 +96,14 @@ def test_a_recipe_file_is_relative_to_the_study(tmp_path: Path, write_study: Wri
         ("recipe: sa_csp_ca/fer2013\ngrid: {optim.lr: []}\n", "grid.optim.lr has no values"),
         ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nreference: b\n", "reference: unknown row 'b'"),
         ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nseeds: [1, 1]\n", "a seed is given twice"),
+        ("recipe: sa_csp_ca/fer2013\ngrid: {optim.name: [a/b, a-b]}\n", "two values give rows of the same name"),
+        ("recipe: sa_csp_ca/fer2013\ngrid: {optim.lr: [0.1, 0.1]}\n", "two values give rows of the same name"),
+        ("recipe: sa_csp_ca/fer2013\ngrid: {seed: [0, 1]}\n", r"write seeds: \[0, 1\]"),
+        ("rows:\n  a: {recipe: sa_csp_ca/fer2013, set: {seed: 5}}\n", r"write seeds: \[0, 1\]"),
+        (
+            "recipe: sa_csp_ca/fer2013\ngrid: {optim.lr: [0.1]}\nscales: {cpu: {optim.lr: 1}}\n",
+            "scales.cpu.optim.lr: the grid varies this key",
+        ),
         ("rows:\n  a/b: {recipe: sa_csp_ca/fer2013}\n", "the name of a row is"),
         ("rows:\n  a: {recipe: sa_csp_ca/fer2013}\nfolds: two\n", "folds: input should be a valid integer"),
         ("", "either rows, or a recipe and a grid"),

@@ -223,11 +223,15 @@ def _run_workers(number: int) -> None:
 
 
 def _show_table(selection: Selection, folders: Folders) -> None:
-    """Print the table of a study and write it next to its runs."""
+    """Print the table of a selection. Write that of the whole study, and of the selection's seeds, next to its runs."""
+    from mien.study.run import check_recipes
+    from mien.study.specification import create_jobs
     from mien.study.table import create_table, heading, percent, reported_text, write_table
 
-    chosen, jobs = selection.load()
-    rows = create_table(jobs, folders, chosen.reference)
+    chosen, selected = selection.load()
+    check_recipes(selected, folders)
+    all_rows = create_table(create_jobs(chosen, selection.scale, seeds=selection.seeds), folders, chosen.reference)
+    rows = [row for row in all_rows if selection.rows is None or row.name in selection.rows]
     if not any(row.runs for row in rows):
         echo(f"{chosen.name}: nothing is measured yet")
         return
@@ -249,8 +253,11 @@ def _show_table(selection: Selection, folders: Folders) -> None:
             cells[f"against {chosen.reference}"] = f"{100 * found.difference:+.2f} (p {found.p:.2g})" if found else ""
         lines.append(cells)
     print_table(list(lines[0]), [list(cells.values()) for cells in lines], title=title, left=2, lines=False)
+    if selection.seeds is not None:
+        seeds = list(dict.fromkeys([*chosen.seeds, *selection.seeds]))
+        all_rows = create_table(create_jobs(chosen, selection.scale, seeds=seeds), folders, chosen.reference)
     folder = (folders.results or folders.runs) / chosen.name / selection.scale
-    echo(f"wrote {write_table(folder, rows)}")
+    echo(f"wrote {write_table(folder, all_rows)}")
 
 
 def _duration(seconds: float) -> str:

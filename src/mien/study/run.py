@@ -10,10 +10,10 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import filelock
 import numpy as np
@@ -27,7 +27,7 @@ from mien.engine.devices import create_fabric
 from mien.engine.history import Epoch, read_history
 from mien.engine.torch_backend import TorchBackend
 from mien.engine.train import Run
-from mien.errors import DataError
+from mien.errors import DataError, EditedError
 from mien.evaluate import Evaluation, evaluate, write_evaluation
 from mien.recipe import Recipe, recipe_hash
 from mien.results import read_results
@@ -52,18 +52,19 @@ class Folders:
     def results_file(self, job: Job) -> Path | None:
         """Return the results file of a run; None if it has not been measured.
 
-        A run of another study counts as well if recipe, seed and measured split are the same: tables share rows.
+        A run of another study counts as well if recipe, seed and measured split are the same: tables share rows. Only files
+        that a study wrote count. Others may be of an unfinished run, another corpus or another split.
         """
         roots = [folder for folder in (self.results, self.runs) if folder is not None]
-        for root in roots:
-            if found := _results_file(root / job.path, job.split):
-                return found
         wanted = recipe_hash(job.recipe), job.recipe.seed
-        for root in roots:
-            for path in sorted(root.glob(f"**/{job.path.name}/*.json")):
-                same_split = job.split in (None, path.stem)
-                if same_split and _recipe_and_seed(path, path.stat().st_mtime_ns) == wanted:
-                    return path
+        own = [path for root in roots for path in sorted((root / job.path).glob("*.json"))]
+        others = [path for root in roots for path in sorted(root.glob(f"**/{job.path.name}/*.json"))]
+        for path in own + others:
+            results = _results_of_a_study(path, path.stat().st_mtime_ns)
+            if results is None or job.split not in (results.asked_split, path.stem):
+                continue
+            if path in own or (results.recipe_hash, results.seed) == wanted:
+                return path
         return None
 
     def history(self, job: Job) -> list[Epoch]:
@@ -80,23 +81,19 @@ class Folders:
         return "stopped" if (self.runs / job.path / "last.ckpt").is_file() else "missing"
 
 
-def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job], Corpus]) -> None:
+def check_jobs(jobs: Sequence[Job], folders: Folders, open_corpus: Callable[[Job], Corpus]) -> None:
     """Check runs before the first of them starts: their networks, their data, and results that are there already.
 
     Raises:
         RecipeError: A recipe names an unknown network, loss or optimizer.
         DataError: A run was measured on other data or with another recipe than the study has now.
     """
+    check_recipes(jobs, folders)
     for job in jobs:
         check_names(job.recipe)
         if (path := folders.results_file(job)) is None:
             continue
         results, corpus = read_results(path), open_corpus(job)
-        made = results["model"].get("recipe_hash")
-        if made is not None and made != recipe_hash(job.recipe):
-            raise DataError(
-                f"{path}: was made with another recipe than the study has now; move it away, or change the study back"
-            )
         for key, now in (("fingerprint", corpus.fingerprint), ("split_fingerprint", corpus.split_fingerprint)):
             if results["data"][key] != now:
                 what = "data" if key == "fingerprint" else "splits"
@@ -104,6 +101,22 @@ def check_jobs(jobs: Iterable[Job], folders: Folders, open_corpus: Callable[[Job
                     f"{path}: was measured on other {what} than this copy of {corpus.name}; give the copy that made it, or "
                     "move the results away to run it again"
                 )
+
+
+def check_recipes(jobs: Sequence[Job], folders: Folders) -> None:
+    """Check that what is measured was made with the recipes that the study has now.
+
+    Raises:
+        DataError: A run was measured with another recipe.
+    """
+    for job in jobs:
+        if (path := folders.results_file(job)) is None:
+            continue
+        made = read_results(path)["model"]["recipe_hash"]
+        if made is not None and made != recipe_hash(job.recipe):
+            raise DataError(
+                f"{path}: was made with another recipe than the study has now; move it away, or change the study back"
+            )
 
 
 class Estimator:
@@ -184,7 +197,7 @@ def run_job(
 
 
 def _measure(job: Job, folder: Path, corpus: Corpus, split: str, votes: NDArray[np.int64] | None) -> Evaluation:
-    study = {"name": job.study, "row": job.row, "scale": job.scale, "fold": job.fold}
+    study = {"name": job.study, "row": job.row, "scale": job.scale, "fold": job.fold, "split": job.split}
     evaluation = evaluate(TorchBackend(folder), corpus, split, folder / "best.safetensors", votes=votes, study=study)
     write_evaluation(folder / f"{split}.json", evaluation)
     return evaluation
@@ -208,15 +221,23 @@ def _keep(folder: Path, target: Path, weights: bool) -> None:
             save_file(halved, tmp_path, metadata=metadata)
 
 
+class _Results(NamedTuple):
+    """What a study's results file says of its run. `asked_split` is the split that the study names; None if it names none."""
+
+    recipe_hash: str | None
+    seed: int | None
+    asked_split: str | None
+
+
 @functools.lru_cache(maxsize=10_000)
-def _recipe_and_seed(path: Path, changed: int) -> tuple[str | None, int | None]:
-    """Return the hash of the recipe and the seed in a results file; `changed` is when it was written."""
-    model = read_results(path)["model"]
-    return model["recipe_hash"], model["seed"]
-
-
-def _results_file(folder: Path, split: str | None) -> Path | None:
-    found = sorted(folder.glob("*.json" if split is None else f"{split}.json"))
-    if len(found) > 1:
-        raise DataError(f"{folder}: has several results files; say in the study which split it measures, with split: NAME")
-    return found[0] if found else None
+def _results_of_a_study(path: Path, changed: int) -> _Results | None:
+    """Return what a study's results file says; None for any other file. `changed` is when it was written."""
+    try:
+        results = read_results(path)
+    except EditedError:
+        raise
+    except DataError:  # such as the card of an exported model
+        return None
+    if results["study"] is None:  # `mien evaluate` wrote it
+        return None
+    return _Results(results["model"]["recipe_hash"], results["model"]["seed"], results["study"].get("split"))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import RecipeError
-from mien.recipe import Recipe, load_recipe
+from mien.recipe import Recipe, load_recipe, recipe_hash
 from mien.registry import nearest
 from mien.yaml_files import explain_errors, read_yaml_file
 
@@ -91,9 +92,19 @@ class Study(BaseModel):
             raise ValueError(f"grid.{empty[0]} has no values")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice")
+        rows = self.all_rows()
+        if len(rows) < math.prod(map(len, self.grid.values())) and self.grid:
+            raise ValueError("grid: two values give rows of the same name; leave one out, or name the rows yourself with rows:")
+        changes = [self.set, self.grid, *self.scales.values()]
+        changes += [part for row in rows.values() for part in (row.set, *row.scales.values())]
+        if any("seed" in part for part in changes):
+            raise ValueError("seed: a study has its own list of seeds; write seeds: [0, 1]")
+        for scale, values in self.scales.items():
+            if both := sorted(set(values) & set(self.grid)):
+                raise ValueError(f"scales.{scale}.{both[0]}: the grid varies this key, so a scale cannot set it")
         if FULL in self.scales:
             raise ValueError(f"scales.{FULL}: this scale changes nothing; choose another name")
-        names = list(self.all_rows())
+        names = list(rows)
         if bad := [name for name in names if not re.fullmatch(r"[\w.,=+() -]+", name) or name.startswith(".")]:
             raise ValueError(f"rows.{bad[0]}: the name of a row is letters, digits, spaces and . , = + - _ ( )")
         if self.reference is not None and self.reference not in names:
@@ -187,7 +198,8 @@ def create_jobs(
         seeds: Seeds instead of the study's.
 
     Raises:
-        RecipeError: Unknown scale or row, a row's recipe or one of its changes is wrong, or a recipe has no such folds.
+        RecipeError: Unknown scale or row, a seed given twice, a row's recipe or one of its changes is wrong, two rows are the
+            same recipe, or a recipe has no such folds.
     """
     if scale != FULL and scale not in study.scales:
         raise RecipeError(f"{study.name}: unknown scale {scale!r}{nearest(scale, [FULL, *study.scales])}")
@@ -196,12 +208,16 @@ def create_jobs(
         if name not in known:
             raise RecipeError(f"{study.name}: unknown row {name!r}{nearest(name, list(known))}")
     chosen = {name: row for name, row in known.items() if rows is None or name in rows}
-    return [
-        job
-        for seed in (study.seeds if seeds is None else seeds)
-        for name, row in chosen.items()
-        for job in _row_jobs(study, scale, name, row, seed)
-    ]
+    seeds = study.seeds if seeds is None else seeds
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"{study.name}: a seed is given twice; a run with the same seed would be counted twice")
+    jobs = [job for seed in seeds for name, row in chosen.items() for job in _row_jobs(study, scale, name, row, seed)]
+    row_of: dict[tuple[str, int], str] = {}
+    for job in jobs:
+        other = row_of.setdefault((recipe_hash(job.recipe), job.recipe.seed), job.row)
+        if other != job.row:
+            raise RecipeError(f"{study.name}: the rows {other} and {job.row} are the same recipe at the scale {scale}")
+    return jobs
 
 
 def _row_jobs(study: Study, scale: str, name: str, row: Row, seed: int) -> Iterator[Job]:
@@ -233,7 +249,8 @@ def _with_fold(recipe: Recipe, fold: int, folds: int) -> list[dict[str, Any]] | 
 def _as_name(value: Any) -> str:
     """Return a value as part of a file name: `0.1`, `sgd`, `48x48`."""
     text = "x".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "none"
+    name = re.sub(r"[^\w.+-]+", "-", text)
+    return (name.strip("-") or "none") if isinstance(value, str) else name
 
 
 def _near(recipe: str, study: Path) -> str:
