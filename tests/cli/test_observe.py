@@ -30,6 +30,15 @@ def test_a_table_gives_the_events_of_the_run_that_wrote_it(mien: Command, observ
     assert sorted(path.name for path in (folder / "tiers").glob("[!.]*")) == ["a.TextGrid", "b.TextGrid"]
 
 
+def test_events_do_not_replace_the_table(observe: Command, mien: Command, folder: Path) -> None:
+    table = folder / "a.csv"
+    assert mien(folder / "in/a.mp4", "--no-detect", "--out", table)[0] == 0
+    before = table.read_bytes()
+    status, _, err = observe(table, "--events", folder)
+    assert (status, "another file of this run" in err) == (2, True), err
+    assert table.read_bytes() == before
+
+
 def test_a_table_of_pictures_has_no_events(mien: Command, observe: Command, photo: Path, tmp_path: Path) -> None:
     assert mien(photo, "--no-detect", "--out", tmp_path / "t.csv")[0] == 0
     status, _, err = observe(tmp_path / "t.csv", "--events", tmp_path / "e.eaf")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from mien import Recognizer, cli, read_image
@@ -154,6 +155,17 @@ def test_the_command_writes_pictures_and_numbers(tmp_path: Path, tiny_onnx: Path
     }
     (photo,) = json.loads((tmp_path / "out/explain.json").read_text())["photos"]
     assert {*photo["faces"][0]["maps"]["occlusion"]} == {"range", "deletion", "insertion"}
+
+
+def test_the_map_of_a_photo_does_not_replace_the_picture_of_another(tmp_path: Path, tiny_onnx: Path) -> None:
+    for name in ("a.png", "a-occlusion.png"):
+        Image.new("RGB", (48, 48), "grey").save(tmp_path / name)
+    words = ["explain", str(tmp_path / "a.png"), str(tmp_path / "a-occlusion.png"), "--model", str(tiny_onnx), "--no-detect"]
+    words += ["--method", "occlusion", "--no-faithfulness", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert written == ["a-occlusion-2.png", "a-occlusion-occlusion.png", "a-occlusion.png", "a.png"]
 
 
 def test_gradient_free_methods_import_no_torch(tiny_onnx: Path) -> None:

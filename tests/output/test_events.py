@@ -16,8 +16,9 @@ from praatio import textgrid
 
 from mien.errors import InputError, MissingExtraError, OutputError, UnknownNameError
 from mien.output.event_files import Segment, Video, write_events
-from mien.output.events import EventOptions, Events, EventWriter
+from mien.output.events import EventOptions, Events, EventWriter, first_gap_of
 from mien.output.run import RunWriter, Targets
+from mien.output.summary import MAX_SAMPLE_GAP
 from mien.output.table import empty_row, row
 from mien.structures import Frame, Prediction, Reading
 from mien.video.sources import Source
@@ -60,6 +61,14 @@ def test_nothing_is_said_of_the_time_out_of_sight() -> None:
     assert segments(spoken("hhhhhh......hhhhhh")) == [("happy", 0, 0.5), ("happy", 1.2, 1.7)]
     assert segments(spoken("hhhhhh..hhhhhh")) == [("happy", 0, 1.3)], "a gap of 0.3 s is closed"
     assert segments(spoken("hhhhh", step=2)) == [("happy", 2, 8)], "frames may be sparse, once the step is known"
+
+
+def test_the_first_step_may_be_as_long_as_the_frames_that_are_read() -> None:
+    rows = list(map(row, spoken("hhhhh", step=2)))
+    assert (first_gap_of(rows), first_gap_of(rows[:2]), first_gap_of([])) == (5, MAX_SAMPLE_GAP, MAX_SAMPLE_GAP)
+    events = Events(CLASSES, first_gap=first_gap_of(rows))
+    events.extend(rows)
+    assert [(each.start, each.end) for each in events.finish()[0].segments] == [(0, 8)]
 
 
 def test_people_and_videos_are_apart_and_pictures_are_no_events() -> None:
@@ -246,15 +255,21 @@ def test_wrong_options_and_a_missing_package(tmp_path: Path, monkeypatch: pytest
         EventWriter(tmp_path / "x.eaf", CLASSES, None, sources("a.mp4"))
 
 
-def test_a_resumed_run_writes_the_events_of_all_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = ("a.mp4", "b.mp4")
+def films(names: tuple[str, ...], frames: int) -> list[Reading]:
+    """Return the readings of videos with a face in their first seven frames, and create their files."""
     readings = []
     for number, name in enumerate(names):
         Path(name).write_bytes(b"here")
-        for i in range(9):
+        for i in range(frames):
             found = (face("happy", i / 10, source=name),) if i < 7 else ()
             readings.append(Reading(name, Frame(None, i, i / 10), found, number=number))  # type: ignore[arg-type]
+    return readings
+
+
+def test_a_resumed_run_writes_the_events_of_all_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("a.mp4", "b.mp4")
+    readings = films(names, frames=9)
     targets = Targets(table=Path("t.csv"), events=Path("e.csv"))
     with suppress(KeyboardInterrupt), RunWriter(targets, CLASSES, {}, sources(*names)) as run:
         for reading in readings[:12]:
@@ -271,6 +286,23 @@ def test_a_resumed_run_writes_the_events_of_all_videos(tmp_path: Path, monkeypat
         lines = [(line["source"], float(line["end"])) for line in csv.DictReader(file)]
     assert lines == [(each.source, each.end) for video in whole.finish() for each in video.segments]
     assert len(lines) == 2
+
+
+def test_a_resumed_run_knows_how_long_each_video_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("a.mp4", "b.mp4")
+    readings = films(names, frames=30)
+    targets = Targets(table=Path("t.csv"), events=Path("e"))
+    options = EventOptions(kind="textgrid")
+    with suppress(KeyboardInterrupt), RunWriter(targets, CLASSES, {}, sources(*names), event_options=options) as run:
+        for reading in readings[:40]:
+            run.add(reading)
+        raise KeyboardInterrupt
+    with RunWriter(targets, CLASSES, {}, sources(*names), resume=True, event_options=options) as run:
+        for reading in readings[30:]:
+            run.add(reading)
+    for name in ("a", "b"):
+        assert textgrid.openTextgrid(f"e/{name}.TextGrid", True).maxTimestamp == 2.9
 
 
 def test_frames_without_a_face_tell_how_long_the_video_is() -> None:

@@ -350,6 +350,23 @@ def test_a_resumed_run_cannot_add_drawings(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "targets",
+    [
+        Targets(Path("talk.csv"), events=Path()),
+        Targets(summary=Path("out/talk.csv"), events=Path("out")),
+        Targets(summary=Path("talk_events.json"), events=Path("talk_events.tsv")),
+    ],
+)
+def test_a_file_named_after_its_source_replaces_no_other_of_the_run(
+    targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="another file of this run"):
+        RunWriter(targets, CLASSES, {}, sources("talk.mp4"))
+    assert names(tmp_path) == []
+
+
 def test_ctrl_c_waits_until_the_files_are_finished(tmp_path: Path) -> None:
     """Ctrl-C comes again while the summary is written; tests/cli does the same with a real process."""
     run = RunWriter(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))

@@ -36,6 +36,23 @@ def _finished(client: TestClient, job_id: str) -> dict[str, Any]:
     return job
 
 
+def test_the_time_between_sparse_frames_is_counted(client: TestClient, clip: bytes) -> None:
+    with av.open(io.BytesIO(clip)) as source, av.open(slow := io.BytesIO(), "w", format="mp4") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts, packet.duration, packet.stream = (
+                    5 * packet.pts,
+                    5 * packet.dts,
+                    5 * packet.duration,
+                    stream,
+                )
+                target.mux(packet)
+    job = _finished(client, client.post("/v1/videos?fps=0.5", content=slow.getvalue()).json()["id"])
+    (person,) = job["summary"]["by_person"]
+    assert (person["share_of"], person["seconds"]) == ("time", 8)  # frames at 0, 2, 4, 6 and 8 s
+
+
 def test_a_video_becomes_a_table_and_a_summary(client: TestClient, clip: bytes) -> None:
     response = client.post("/v1/videos?detect_every=2", content=clip, headers={"Content-Type": "video/mp4"})
     assert response.status_code == 202

@@ -418,6 +418,19 @@ def test_gaps_of_a_whole_file_are_no_loss(tmp_path: Path) -> None:
         assert video.damaged == video.marked == 0
 
 
+@pytest.mark.parametrize(("name", "codec"), [("late.mkv", "libx264"), ("late.webm", "libvpx"), ("late.mp4", "libx264")])
+def test_a_video_that_starts_late_is_whole(tmp_path: Path, name: str, codec: str) -> None:
+    write(tmp_path / name, codec=codec, options=X264 if codec == "libx264" else {}, times=[5000 + 40 * i for i in range(COUNT)])
+    frames = read(tmp_path / name)
+    assert [frame.index for frame in frames if not frame.damaged] == list(range(COUNT))
+    assert frames[-1].time == pytest.approx(0.04 * (COUNT - 1))
+    with open_video(tmp_path / name) as video:
+        assert video.duration == pytest.approx(0.04 * COUNT, abs=0.1)
+    data = (tmp_path / name).read_bytes()
+    if not name.endswith("mp4"):
+        assert failing(data[: int(0.8 * len(data))])[1]
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [

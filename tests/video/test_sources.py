@@ -128,6 +128,15 @@ def test_an_empty_folder(folder: Path) -> None:
     assert "nothing: no picture or video" in refused("nothing")
 
 
+def test_photos_in_a_folder_that_cannot_be_read_are_named(folder: Path) -> None:
+    (folder / "raw").mkdir()
+    for name in ("a.CR2", "a.jpg", "b.nef", "c.jp2", "notes.txt"):
+        (folder / "raw" / name).write_bytes(PNG if name == "a.jpg" else b"raw")
+    picture, *others = expand("raw")
+    assert (picture.name, [source.name for source in others]) == ("raw/a.jpg", ["raw/b.nef", "raw/c.jp2"])
+    assert all("neither a picture nor a video mien can read" in str(source.error) for source in others)
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -203,6 +212,10 @@ def test_a_file_of_names(folder: Path) -> None:
     assert "missing.png: no such file" in str(missing.error)
     assert "@other.txt: no such file" in str(nested.error)  # a list in a list is not read
     assert "@none.txt: the list of names cannot be read" in refused("@none.txt")
+    (folder / "windows.txt").write_bytes("a2.png\r\n".encode("utf-16"))
+    assert "is UTF-16 text; save it as UTF-8" in refused("@windows.txt")
+    (folder / "empty.txt").write_bytes(b"\n# only a remark\n")
+    assert "@empty.txt: there is no name in the list" in refused("@empty.txt")
 
 
 class Input:

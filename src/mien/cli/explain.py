@@ -145,6 +145,7 @@ def _explain_photos(
     sources, explained, failed = list(expand(photos)), list[dict[str, Any]](), 0
     out.mkdir(parents=True, exist_ok=True)
     paths = OutputPaths(out, sources, (".png",), {"picture": ".png"})
+    taken = set(paths.files)
     for source in sources:
         try:
             if source.error is not None:
@@ -166,7 +167,11 @@ def _explain_photos(
         pictures = {target: sheet(image, found, scores)}
         for name in found[0].crop_maps:
             if name in (how["method"] or ("grad_cam", "rise")):
-                pictures[target.with_name(f"{target.stem}-{name}.png")] = photo_overlay(image, found, name)
+                path, number = target.with_name(f"{target.stem}-{name}.png"), 1
+                while path in taken:
+                    path, number = target.with_name(f"{target.stem}-{name}-{number + 1}.png"), number + 1
+                taken.add(path)
+                pictures[path] = photo_overlay(image, found, name)
         _show_faces(source.name, found, scores)
         for path, picture in pictures.items():
             write_picture(path, picture)

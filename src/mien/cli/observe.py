@@ -49,7 +49,7 @@ def observe(
 ) -> None:
     """Turn a table into events for ELAN, Praat, BORIS or BIDS, and into measures of each stimulus window."""
     from mien.atomic import check_outputs
-    from mien.output.events import EventOptions, EventWriter
+    from mien.output.events import EventOptions, EventWriter, first_gap_of
     from mien.output.observe import Baseline, WindowTable, check_window_table, read_windows, write_window_table
     from mien.output.read_table import read_rows
 
@@ -66,7 +66,9 @@ def observe(
     read = read_rows(table, one_person)
     event_writer = window_table = None
     if events is not None:
-        event_writer = EventWriter(events, read.classes, EventOptions(min_seconds, merge_gap, events_format))
+        event_options = EventOptions(min_seconds, merge_gap, events_format)
+        first_gap = first_gap_of(read_rows(table, one_person).rows)
+        event_writer = EventWriter(events, read.classes, event_options, others=[table, windows, out], first_gap=first_gap)
     if windows is not None and out is not None:
         check_window_table(out)
         compared = Baseline(None if baseline == "auto" else baseline, baseline_seconds) if has_baseline else None

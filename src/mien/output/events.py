@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from mien.atomic import check_outputs
 from mien.errors import DataError, InputError, UnknownNameError, require
 from mien.output.event_files import ENDINGS, FORMATS, TOGETHER, Segment, Video, check_target, sidecar, write_events
-from mien.output.paths import OutputPaths
+from mien.output.paths import OutputPaths, check_distinct
 from mien.output.summary import MAX_SAMPLE_GAP
 from mien.output.table import Row, columns
 from mien.video.sources import Source
@@ -60,6 +61,24 @@ class EventOptions:
             raise UnknownNameError(f"there is no format of events called {self.kind!r}; choose one of {', '.join(ENDINGS)}")
 
 
+def first_gap_of(rows: Iterable[Row]) -> float:
+    """Return the longest time, in seconds, between the first two frames of a person in sight, from the first video's steps.
+
+    Args:
+        rows: The rows of a table, in its order; no more of them are taken than needed.
+    """
+    times: list[float] = []
+    source = None
+    for row in rows:
+        if row["time"] is None or len(times) > STEPS or row["source"] != (source or row["source"]):
+            break
+        source = row["source"]
+        if not times or row["time"] > times[-1]:
+            times.append(row["time"])
+    steps = np.diff(times)
+    return max(MAX_SAMPLE_GAP, STEP_GAP * float(np.median(steps))) if len(steps) > 1 else MAX_SAMPLE_GAP
+
+
 @dataclass(slots=True)
 class _Run:
     """Successive frames of a person with the same most probable expression, a class index."""
@@ -86,15 +105,15 @@ class _Person:
 class _Steps:
     """Says how long a person may be missing from the frames of a video and still count as in sight."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_gap: float) -> None:
         self._time: float | None = None  # of the last frame with a face
         self._steps = deque[float](maxlen=STEPS)
-        self._limit = MAX_SAMPLE_GAP
+        self._first_gap = self._limit = first_gap
 
     def limit(self, time: float) -> float:
         """Return the longest time, in seconds, from a person's last frame to the one at this time."""
         if self._time is not None and time > self._time:
-            self._limit = STEP_GAP * sorted(self._steps)[len(self._steps) // 2] if self._steps else MAX_SAMPLE_GAP
+            self._limit = STEP_GAP * sorted(self._steps)[len(self._steps) // 2] if self._steps else self._first_gap
             self._steps.append(time - self._time)
         self._time = time
         return self._limit
@@ -106,10 +125,11 @@ class Events:
     Args:
         classes: The model's classes, by output index.
         options: How segments are made.
+        first_gap: See `EventWriter`.
     """
 
-    def __init__(self, classes: Sequence[str], options: EventOptions | None = None) -> None:
-        self.classes, self.options = tuple(classes), options or EventOptions()
+    def __init__(self, classes: Sequence[str], options: EventOptions | None = None, first_gap: float = MAX_SAMPLE_GAP) -> None:
+        self.classes, self.options, self.first_gap = tuple(classes), options or EventOptions(), first_gap
         columns(classes)  # raises the error of a class that cannot be a column
         self._index = {name: i for i, name in enumerate(self.classes)}
         self._videos: dict[str, Video] = {}
@@ -130,7 +150,7 @@ class Events:
         if entry["label"] is None or track is None:
             return
         label, probs = self._index[entry["label"]], np.array([entry[name] for name in self.classes])
-        limit = max(self._steps.setdefault(source, _Steps()).limit(time), self.options.merge_gap)
+        limit = max(self._steps.setdefault(source, _Steps(self.first_gap)).limit(time), self.options.merge_gap)
         person = self._people.get((source, track))
         if person is None:
             person = self._people[source, track] = _Person(time, _Run(label, time, time, np.zeros(len(probs))))
@@ -188,9 +208,11 @@ class EventWriter:
         options: How segments are made and, in a folder, written.
         sources: What the run reads; None if only the rows say that, as for a table.
         earlier: See `OutputPaths`.
+        others: Files that the events must not replace: what else the run reads or writes.
+        first_gap: Seconds that a person may be missing between the first two frames with a face, when no other step is known.
 
     Raises:
-        OutputError: See `OutputPaths`; or a file for BIDS does not end in `_events.tsv`.
+        OutputError: See `OutputPaths` and `check_distinct`; or a file for BIDS does not end in `_events.tsv`.
         MissingExtraError: The format needs pympi-ling, which is not installed.
     """
 
@@ -201,8 +223,11 @@ class EventWriter:
         options: EventOptions | None = None,
         sources: Sequence[Source] | None = None,
         earlier: Sequence[str] = (),
+        others: Sequence[str | os.PathLike[str] | None] = (),
+        first_gap: float = MAX_SAMPLE_GAP,
     ) -> None:
-        self.events, self._target, self._earlier = Events(classes, options), target, earlier
+        self.events = Events(classes, options, first_gap)
+        self._target, self._earlier, self._others = target, earlier, others
         self._ending = target.suffix.lower() if check_target(target) else ENDINGS[self.events.options.kind]
         if self._ending.lower() in (".eaf", ".textgrid"):
             require("pympi", "events")
@@ -215,11 +240,14 @@ class EventWriter:
             sources = [source for source in sources if source.kind not in kinds or source is first]
         if self._ending == ".tsv":
             check_outputs([sidecar(self._target)], [source.name for source in sources])
-        return OutputPaths(self._target, sources, FORMATS, kinds, self._earlier)
+        paths = OutputPaths(self._target, sources, FORMATS, kinds, self._earlier)
+        files = paths.files
+        check_distinct([*files, *(sidecar(file) for file in files if file.suffix.lower() == ".tsv")], self._others)
+        return paths
 
     def restart(self) -> Events:
         """Forget the segments so far, and return the new object to give the rows."""
-        self.events = Events(self.events.classes, self.events.options)
+        self.events = Events(self.events.classes, self.events.options, self.events.first_gap)
         return self.events
 
     def write(self) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,6 +69,11 @@ class OutputPaths:
         """Return the path for the source of that name."""
         return self.target if self.is_file else self.target / self._names[source]
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that may be written."""
+        return [self.target] if self.is_file else [self.target / name for name in self._names.values()]
+
     def create_folder(self) -> None:
         """Create and mark the folder, if there is none or it is empty, and remove what a killed run left there unfinished.
 
@@ -87,6 +92,22 @@ class OutputPaths:
                 with atomic_path(target / MARK) as tmp_path:
                     tmp_path.touch()
         self._created = True
+
+
+def check_distinct(files: Iterable[Path], others: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Check that files which are named after sources replace no other file of the run.
+
+    Args:
+        files: These files, such as those of `OutputPaths`.
+        others: What else the run reads or writes; None is left out.
+
+    Raises:
+        OutputError: A file is one of the others.
+    """
+    taken = {os.path.realpath(other) for other in others if other is not None}
+    for file in files:
+        if os.path.join(os.path.realpath(file.parent), file.name) in taken:  # noqa: PTH118 -- pathlib is slow for many names
+            raise OutputError(f"{file}: is another file of this run, which would be overwritten; choose another folder or name")
 
 
 def _unique_names(sources: Sequence[Source], endings: Mapping[str, str], earlier: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from mien.output.events import EventOptions, EventWriter
 from mien.output.fonts import require_font
 from mien.output.journal import Journal, journal_sources
 from mien.output.paths import OutputPaths
-from mien.output.summary import FORMATS, MAX_SAMPLE_GAP, Seen, Summary, write_summary
+from mien.output.summary import FORMATS, Seen, Summary, max_sample_gap, write_summary
 from mien.output.table import check_ending, reading_rows
 from mien.output.timeline import Timeline
 from mien.structures import Reading
@@ -110,7 +110,7 @@ class RunWriter:
     ) -> None:
         self.targets, self.classes, self._sources, self._resume = targets, tuple(classes), sources, resume
         self._all_frames = all_frames
-        self._max_gap = max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
+        self._max_gap = max_sample_gap(fps)
         self._live = {source.name for source in sources if source.kind == "live"}
         if targets.summary is not None:
             check_ending(targets.summary, "summary", FORMATS)
@@ -127,7 +127,8 @@ class RunWriter:
             self._timelines = OutputPaths(targets.timeline, sources, timeline.FORMATS, PLOTTED, earlier)
         self._events: EventWriter | None = None
         if targets.events is not None:
-            self._events = EventWriter(targets.events, classes, event_options, sources, earlier)
+            others = [targets.table, targets.summary, *inputs]
+            self._events = EventWriter(targets.events, classes, event_options, sources, earlier, others, self._max_gap)
         self._journal: Journal | None = None
         if targets.table is not None:
             drawn = [name for name in ("annotate", "timeline") if getattr(targets, name) is not None]
@@ -263,7 +264,8 @@ class RunWriter:
                     video = self.summary.add_video(source.name)
                     video.seen = self._journal.seen(source.name) or video.seen
                     if events is not None:
-                        events.add_video(source.name)
+                        gaps = (video.seen or {}).get("longest_gaps", ())  # a video may end with one
+                        events.add_video(source.name).end = max((gap["start"] + gap["length"] for gap in gaps), default=0.0)
             self.summary.extend(self._journal.rows())
             if events is not None:
                 events.extend(self._journal.rows())

@@ -29,6 +29,12 @@ MAX_SAMPLE_GAP = 1.5
 `mien.predict.smoothing` has a shorter limit of its own, after which it forgets a person.
 """
 
+
+def max_sample_gap(fps: float | None) -> float:
+    """Return the limit in seconds for videos of which `fps` frames a second are read; None reads all."""
+    return max(MAX_SAMPLE_GAP, 2.5 / fps) if fps else MAX_SAMPLE_GAP
+
+
 LONGEST_GAPS = 20
 """Stretches without a face that a summary lists, the longest."""
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from mien.atomic import atomic_path
 from mien.errors import InputError, MienError
-from mien.output.summary import Seen, Summary
+from mien.output.summary import Seen, Summary, max_sample_gap
 from mien.output.table import json_line, reading_rows
 from mien.predict.recognizer import Recognizer, VideoOptions
 from mien.server.schemas import Job
@@ -164,7 +164,7 @@ class Jobs:
 
     def _read(self, folder: Path, job: Job, options: VideoOptions) -> Job:
         """Read a video to its end, and return its job: done, failed or cancelled."""
-        summary, seen, reader = Summary(self.recognizer.classes), Seen(), None
+        summary, seen, reader = Summary(self.recognizer.classes, max_sample_gap(options.fps)), Seen(), None
         error, frames, rows, reported = None, 0, 0, 0.0
         name, end = "video", self.settings.max_video_seconds
 

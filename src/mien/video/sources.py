@@ -6,6 +6,7 @@ source with an error in its place, so one bad name does not stop the others.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import os
@@ -82,6 +83,10 @@ def expand(inputs: Any, *, repeats: bool = False) -> Iterator[Source]:
     return _Expansion(repeats).each(inputs)
 
 
+UNREAD = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".jp2", ".psd", ".tga")
+"""Endings of photos that mien does not read. Such a file in a folder is an error, unless another one has the same photo."""
+
+
 def drawn(folder: str | os.PathLike[str]) -> bool:
     """Return whether mien made a folder for its drawings."""
     return Path(folder, MARK).is_file()
@@ -136,15 +141,22 @@ class _Expansion:
 
     def _listed(self, name: str) -> Iterator[Source]:
         """Yield the sources in a file of names, which may hold any bytes that a path may."""
+        found = False
         try:
             with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as lines:
                 for line in lines:
+                    if not found and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                        raise ValueError("it is UTF-16 text; save it as UTF-8")
                     entry = line.decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
                     if entry.strip() and not entry.startswith("#"):
+                        found = True
                         self.count += 1
                         yield from self._path_or_url(entry)
         except (OSError, ValueError) as error:
             yield _bad(f"@{name}: the list of names cannot be read ({reason(error)}). Check the path.", f"@{name}")
+        else:
+            if not found:
+                yield _bad(f"@{name}: there is no name in the list. Check what writes it.", f"@{name}")
 
     def _path_or_url(self, name: str) -> Iterator[Source]:
         if name.startswith("camera:") or scheme_of(name):
@@ -214,7 +226,12 @@ class _Expansion:
             yield from unreadable
             unreadable.clear()
             real = os.path.realpath(folder)
+            stems = {os.path.splitext(file)[0] for file in files if by_ending(file)}  # noqa: PTH122
             for file in sorted(files, key=_natural):
+                stem, ending = os.path.splitext(file)  # noqa: PTH122
+                if ending.lower() in UNREAD and stem not in stems:
+                    found = True
+                    yield from self._path(os.path.join(folder, file))  # noqa: PTH118
                 if kind := by_ending(file):
                     found = True
                     path = os.path.join(folder, file)  # noqa: PTH118 -- pathlib is slow for many names

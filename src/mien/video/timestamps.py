@@ -207,14 +207,20 @@ def has_own_times(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def duration_of(container: InputContainer, stream: VideoStream) -> float | None:
-    """Return a stream's duration in seconds, its own or else the container's; None if unknown."""
+    """Return a stream's duration in seconds, its own or else the container's; None if unknown.
+
+    Matroska's durations count from time 0, also if the stream starts later.
+    """
     if stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
+    start = 0.0
+    if container.format.name.startswith("matroska") and stream.start_time is not None and stream.time_base is not None:
+        start = max(0.0, float(stream.start_time * stream.time_base))
     with suppress(KeyError, ValueError):  # Matroska's "00:00:02.000000000"
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start
     duration = container.duration
-    return duration / 1e6 if duration and duration > 0 else None
+    return duration / 1e6 - start if duration and duration > 0 else None
 
 
 def declared_duration(container: InputContainer, stream: VideoStream) -> float | None:
