@@ -367,6 +367,14 @@ def test_a_file_named_after_its_source_replaces_no_other_of_the_run(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("targets", [Targets(Path("t.csv")), Targets(summary=Path("t.csv"))])
+def test_a_folder_is_no_table(targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").mkdir()
+    with pytest.raises(OutputError, match=r"t\.csv: is a folder; name a file in it, such as t\.csv.table\.csv"):
+        RunWriter(targets, CLASSES, {}, sources("talk.mp4"))
+
+
 def test_ctrl_c_waits_until_the_files_are_finished(tmp_path: Path) -> None:
     """Ctrl-C comes again while the summary is written; tests/cli does the same with a real process."""
     run = RunWriter(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))

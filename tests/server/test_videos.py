@@ -36,6 +36,11 @@ def _finished(client: TestClient, job_id: str) -> dict[str, Any]:
     return job
 
 
+def test_a_form_is_refused(client: TestClient, clip: bytes) -> None:
+    response = client.post("/v1/videos", files={"file": ("clip.mp4", clip)})
+    assert (response.status_code, "as a form; send the bytes" in response.json()["detail"]) == (422, True)
+
+
 def test_the_time_between_sparse_frames_is_counted(client: TestClient, clip: bytes) -> None:
     with av.open(io.BytesIO(clip)) as source, av.open(slow := io.BytesIO(), "w", format="mp4") as target:
         stream = target.add_stream_from_template(source.streams.video[0])

@@ -115,6 +115,9 @@ class RunWriter:
         if targets.summary is not None:
             check_ending(targets.summary, "summary", FORMATS)
         check_outputs(astuple(targets), [*(source.name for source in sources), *inputs])
+        for path in (targets.table, targets.summary):
+            if path is not None and path.is_dir():
+                raise OutputError(f"{path}: is a folder; name a file in it, such as {path / f'table{path.suffix}'}")
         earlier = journal_sources(targets.table) if targets.table is not None and resume else []
         self.warnings: list[str] = []  # a line for each annotated video whose sound was lost
         self._annotations: AnnotationWriter | None = None

@@ -151,6 +151,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Take a video, the raw bytes of its file, and return its job. It is read as soon as the videos before it are done."""
         if not service.jobs.has_room():
             raise HTTPException(429, "too many videos are waiting; try again later", {"Retry-After": "10"})
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise HTTPException(
+                422, "a video cannot be sent as a form; send the bytes of its file, as curl --data-binary @FILE does"
+            )
         folder = service.jobs.new_folder()
         try:
             await _save(request, folder / VIDEO, settings)
