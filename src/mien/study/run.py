@@ -56,15 +56,16 @@ class Folders:
         that a study wrote count. Others may be of an unfinished run, another corpus or another split.
         """
         roots = [folder for folder in (self.results, self.runs) if folder is not None]
+        for root in roots:
+            for path in sorted((root / job.path).glob("*.json")):
+                if _measurement(path, job) is not None:
+                    return path
         wanted = recipe_hash(job.recipe), job.recipe.seed
-        own = [path for root in roots for path in sorted((root / job.path).glob("*.json"))]
-        others = [path for root in roots for path in sorted(root.glob(f"**/{job.path.name}/*.json"))]
-        for path in own + others:
-            results = _results_of_a_study(path, path.stat().st_mtime_ns)
-            if results is None or job.split not in (results.asked_split, path.stem):
-                continue
-            if path in own or (results.recipe_hash, results.seed) == wanted:
-                return path
+        for root in roots:
+            for path in sorted(root.glob(f"**/{job.path.name}/*.json")):
+                found = _measurement(path, job)
+                if found is not None and (found.recipe_hash, found.seed) == wanted:
+                    return path
         return None
 
     def history(self, job: Job) -> list[Epoch]:
@@ -221,7 +222,7 @@ def _keep(folder: Path, target: Path, weights: bool) -> None:
             save_file(halved, tmp_path, metadata=metadata)
 
 
-class _Results(NamedTuple):
+class _Measurement(NamedTuple):
     """What a study's results file says of its run. `asked_split` is the split that the study names; None if it names none."""
 
     recipe_hash: str | None
@@ -229,8 +230,14 @@ class _Results(NamedTuple):
     asked_split: str | None
 
 
+def _measurement(path: Path, job: Job) -> _Measurement | None:
+    """Return what a study's results file says, if the study asked for the split that this run asks for; else None."""
+    found = _read_measurement(path, path.stat().st_mtime_ns)
+    return found if found is not None and job.split in (found.asked_split, path.stem) else None
+
+
 @functools.lru_cache(maxsize=10_000)
-def _results_of_a_study(path: Path, changed: int) -> _Results | None:
+def _read_measurement(path: Path, changed: int) -> _Measurement | None:
     """Return what a study's results file says; None for any other file. `changed` is when it was written."""
     try:
         results = read_results(path)
@@ -240,4 +247,4 @@ def _results_of_a_study(path: Path, changed: int) -> _Results | None:
         return None
     if results["study"] is None:  # `mien evaluate` wrote it
         return None
-    return _Results(results["model"]["recipe_hash"], results["model"]["seed"], results["study"].get("split"))
+    return _Measurement(results["model"]["recipe_hash"], results["model"]["seed"], results["study"].get("split"))
