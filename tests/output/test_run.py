@@ -161,10 +161,12 @@ def test_ctrl_c_finishes_every_file(tmp_path: Path) -> None:
 
 
 def test_the_table_is_written_even_if_the_summary_cannot_be(tmp_path: Path) -> None:
-    targets = Targets(tmp_path / "t.csv", tmp_path / "s.json")
+    run = RunWriter(Targets(tmp_path / "t.csv", tmp_path / "s.json"), CLASSES, {}, sources("a.mp4"))
     (tmp_path / "s.json").mkdir()
-    with pytest.raises(OutputError, match="is a folder"):
-        write(targets, sources("a.mp4"), film("a.mp4", 0))
+    for reading in film("a.mp4", 0):
+        run.add(reading)
+    with pytest.raises(OutputError, match="is a folder"), run:
+        pass
     assert rows(tmp_path / "t.csv") == ["a.mp4"] * 4
 
 
